@@ -1,0 +1,139 @@
+"""Models, corpora and mixes."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from atlas.config.base import Name, Section
+from atlas.config.sources import Source
+from atlas.hook_points import HookPoint
+
+Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedding"]
+
+
+class Harvest(Section):
+    """How activations of one model are collected."""
+
+    context_length: int = Field(ge=8, description="Tokens of one context.")
+    batch_contexts: int = Field(default=8, ge=1, description="Contexts of one forward pass.")
+    train_tokens: int = Field(ge=1, description="Token budget of each training corpus.")
+    eval_tokens: int = Field(ge=1, description="Token budget of each evaluation corpus.")
+    shard_tokens: int = Field(default=4_194_304, ge=1, description="Tokens of one activation file.")
+    storage_dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Number format on disk; float16 is not offered, residual norms overflow it."
+    )
+
+    @model_validator(mode="after")
+    def _budgets_hold_whole_contexts(self):
+        for key in ("train_tokens", "eval_tokens", "shard_tokens"):
+            if getattr(self, key) % self.context_length:
+                raise ValueError(f"{key} is {getattr(self, key)}: must be a multiple of context_length {self.context_length}")
+        return self
+
+    def tokens(self, split: str) -> int:
+        """Token budget of a split."""
+        return {"train": self.train_tokens, "eval": self.eval_tokens}[split]
+
+    def n_shards(self, split: str) -> int:
+        """Number of shard files of a split, known before anything runs."""
+        return -(-self.tokens(split) // self.shard_tokens)
+
+
+class Model(Section):
+    """A language model whose activations are studied."""
+
+    source: Source
+    objective: Objective = Field(default="causal_lm", description="What the model computes, hence its loss.")
+    dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Number format of the forward pass.")
+    n_layers: int = Field(ge=1, description="Number of blocks; checked against the model itself when it is prepared.")
+    d_model: int = Field(ge=1, description="Width of the residual stream; checked likewise.")
+    hooks: tuple[str, ...] = Field(min_length=1, description="Hook points that one forward pass stores.")
+    harvest: Harvest
+
+    @model_validator(mode="after")
+    def _hooks_exist(self):
+        for text in self.hooks:
+            layer = HookPoint.parse(text).layer
+            if layer >= self.n_layers:
+                raise ValueError(f"hook {text!r} names layer {layer}: the model has layers 0 to {self.n_layers - 1}")
+        if len(set(self.hooks)) != len(self.hooks):
+            raise ValueError(f"hooks {list(self.hooks)} name one hook twice")
+        return self
+
+
+class Criterion(Section):
+    """One test of a record: a pattern in a field, or the density of a vocabulary in it."""
+
+    field: str = Field(description="Field of the record.")
+    pattern: str | None = Field(default=None, description="Regular expression, searched without regard to case.")
+    vocabulary: tuple[str, ...] = Field(default=(), description="Words counted in the field.")
+    min_per_1000_words: float = Field(default=0.0, ge=0, description="Density of vocabulary words that accepts.")
+
+    @model_validator(mode="after")
+    def _one_test(self):
+        if (self.pattern is None) == (not self.vocabulary):
+            raise ValueError("give either 'pattern' or 'vocabulary'")
+        return self
+
+
+class Filter(Section):
+    """Which records of a source belong to the corpus."""
+
+    any_of: tuple[Criterion, ...] = Field(min_length=1, description="A record that meets any criterion is accepted.")
+    invert: bool = Field(default=False, description="Keep the records that meet none instead.")
+
+
+class Corpus(Section):
+    """Text of one kind."""
+
+    source: Source
+    format: Literal["auto", "jsonl", "json", "parquet", "csv", "txt", "mediawiki"] = Field(
+        default="auto", description="File format; 'auto' reads it from the suffix (also inside .zip and .bz2)."
+    )
+    text_field: str = Field(default="text", description="Field with the text, or with the list of messages.")
+    template: Literal["plain", "conversation", "chat_template"] = Field(
+        default="plain",
+        description="'plain' text; 'conversation' writes messages as 'role: text' paragraphs; "
+        "'chat_template' uses the model's own template.",
+    )
+    filter: Filter | None = Field(default=None, description="Which records are kept.")
+    min_characters: int = Field(default=200, ge=1, description="Shorter documents are left out, and counted.")
+    eval_fraction: float = Field(default=0.1, ge=0, le=1, description="Share of documents, by hash, held out of training.")
+    expected_documents: int | None = Field(
+        default=None, description="Whole records in the source; required for a source that is known to end early."
+    )
+    ends_early: bool = Field(
+        default=False, description="The source is known to be cut off: its whole records are used and the end is reported."
+    )
+
+
+class Phase(Section):
+    """Weights that hold until a share of training is done."""
+
+    until: float = Field(gt=0, le=1, description="End of the phase as a share of all steps.")
+    weights: dict[Name, float] = Field(min_length=1, description="Share of each corpus; sums to 1.")
+
+    @model_validator(mode="after")
+    def _shares(self):
+        total = sum(self.weights.values())
+        if any(weight < 0 for weight in self.weights.values()) or abs(total - 1) > 1e-6:
+            raise ValueError(f"weights {self.weights} sum to {total:g}: shares must be ≥ 0 and sum to 1")
+        return self
+
+
+class Mix(Section):
+    """What share of training rows comes from which corpus; constant, or a curriculum of phases."""
+
+    phases: tuple[Phase, ...] = Field(min_length=1, description="One phase until 1.0, or several: a curriculum.")
+
+    @model_validator(mode="after")
+    def _phases_cover_training(self):
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(set(ends)) or ends[-1] != 1.0:
+            raise ValueError(f"phases end at {ends}: ends must increase and the last must be 1.0")
+        return self
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Every corpus that is drawn from, in order of appearance."""
+        return tuple(dict.fromkeys(name for phase in self.phases for name in phase.weights))

@@ -1,0 +1,103 @@
+"""Study rows become SAEs: references resolved, overrides applied, duplicates refused."""
+
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from atlas.config.recipe import Recipe
+from atlas.config.sections import AtlasConfig
+from atlas.config.study import Study, StudyRow
+from atlas.errors import ConfigError
+from atlas.hook_points import HookPoint
+
+
+@dataclass(frozen=True)
+class SaeRow:
+    """One SAE of one study."""
+
+    study: str
+    model: str
+    hook: str
+    mix: str
+    recipe_name: str
+    seed: int
+    recipe: Recipe
+    roles: dict[str, str] = field(hash=False)  # evaluation corpus -> in_sample | proxy | oos
+
+    @property
+    def sae_id(self) -> str:
+        """Path of the SAE below results/saes/, and its name everywhere."""
+        return f"{self.model}/{self.hook}/{self.mix}/{self.recipe_name}/seed-{self.seed}"
+
+
+def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
+    """Expand every study; raises ConfigError with study, row, key, value and what was expected."""
+    seen: dict[str, SaeRow] = {}
+    studies = {}
+    for name, study in config.studies.items():
+        studies[name] = []
+        for number, row in enumerate(study.rows):
+            where = f"studies.{name}.rows[{number}]"
+            for sae in _expand(config, name, study, row, where):
+                if any(sae.sae_id == other.sae_id for other in studies[name]):
+                    raise ConfigError(f"{where}: duplicate row {sae.sae_id!r}; name another recipe, mix, hook or seed")
+                other = seen.setdefault(sae.sae_id, sae)
+                if other.recipe != sae.recipe:
+                    raise ConfigError(
+                        f"{where}.override: {sae.sae_id!r} is trained otherwise in study {other.study!r}; "
+                        "give one of the two a recipe of its own name"
+                    )
+                studies[name].append(sae)
+    return studies
+
+
+def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: str) -> list[SaeRow]:
+    chosen = {}
+    for key, table in (("model", config.models), ("mix", config.mixes), ("recipe", config.recipes)):
+        chosen[key] = getattr(row, key) or getattr(study, key)
+        if chosen[key] not in table:
+            raise ConfigError(f"{where}.{key}: {chosen[key]!r} is not one of {sorted(table)}")
+    _check_hook(config, chosen["model"], row.hook, where)
+    roles = study.evaluation.by_corpus()
+    for corpus in roles:
+        if corpus not in config.corpora:
+            raise ConfigError(f"studies.{name}.evaluation: corpus {corpus!r} is not one of {sorted(config.corpora)}")
+    trained = config.mixes[chosen["mix"]].corpora
+    for corpus, role in roles.items():
+        if role != "in_sample" and corpus in trained:
+            raise ConfigError(
+                f"studies.{name}.evaluation.{role}: {corpus!r} is in training mix {chosen['mix']!r} ({', '.join(trained)}); "
+                f"a {role} corpus must not be trained on"
+            )
+    if study.evaluation.in_sample not in trained:
+        raise ConfigError(
+            f"studies.{name}.evaluation.in_sample: {study.evaluation.in_sample!r} is not in training mix "
+            f"{chosen['mix']!r}; expected one of {', '.join(trained)}"
+        )
+    recipe = _override(config.recipes[chosen["recipe"]], row, where)
+    seeds = row.seeds if row.seeds is not None else study.seeds
+    return [
+        SaeRow(name, chosen["model"], row.hook, chosen["mix"], chosen["recipe"], seed, recipe, roles) for seed in seeds
+    ]
+
+
+def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
+    entry = config.models[model]
+    try:
+        layer = HookPoint.parse(hook).layer
+    except ValueError as error:
+        raise ConfigError(f"{where}.hook: {error}") from error
+    if layer >= entry.n_layers:
+        raise ConfigError(f"{where}.hook: {hook!r} is beyond {model!r}, which has layers 0 to {entry.n_layers - 1}")
+    if hook not in entry.hooks:
+        raise ConfigError(f"{where}.hook: {hook!r} is not stored; add it to models.{model}.hooks (now {list(entry.hooks)})")
+
+
+def _override(recipe: Recipe, row: StudyRow, where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(recipe.model_dump() | row.override)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["override", *map(str, first["loc"])])
+        given = "" if not first["loc"] else f"{row.override.get(first['loc'][0])!r}: "
+        raise ConfigError(f"{where}.{key}: {given}{first['msg']}") from error

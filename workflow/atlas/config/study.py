@@ -1,0 +1,83 @@
+"""Studies: named sets of SAEs that end in one table; and the thresholds of evaluation."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from atlas.config.base import Name, Section
+
+
+class EvaluationCorpora(Section):
+    """On which text an SAE is judged, from near to far."""
+
+    in_sample: Name = Field(description="Corpus of training; its held-out documents are used.")
+    proxy: tuple[Name, ...] = Field(default=(), description="Related corpora, not trained on.")
+    oos: tuple[Name, ...] = Field(min_length=1, description="Out-of-sample corpora.")
+
+    @model_validator(mode="after")
+    def _distinct(self):
+        names = list(self.by_corpus())
+        if len(names) != 1 + len(self.proxy) + len(self.oos):
+            raise ValueError(f"corpora {[self.in_sample, *self.proxy, *self.oos]} repeat: each has one role")
+        return self
+
+    def by_corpus(self) -> dict[str, str]:
+        """Role of each corpus: in_sample, proxy or oos."""
+        roles = {self.in_sample: "in_sample"}
+        roles |= dict.fromkeys(self.proxy, "proxy")
+        return roles | dict.fromkeys(self.oos, "oos")
+
+
+class StudyRow(Section):
+    """One SAE per seed. What is left out comes from the study."""
+
+    hook: str = Field(description="Hook point, for example resid_post.19.")
+    model: Name | None = None
+    mix: Name | None = None
+    recipe: Name | None = None
+    seeds: tuple[int, ...] | None = None
+    override: dict[str, Any] = Field(default={}, description="Recipe keys that differ in this row.")
+
+
+class Study(Section):
+    """A named set of SAEs."""
+
+    model: Name | None = Field(default=None, description="Model of rows that name none.")
+    mix: Name | None = Field(default=None, description="Mix of rows that name none.")
+    recipe: Name | None = Field(default=None, description="Recipe of rows that name none.")
+    seeds: tuple[int, ...] = Field(default=(0,), description="Seeds of rows that name none.")
+    evaluation: EvaluationCorpora
+    published: str | None = Field(default=None, description="Case study whose published rows stand beside ours.")
+    rows: tuple[StudyRow, ...] = Field(min_length=1)
+
+
+class Taxonomy(Section):
+    """Thresholds of the outcome taxonomy; docs/metrics.md gives the order and the reasons."""
+
+    failed_below: float = Field(default=0.05, description="Reconstruction below which a run is a debugging event.")
+    dead_above: float = Field(default=0.9, description="Dead share above which nothing else matters.")
+    duplicated_above: float = Field(default=0.5, description="absorption_guide above which latents are copies.")
+    duplicated_share_above: float = Field(default=0.25, description="Share of latents with a decoder cosine above 0.9.")
+    dense_above: float = Field(default=0.25, description="Share of latents firing on more than 10 % of tokens: noisy.")
+    deceptive_reconstruction: float = Field(default=0.9, description="Reconstruction that looks good alone.")
+    deceptive_dead_above: float = Field(default=0.5, description="Dead share that makes a good number deceptive.")
+    deceptive_absorption_above: float = Field(default=0.35, description="absorption_guide that makes it deceptive.")
+    unhealthy_dead_above: float = Field(default=0.25, description="Dead share of an unhealthy dictionary.")
+    weak_below: float = Field(default=0.5, description="Reconstruction of a healthy but under-capacity dictionary.")
+
+
+class Evaluation(Section):
+    """Settings shared by all evaluations."""
+
+    loss_tokens: int = Field(default=65_536, ge=1, description="Tokens per corpus on which the model is run again.")
+    dead_min_tokens: int = Field(
+        default=1_000_000, ge=1, description="Below this many tokens a silent latent is 'untested', not 'dead'."
+    )
+    null_dictionaries: int = Field(default=8, ge=8, description="Random dictionaries behind each redundancy null.")
+    min_loss_gap: float = Field(default=0.1, gt=0, description="Nats by which ablation must hurt for a ratio of losses.")
+    monitor_rows: int = Field(default=4096, ge=1, description="Rows per corpus looked at while training.")
+    bootstrap_samples: int = Field(default=1000, ge=100, description="Document-level resamples behind each interval.")
+    taxonomy: Taxonomy = Field(default=Taxonomy())
+
+
+Role = Literal["in_sample", "proxy", "oos"]

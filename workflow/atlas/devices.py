@@ -1,0 +1,57 @@
+"""Choice of device and number format, made once and aloud.
+
+Nothing here falls back silently: a job that was given a GPU and finds none stops.
+"""
+
+import logging
+import os
+
+import torch
+
+from atlas.errors import AtlasError
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def choose_device(gpus: int) -> torch.device:
+    """The device for a job that was granted `gpus` GPUs by the scheduler.
+
+    Raises AtlasError when a GPU was granted and torch sees none; with 0 the CPU is used and said so.
+    """
+    if gpus == 0:
+        log.info("device: cpu (no GPU granted to this job)")
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise AtlasError(
+            f"this job was granted {gpus} GPU(s), but torch {torch.__version__} sees none; "
+            "run with '--resources gpu=0' to use the CPU on purpose, or mend the CUDA installation"
+        )
+    log.info("device: cuda (%s)", torch.cuda.get_device_name(0))
+    return torch.device("cuda")
+
+
+def fast_matmul_dtype(device: torch.device) -> torch.dtype:
+    """The number format in which this device multiplies matrices fastest without losing training quality.
+
+    bfloat16 on GPUs that have it and on CPUs with AMX or AVX512-bf16, float32 elsewhere (a CPU without
+    those instructions emulates bfloat16, slower than float32).
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    cpu = torch.cpu
+    has_bf16 = cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def use_threads(threads: int) -> None:
+    """Make torch use exactly the threads that the scheduler granted; results depend on it, run cards record it."""
+    torch.set_num_threads(max(1, threads))
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+
+
+def make_deterministic() -> None:
+    """Ask for deterministic kernels: the same seed on the same machine gives the same bits."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)

@@ -1,0 +1,32 @@
+"""Errors that a user can act on.
+
+Every message names the file or config key, the value found, what was expected and what to do about it.
+"""
+
+
+class AtlasError(Exception):
+    """Base of all errors raised on purpose; anything else is a bug."""
+
+
+class ConfigError(AtlasError):
+    """The configuration is inconsistent; raised before any job is planned."""
+
+
+class SourceError(AtlasError):
+    """A model or corpus source is missing, altered, truncated or empty."""
+
+
+class AuditError(AtlasError):
+    """The activation pipeline of a model failed a check of its audit."""
+
+
+class StoreError(AtlasError):
+    """An activation file is truncated, altered, or belongs to something else."""
+
+
+class TrainingError(AtlasError):
+    """Training cannot start, or met a value that makes its result meaningless."""
+
+
+class EvaluationError(AtlasError):
+    """A metric cannot be computed honestly from what was given."""
