@@ -26,7 +26,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         _sync(temporary)
         if target.is_dir() and temporary.is_dir():
             shutil.rmtree(target)
-        os.replace(temporary, target)
+        temporary.replace(target)
         _sync(target.parent)
     except BaseException:
         _remove(temporary)
@@ -75,7 +75,7 @@ def read_json(path: Path | str) -> Any:
 
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

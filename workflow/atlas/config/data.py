@@ -11,42 +11,54 @@ from atlas.hook_points import HookPoint
 Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedding"]
 
 
-class Harvest(Section):
-    """How activations of one model are collected."""
+class TokenBudget(Section):
+    """How much text of each corpus a model sees, in contexts of which length."""
 
     context_length: int = Field(ge=8, description="Tokens of one context.")
-    batch_contexts: int = Field(default=8, ge=1, description="Contexts of one forward pass.")
     train_tokens: int = Field(ge=1, description="Token budget of each training corpus.")
     eval_tokens: int = Field(ge=1, description="Token budget of each evaluation corpus.")
-    shard_tokens: int = Field(default=4_194_304, ge=1, description="Tokens of one activation file.")
-    storage_dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="Number format on disk; float16 is not offered, residual norms overflow it."
-    )
 
     @model_validator(mode="after")
-    def _budgets_hold_whole_contexts(self):
+    def _whole_contexts(self):
         for key in ("train_tokens", "eval_tokens", "shard_tokens"):
-            if getattr(self, key) % self.context_length:
-                raise ValueError(f"{key} is {getattr(self, key)}: must be a multiple of context_length {self.context_length}")
+            if getattr(self, key, 0) % self.context_length:
+                raise ValueError(
+                    f"{key} is {getattr(self, key)}: must be a multiple of context_length, {self.context_length}"
+                )
         return self
 
     def tokens(self, split: str) -> int:
         """Token budget of a split."""
         return {"train": self.train_tokens, "eval": self.eval_tokens}[split]
 
+
+class Harvest(TokenBudget):
+    """How activations of one model are collected."""
+
+    batch_contexts: int = Field(default=8, ge=1, description="Contexts of one forward pass.")
+    shard_tokens: int = Field(default=4_194_304, ge=1, description="Tokens of one activation file.")
+    storage_dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Number format on disk; float16 is not offered, residual norms overflow it."
+    )
+
     def n_shards(self, split: str) -> int:
         """Number of shard files of a split, known before anything runs."""
         return -(-self.tokens(split) // self.shard_tokens)
 
 
-class Model(Section):
-    """A language model whose activations are studied."""
+class ModelSpec(Section):
+    """What a model is: all that its preparation depends on."""
 
     source: Source
     objective: Objective = Field(default="causal_lm", description="What the model computes, hence its loss.")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Number format of the forward pass.")
     n_layers: int = Field(ge=1, description="Number of blocks; checked against the model itself when it is prepared.")
     d_model: int = Field(ge=1, description="Width of the residual stream; checked likewise.")
+
+
+class Model(ModelSpec):
+    """A language model whose activations are studied."""
+
     hooks: tuple[str, ...] = Field(min_length=1, description="Hook points that one forward pass stores.")
     harvest: Harvest
 
@@ -98,12 +110,15 @@ class Corpus(Section):
     )
     filter: Filter | None = Field(default=None, description="Which records are kept.")
     min_characters: int = Field(default=200, ge=1, description="Shorter documents are left out, and counted.")
-    eval_fraction: float = Field(default=0.1, ge=0, le=1, description="Share of documents, by hash, held out of training.")
+    eval_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="Share of documents, by hash, held out of training."
+    )
     expected_documents: int | None = Field(
         default=None, description="Whole records in the source; required for a source that is known to end early."
     )
     ends_early: bool = Field(
-        default=False, description="The source is known to be cut off: its whole records are used and the end is reported."
+        default=False,
+        description="The source is known to be cut off: its whole records are used and the end is reported.",
     )
 
 

@@ -27,13 +27,13 @@ class Recipe(Section):
     threshold_beta: float = Field(default=0.999, ge=0, lt=1, description="Memory of batch_topk's inference threshold.")
     threshold_start_step: int = Field(default=1000, ge=0, description="Step after which the threshold adapts.")
     normalise_activations: bool = Field(
-        default=True, description="Scale rows to unit root-mean-square norm while training; folded into the saved weights."
+        default=True,
+        description="Scale rows to unit root-mean-square norm while training; folded into the saved weights.",
     )
-    exclude_massive: bool = Field(
-        default=True, description="Leave out rows with a norm above 10 x the hook's median."
-    )
+    exclude_massive: bool = Field(default=True, description="Leave out rows with a norm above 10 x the hook's median.")
     matmul_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="Number format of products; master weights are always float32. 'auto' asks the device."
+        default="auto",
+        description="Number format of products; master weights are always float32. 'auto' asks the device.",
     )
     parity: bool = Field(
         default=False, description="Reproduce dictionary_learning's update exactly, including what ours does better."
@@ -58,6 +58,7 @@ class Recipe(Section):
             )
         if self.decay_start is not None and not self.warmup_steps <= self.decay_start < self.steps:
             raise ValueError(
-                f"decay_start is {self.decay_start}: must lie between warmup_steps ({self.warmup_steps}) and steps ({self.steps})"
+                f"decay_start is {self.decay_start}: must lie between warmup_steps ({self.warmup_steps}) "
+                f"and steps ({self.steps})"
             )
         return self

@@ -66,8 +66,8 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
     for corpus, role in roles.items():
         if role != "in_sample" and corpus in trained:
             raise ConfigError(
-                f"studies.{name}.evaluation.{role}: {corpus!r} is in training mix {chosen['mix']!r} ({', '.join(trained)}); "
-                f"a {role} corpus must not be trained on"
+                f"studies.{name}.evaluation.{role}: {corpus!r} is in training mix {chosen['mix']!r} "
+                f"({', '.join(trained)}); a {role} corpus must not be trained on"
             )
     if study.evaluation.in_sample not in trained:
         raise ConfigError(
@@ -90,7 +90,9 @@ def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
     if layer >= entry.n_layers:
         raise ConfigError(f"{where}.hook: {hook!r} is beyond {model!r}, which has layers 0 to {entry.n_layers - 1}")
     if hook not in entry.hooks:
-        raise ConfigError(f"{where}.hook: {hook!r} is not stored; add it to models.{model}.hooks (now {list(entry.hooks)})")
+        raise ConfigError(
+            f"{where}.hook: {hook!r} is not stored; add it to models.{model}.hooks (now {list(entry.hooks)})"
+        )
 
 
 def _override(recipe: Recipe, row: StudyRow, where: str) -> Recipe:

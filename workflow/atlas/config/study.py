@@ -74,7 +74,9 @@ class Evaluation(Section):
         default=1_000_000, ge=1, description="Below this many tokens a silent latent is 'untested', not 'dead'."
     )
     null_dictionaries: int = Field(default=8, ge=8, description="Random dictionaries behind each redundancy null.")
-    min_loss_gap: float = Field(default=0.1, gt=0, description="Nats by which ablation must hurt for a ratio of losses.")
+    min_loss_gap: float = Field(
+        default=0.1, gt=0, description="Nats by which ablation must hurt for a ratio of losses."
+    )
     monitor_rows: int = Field(default=4096, ge=1, description="Rows per corpus looked at while training.")
     bootstrap_samples: int = Field(default=1000, ge=100, description="Document-level resamples behind each interval.")
     taxonomy: Taxonomy = Field(default=Taxonomy())

@@ -1,0 +1,133 @@
+"""Harvest: one forward pass over a corpus shard fills every hook of the model."""
+
+import json
+import queue
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import transformers
+
+from atlas.activations.layout import IDENTITY
+from atlas.activations.writer import RowColumns, ShardWriter
+from atlas.config.data import Harvest
+from atlas.corpora.tokens import TokenSplit
+from atlas.files import atomic_path, sha256_strings
+from atlas.models.forward import capture
+from atlas.models.load import LoadedModel
+from atlas.progress import progress
+
+
+def harvest_shard(
+    loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, hooks: Sequence[str], target: Path
+) -> None:
+    """Run the contexts of one shard through the model and publish their activations at `target`.
+
+    The file is written beside `target`, checked and renamed, so that `target` is complete or absent. Raises
+    StoreError when an activation is not finite, the disk is full, or what was written differs from what was captured.
+    """
+    contexts = shard_contexts(split, shard, harvest)
+    columns, order, seed = _arrange(split, contexts, shard)
+    places = np.argsort(order).reshape(len(contexts), split.context_length)  # row of each token in the file
+    tokens = torch.from_numpy(split.tokens[contexts].astype(np.int64))
+    with atomic_path(target) as temporary:
+        widths = _widths(loaded, tokens[:1], hooks)
+        writer = ShardWriter(temporary, columns, widths, harvest.storage_dtype)
+        with (
+            progress(tokens.numel(), f"harvest {split.corpus} {split.split}-{shard:03d}") as shown,
+            _Background(writer) as sink,
+        ):
+            for first in range(0, len(contexts), harvest.batch_contexts):
+                batch = slice(first, first + harvest.batch_contexts)
+                captured = capture(loaded, tokens[batch].to(loaded.device), hooks)
+                sink.put(places[batch].reshape(-1), captured)
+                shown.update(tokens[batch].numel())
+        writer.finish(_identity(loaded, split, shard, harvest, seed))
+
+
+def shard_contexts(split: TokenSplit, shard: int, harvest: Harvest) -> np.ndarray:
+    """Indices of the contexts of a shard; all shards but the last are full."""
+    per_shard = harvest.shard_tokens // split.context_length
+    return np.arange(len(split.tokens))[shard * per_shard : (shard + 1) * per_shard]
+
+
+def _arrange(split: TokenSplit, contexts: np.ndarray, shard: int) -> tuple[RowColumns, np.ndarray, int]:
+    """Row columns in stored order, the order itself and its seed (−1: kept in sequence)."""
+    n_rows = len(contexts) * split.context_length
+    order, seed = np.arange(n_rows), -1
+    if split.split == "train":
+        seed = int(sha256_strings([split.fingerprint, str(shard)])[:12], 16)
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(n_rows)
+    position = np.tile(np.arange(split.context_length, dtype=np.uint32), len(contexts))
+    flat = {name: getattr(split, name)[contexts].reshape(-1)[order] for name in ("tokens", "document", "counted")}
+    return RowColumns(position=position[order], **flat), order, seed
+
+
+def _widths(loaded: LoadedModel, context: torch.Tensor, hooks: Sequence[str]) -> dict[str, int]:
+    """Width of every hook, asked of the model itself on one short context."""
+    return {name: value.shape[-1] for name, value in capture(loaded, context[:, :8].to(loaded.device), hooks).items()}
+
+
+def _identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, seed: int) -> dict[str, Any]:
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "h5py": h5py.__version__}
+    known = {
+        "model": loaded.identity["name"],
+        "revision": loaded.identity["revision"],
+        "weights_sha256": loaded.identity["weights_sha256"],
+        "tokenizer_sha256": loaded.identity["tokenizer_sha256"],
+        "corpus": split.corpus,
+        "corpus_fingerprint": split.fingerprint,
+        "split": split.split,
+        "shard": shard,
+        "n_shards": harvest.n_shards(split.split),
+        "context_length": split.context_length,
+        "storage_dtype": harvest.storage_dtype,
+        "shuffle_seed": seed,
+        "versions": json.dumps(versions, sort_keys=True),
+    }
+    return {key: known[key] for key in IDENTITY}
+
+
+class _Background:
+    """Writes batches in a thread while the next forward pass runs.
+
+    At most two batches wait, which bounds memory. The first error of the thread is raised by the next `put` or at
+    the end of the block; the thread has ended when the block is left.
+    """
+
+    def __init__(self, writer: ShardWriter):
+        self._writer = writer
+        self._queue: queue.Queue = queue.Queue(maxsize=2)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="activation-writer", daemon=True)
+
+    def __enter__(self) -> "_Background":
+        self._thread.start()
+        return self
+
+    def put(self, places: np.ndarray, captured: dict[str, torch.Tensor]) -> None:
+        """Hand over one batch: (contexts, position, d_model) per hook."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put((places, {name: value.flatten(0, 1).cpu() for name, value in captured.items()}))
+
+    def __exit__(self, kind, error, trace) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # drain, so that `put` never blocks on a dead thread
+            places, captured = item
+            try:
+                for name, value in captured.items():
+                    self._writer.write(name, places, value)
+            except BaseException as error:
+                self._error = error

@@ -1,0 +1,189 @@
+"""Reading activation files: verified blocks through a memory map."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, IDENTITY, ROW_DATASETS
+from atlas.errors import StoreError
+
+
+@dataclass(frozen=True)
+class HookData:
+    """Where a hook's rows lie in the file, and what is known about them."""
+
+    offset: int
+    d_model: int
+    checksums: np.ndarray
+    norms: np.ndarray
+    statistics: dict[str, Any]
+
+
+class Shard:
+    """One activation file, opened for reading.
+
+    Row i is the same token in every hook. Rows of `eval` shards keep the order of the text, so that they
+    reshape to (contexts, context_length); rows of `train` shards are shuffled. A block of rows is compared with
+    its checksum the first time it is read.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], rows: dict[str, np.ndarray], hooks: dict[str, HookData]):
+        self.path, self.identity, self._hooks = path, identity, hooks
+        self.tokens, self.document, self.position = rows["tokens"], rows["document"], rows["position"]
+        self.counted = rows["counted"].astype(bool)
+        self._verified = {name: np.zeros(len(data.checksums), dtype=bool) for name, data in hooks.items()}
+
+    @classmethod
+    def open(cls, path: Path | str, expected: Mapping[str, Any] | None = None) -> "Shard":
+        """Open a file and check its metadata.
+
+        `expected` are identity attributes that must match, for example the model's weights_sha256. Raises
+        StoreError that names the file, what is wrong with it, and to delete it so that it is made again.
+        """
+        path = Path(path)
+        remedy = "delete this file and run again; it will be made anew"
+        try:
+            with h5py.File(path, "r") as file:
+                identity = _read_identity(file, path)
+                rows = {name: _read_checked(file[name], path) for name in ROW_DATASETS}
+                hooks = {name: _read_hook(group, path) for name, group in file["hooks"].items()}
+        except FileNotFoundError:
+            raise StoreError(f"{path}: no such activation file") from None
+        except (OSError, KeyError, RuntimeError) as error:
+            raise StoreError(f"{path}: truncated or not an activation file ({error}); {remedy}") from error
+        for key, value in (expected or {}).items():
+            if identity.get(key) != value:
+                raise StoreError(
+                    f"{path}: {key} is {identity.get(key)!r}, expected {value!r}: these activations belong to "
+                    f"something else; {remedy}"
+                )
+        return cls(path, identity, rows, hooks)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.tokens)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Hook points in the file."""
+        return tuple(self._hooks)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of one context."""
+        return int(self.identity["context_length"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the rows."""
+        return torch.bfloat16 if self.identity["storage_dtype"] == "bfloat16" else torch.float32
+
+    def d_model(self, hook: str) -> int:
+        """Width of a hook's rows."""
+        return self._data(hook).d_model
+
+    def norms(self, hook: str) -> np.ndarray:
+        """Euclidean norm of every row, float32 (rows,)."""
+        return self._data(hook).norms
+
+    def statistics(self, hook: str) -> dict[str, Any]:
+        """Float64 statistics over the counted rows: see docs/activation_format.md."""
+        return self._data(hook).statistics
+
+    def read_rows(self, hook: str, start: int, stop: int) -> Float[Tensor, "rows d_model"]:
+        """Rows start to stop in the storage dtype, as a copy; raises StoreError when a checksum differs."""
+        if not 0 <= start <= stop <= self.n_rows:
+            raise StoreError(f"{self.path}: rows {start} to {stop} asked for, the file has {self.n_rows}")
+        rows = self._maps[hook] if hook in self._hooks else self._data(hook)
+        self._verify(hook, start, stop)
+        copy = torch.from_numpy(np.array(rows[start:stop]))
+        return copy.view(torch.bfloat16) if self.dtype == torch.bfloat16 else copy
+
+    def _verify(self, hook: str, start: int, stop: int) -> None:
+        verified, data = self._verified[hook], self._hooks[hook]
+        for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
+            if verified[block]:
+                continue
+            first = block * BLOCK_ROWS
+            content = self._maps[hook][first : first + BLOCK_ROWS]
+            if xxhash.xxh3_64_intdigest(content) != data.checksums[block]:
+                last = min(first + BLOCK_ROWS, self.n_rows) - 1
+                raise StoreError(
+                    f"{self.path}: rows {first} to {last} of {hook} differ from their checksum: the file was altered "
+                    "or the disk is failing; delete this file and run again; it will be made anew"
+                )
+            verified[block] = True
+
+    @cached_property
+    def _maps(self) -> dict[str, np.ndarray]:
+        kind = DISK_TYPES[self.identity["storage_dtype"]]
+        return {
+            name: np.memmap(self.path, kind, "r", data.offset, (self.n_rows, data.d_model))
+            for name, data in self._hooks.items()
+        }
+
+    def _data(self, hook: str) -> HookData:
+        if hook not in self._hooks:
+            raise StoreError(f"{self.path}: has no hook {hook!r}, only {', '.join(self._hooks)}")
+        return self._hooks[hook]
+
+
+def _read_identity(file: h5py.File, path: Path) -> dict[str, Any]:
+    found = (file.attrs.get("format"), file.attrs.get("format_version"))
+    if found != (FORMAT, FORMAT_VERSION):
+        raise StoreError(f"{path}: format and version are {found}, expected {(FORMAT, FORMAT_VERSION)}")
+    if not file.attrs.get("complete", False):
+        raise StoreError(f"{path}: was never finished; delete this file and run again; it will be made anew")
+    return {key: _plain(file.attrs[key]) for key in IDENTITY}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _read_checked(dataset: h5py.Dataset, path: Path) -> np.ndarray:
+    values = dataset[:]
+    if xxhash.xxh3_64_intdigest(values) != int(dataset.attrs["xxh3"]):
+        raise StoreError(
+            f"{path}: {dataset.name} differs from its checksum; delete this file and run again; it will be made anew"
+        )
+    return values
+
+
+def _read_hook(group: h5py.Group, path: Path) -> HookData:
+    activations = group["activations"]
+    offset = activations.id.get_offset()
+    if offset is None:
+        raise StoreError(f"{path}: {activations.name} is not contiguous")
+    statistics = {key: _plain(value) for key, value in group.attrs.items()}
+    statistics["mean"] = _read_checked(group["mean"], path)
+    statistics["mean_regular"] = _read_checked(group["mean_regular"], path)
+    checksums, norms = _read_checked(group["checksums"], path), _read_checked(group["norms"], path)
+    return HookData(offset, activations.shape[1], checksums, norms, statistics)
+
+
+def open_shards(paths: list[Path], expected: Mapping[str, Any] | None = None) -> list[Shard]:
+    """Open the shards of one (model, corpus, split); raises StoreError when they do not belong together."""
+    shards = sorted((Shard.open(path, expected) for path in paths), key=lambda shard: shard.identity["shard"])
+    first = shards[0]
+    varying = ("shard", "shuffle_seed")
+    for number, shard in enumerate(shards):
+        for key, value in first.identity.items():
+            if key not in varying and shard.identity[key] != value:
+                raise StoreError(f"{shard.path}: {key} is {shard.identity[key]!r}, but {value!r} in {first.path}")
+        if shard.identity["shard"] != number or len(shards) != shard.identity["n_shards"]:
+            raise StoreError(
+                f"{shard.path}: is shard {shard.identity['shard']} of {shard.identity['n_shards']}, "
+                f"but stands at place {number} of {len(shards)} given files"
+            )
+    return shards

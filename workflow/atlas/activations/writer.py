@@ -1,0 +1,168 @@
+"""Writing one activation file: reserve, scatter, check, publish."""
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, MASSIVE_FACTOR, ROW_DATASETS
+from atlas.errors import StoreError
+
+
+@dataclass(frozen=True)
+class RowColumns:
+    """What every row is, in the order in which the rows will be stored."""
+
+    tokens: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    counted: np.ndarray
+
+
+class ShardWriter:
+    """Fills a temporary activation file; `finish` checks it. The caller renames it into place.
+
+    Space is reserved before the first row, because a full disk behind a memory map is a bus error and not an
+    exception. Rows may be written in any order; each must be written once, which `finish` proves.
+    """
+
+    def __init__(self, path: Path, columns: RowColumns, widths: Mapping[str, int], storage_dtype: str):
+        self.path, self.widths, self.storage_dtype = path, dict(widths), storage_dtype
+        self.n_rows = len(columns.tokens)
+        self._counted = columns.counted.astype(bool)
+        self._bits = dict.fromkeys(widths, 0)
+        try:
+            offsets = self._create(columns)
+        except OSError as error:
+            raise self._explain(error) from error
+        kind = DISK_TYPES[storage_dtype]
+        self._rows = {
+            name: np.memmap(path, kind, "r+", offsets[name], (self.n_rows, width)) for name, width in widths.items()
+        }
+        self._norms = {name: np.full(self.n_rows, np.nan, dtype=np.float32) for name in widths}
+
+    def write(self, hook: str, places: np.ndarray, values: Float[Tensor, "rows d_model"]) -> None:
+        """Put rows at `places`; raises StoreError on a value that is not finite."""
+        norms = values.float().norm(dim=1)
+        if not torch.isfinite(norms).all():
+            row = int((~torch.isfinite(norms)).nonzero()[0, 0])
+            raise StoreError(f"{hook}: a captured activation is not finite (row {row} of a batch of {len(values)})")
+        stored = values.to(torch.bfloat16 if self.storage_dtype == "bfloat16" else torch.float32).contiguous()
+        raw = stored.view(torch.uint16).numpy() if self.storage_dtype == "bfloat16" else stored.numpy()
+        self._rows[hook][places] = raw
+        self._norms[hook][places] = norms.numpy()
+        self._bits[hook] += _bit_sum(raw)
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Compute statistics and checksums from what is on disk, and compare it with what was captured."""
+        finished = {name: self._finish_hook(name) for name in self.widths}
+        self._rows.clear()
+        with h5py.File(self.path, "r+") as file:
+            for name, (checksums, statistics) in finished.items():
+                group = file["hooks"][name]
+                means = {key: statistics.pop(key) for key in ("mean", "mean_regular")}
+                for key, values in {"checksums": checksums, "norms": self._norms[name], **means}.items():
+                    _fill(group[key], values)
+                group.attrs.update(statistics)
+            file.attrs.update(attributes)
+            file.attrs["complete"] = True
+
+    def _finish_hook(self, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+        norms, rows = self._norms[name], self._rows[name]
+        if np.isnan(norms).any():
+            raise StoreError(f"{self.path}: {int(np.isnan(norms).sum())} rows of {name} were never written")
+        median = float(np.median(norms[self._counted])) if self._counted.any() else 0.0
+        regular = self._counted & (norms <= MASSIVE_FACTOR * median)
+        sums = {"mean": np.zeros(self.widths[name]), "mean_regular": np.zeros(self.widths[name])}
+        checksums, max_abs, bits = [], 0.0, 0
+        for first in range(0, self.n_rows, BLOCK_ROWS):
+            block = slice(first, first + BLOCK_ROWS)
+            raw = np.ascontiguousarray(rows[block])
+            checksums.append(xxhash.xxh3_64_intdigest(raw))
+            bits += _bit_sum(raw)
+            values = _as_float(raw)
+            for key, mask in (("mean", self._counted), ("mean_regular", regular)):
+                sums[key] += values[mask[block]].sum(axis=0, dtype=np.float64)
+            max_abs = max(max_abs, float(np.abs(values).max()))
+        if bits != self._bits[name]:
+            raise StoreError(f"{self.path}: rows of {name} on disk differ from those captured; the disk may be failing")
+        squares = norms.astype(np.float64) ** 2
+        return np.array(checksums, dtype=np.uint64), {
+            "mean": sums["mean"] / max(1, self._counted.sum()),
+            "mean_regular": sums["mean_regular"] / max(1, regular.sum()),
+            "count": int(self._counted.sum()),
+            "count_regular": int(regular.sum()),
+            "sum_square_norm": float(squares[self._counted].sum()),
+            "sum_square_norm_regular": float(squares[regular].sum()),
+            "median_norm": median,
+            "max_abs": max_abs,
+            "n_nonfinite": 0,  # a non-finite value stops the harvest
+        }
+
+    def _create(self, columns: RowColumns) -> dict[str, int]:
+        # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.
+        with h5py.File(self.path, "w", libver=("v110", "v110")) as file:
+            file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "complete": False})
+            for name, kind in ROW_DATASETS.items():
+                values = getattr(columns, name).astype(kind)
+                _fill(file.create_dataset(name, shape=values.shape, dtype=kind), values)
+            for name, width in self.widths.items():
+                group = file.create_group(f"hooks/{name}")
+                _allocate(group, "activations", (self.n_rows, width), DISK_TYPES[self.storage_dtype])
+                group["activations"].attrs["torch_dtype"] = self.storage_dtype
+                group.create_dataset("norms", shape=(self.n_rows,), dtype=np.float32)
+                group.create_dataset("checksums", shape=(-(-self.n_rows // BLOCK_ROWS),), dtype=np.uint64)
+                group.create_dataset("mean", shape=(width,), dtype=np.float64)
+                group.create_dataset("mean_regular", shape=(width,), dtype=np.float64)
+            offsets = {name: file["hooks"][name]["activations"].id.get_offset() for name in self.widths}
+        with self.path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, self.path.stat().st_size)
+        return offsets
+
+    def _explain(self, error: OSError) -> StoreError:
+        needed = (
+            sum(width * self.n_rows for width in self.widths.values())
+            * np.dtype(DISK_TYPES[self.storage_dtype]).itemsize
+        )
+        free = shutil.disk_usage(self.path.parent).free
+        # HDF5 reports a full disk without errno; too little free space says the same.
+        if error.errno == errno.ENOSPC or free < needed:
+            return StoreError(
+                f"{self.path}: disk full: the file needs {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; "
+                "free some space or lower the token budget or shard_tokens of the model"
+            )
+        return StoreError(f"{self.path}: cannot be written: {error}")
+
+
+def _allocate(group: h5py.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
+    """A contiguous dataset whose place in the file is fixed now, and is not filled with zeros."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype))
+    h5py.h5d.create(group.id, name.encode(), kind, space, properties)
+
+
+def _fill(dataset: h5py.Dataset, values: np.ndarray) -> None:
+    dataset[...] = values
+    dataset.attrs["xxh3"] = np.uint64(xxhash.xxh3_64_intdigest(dataset[...]))
+
+
+def _bit_sum(raw: np.ndarray) -> int:
+    """Sum of a block's bit patterns: the same for any order of the rows, so that a scattered write can be proven."""
+    return int(raw.view(np.uint16 if raw.dtype == np.uint16 else np.uint32).sum(dtype=np.uint64))
+
+
+def _as_float(raw: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(raw).view(torch.bfloat16).float().numpy() if raw.dtype == np.uint16 else raw

@@ -1,0 +1,56 @@
+"""What every job does around its work: log, threads, device, and errors that people can read."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atlas.errors import AtlasError
+
+
+@contextmanager
+def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iterator["object | None"]:
+    """Run a job's body; yields the torch device when `gpus` is given, else None.
+
+    Messages go to `log_file` and to stderr. An AtlasError is printed as its message alone and ends the process with
+    status 1; any other exception is a bug and keeps its traceback.
+    """
+    _log_to(Path(log_file))
+    try:
+        yield None if gpus is None else _prepare_torch(threads, gpus)
+    except AtlasError as error:
+        logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+    except Exception:
+        logging.getLogger("atlas").exception("unexpected error")
+        raise
+
+
+def _log_to(log_file: Path) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    to_file, to_terminal = logging.FileHandler(log_file, mode="w", encoding="utf-8"), logging.StreamHandler()
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if sys.stderr.isatty():
+        to_terminal.addFilter(lambda record: record.name != "atlas.progress")  # the bar is there
+    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], format="%(message)s", force=True)
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _prepare_torch(threads: int, gpus: int):
+    # Imported here, after the thread count is in the environment: OpenMP reads it once.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    from atlas.devices import choose_device, make_deterministic, use_threads
+
+    use_threads(threads)
+    make_deterministic()
+    return choose_device(gpus)
+
+
+def export_library_path() -> None:
+    """Let processes started from here import this library, whether it is installed or not."""
+    library = str(Path(__file__).parents[1])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", library)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([library, *paths])

@@ -1,0 +1,30 @@
+# Activations: one forward pass of a corpus shard -> results/activations/<model>/<corpus>/<split>-<shard>.h5, all hooks
+
+
+rule harvest:
+    """Store the activations of every hook for one shard of a corpus."""
+    input:
+        model="results/models/{model}",
+        tokens="results/tokens/{model}/{corpus}.h5",
+        audit="results/audits/{model}.json",
+    output:
+        shard="results/activations/{model}/{corpus}/{split}-{shard}.h5",
+    log:
+        "results/logs/harvest/{model}/{corpus}/{split}-{shard}.log",
+    benchmark:
+        "results/benchmarks/harvest/{model}/{corpus}/{split}-{shard}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=model_mb,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=1,
+    params:
+        hooks=lambda w: list(CONFIG.models[w.model].hooks),
+        harvest=lambda w: CONFIG.models[w.model].harvest.model_dump(mode="json"),
+        code=CODE["activations"],
+    message:
+        "Harvesting {wildcards.model} on {wildcards.corpus}, {wildcards.split} shard {wildcards.shard}"
+    script:
+        "../scripts/harvest.py"

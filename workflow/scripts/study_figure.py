@@ -1,0 +1,8 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0]):
+    from atlas.figures.study import draw_study
+
+    draw_study(Path(snakemake.input.table), [Path(snakemake.output.pdf), Path(snakemake.output.png)])

@@ -1,0 +1,13 @@
+from pathlib import Path
+
+from atlas.job import job
+from atlas.studies.table import write_study_table
+
+with job(snakemake.log[0]):
+    write_study_table(
+        snakemake.wildcards.study,
+        dict(zip(snakemake.params.saes, map(Path, snakemake.input.metrics), strict=True)),
+        snakemake.params.roles,
+        snakemake.params.published,
+        Path(snakemake.output.table),
+    )

@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.config.data import Mix
+    from atlas.config.recipe import Recipe
+    from atlas.training.run import TrainingInputs, run_training
+
+    run_training(
+        TrainingInputs(
+            model=Path(snakemake.input.model),
+            shards=[Path(path) for path in snakemake.input.shards],
+            corpora=[Path(path) for path in snakemake.input.corpora],
+            monitors=[Path(path) for path in snakemake.input.monitors],
+        ),
+        hook=snakemake.wildcards.hook,
+        mix=Mix(**snakemake.params.mix),
+        recipe=Recipe(**snakemake.params.recipe),
+        seed=int(snakemake.wildcards.seed),
+        names={key: snakemake.wildcards[key] for key in ("model", "mix", "recipe")},
+        roles=snakemake.params.roles,
+        monitor_rows=snakemake.params.monitor_rows,
+        device=device,
+        folder=Path(snakemake.output.weights).parent,
+        state=Path(snakemake.params.state),
+    )
