@@ -58,8 +58,9 @@ class Shard:
                 hooks = {name: _read_hook(group, path) for name, group in file["hooks"].items()}
         except FileNotFoundError:
             raise StoreError(f"{path}: no such activation file") from None
-        except (OSError, KeyError, RuntimeError) as error:
-            raise StoreError(f"{path}: truncated or not an activation file ({error}); {remedy}") from error
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            # Damaged HDF5 structures surface as any of these.
+            raise StoreError(f"{path}: truncated, altered or not an activation file ({error}); {remedy}") from error
         for key, value in (expected or {}).items():
             if identity.get(key) != value:
                 raise StoreError(
