@@ -1,0 +1,45 @@
+# `make sweep` and `make test` set everything up themselves; afterwards call `snakemake` from .venv as you like.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+CORES ?= all
+
+.PHONY: sweep test test-fast lint format docs lock clean
+
+sweep: $(READY)  ## results/llama_sweep.csv and its figure
+	$(BIN)/snakemake --cores $(CORES) results/llama_sweep.csv results/figures/llama_sweep.pdf
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## unit tests only
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)  ## what CI checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+docs: $(READY)  ## config/config.schema.json and the key table of config/README.md, from the typed models
+	PYTHONPATH=workflow $(BIN)/python -m atlas.config.reference
+
+lock: $(READY)  ## pin what requirements.in needs
+	$(BIN)/pip install --requirement envs/requirements.in
+	$(BIN)/pip freeze --exclude pip --exclude setuptools | sed 's/+cpu$$//' > envs/requirements.txt
+
+clean:  ## the environment; results stay
+	rm -rf $(VENV)
+
+# Made anew only when a pin changes.
+$(READY): envs/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=python3.x") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	@touch $(READY)

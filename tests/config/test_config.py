@@ -1,0 +1,158 @@
+import copy
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from atlas.config import expand_rows, load_config, read_config
+from atlas.config.recipe import Recipe
+from atlas.config.reference import FOLDER, readme_text, schema_text
+from atlas.errors import ConfigError
+from atlas.hook_points import HookPoint
+
+DEFAULT = FOLDER / "config.yaml"
+RAW = yaml.safe_load(DEFAULT.read_text())
+
+
+def changed(path: str, value) -> dict:
+    """The default configuration with one value replaced, added, or (value ...) removed."""
+    raw = copy.deepcopy(RAW)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    place = raw
+    for part in parents:
+        place = place[part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return raw
+
+
+def test_default_expands_to_the_guides_grid():
+    rows = expand_rows(read_config(DEFAULT))["llama_sweep"]
+    assert [(row.hook, row.recipe.n_latents, row.recipe.k) for row in rows if row.seed == 0] == [
+        ("resid_post.4", 1200, 32),
+        ("resid_post.10", 400, 32),
+        ("resid_post.19", 400, 32),
+        ("resid_post.28", 400, 32),
+    ]
+    assert len({row.sae_id for row in rows}) == 8
+    assert rows[0].sae_id == "smollm2-135m/resid_post.4/chat/topk/seed-0"
+    assert list(rows[0].roles.values()) == ["in_sample", "proxy", "oos"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("recipes/topk/kk", 3, r"recipes\.topk\.kk: 3 unknown key"),
+        ("models/smollm2-135m/d_model", ..., r"models\.smollm2-135m\.d_model: required key is missing"),
+        ("models/smollm2-135m/n_layers", 12, r"hook 'resid_post\.19' names layer 19: the model has layers 0 to 11"),
+        ("models/smollm2-135m/hooks", ["resid_mid.4"], r"'resid_mid\.4' is not '<site>\.<layer>'"),
+        (
+            "models/smollm2-135m/harvest/train_tokens",
+            1000,
+            r"train_tokens is 1000: must be a multiple of context_length",
+        ),
+        ("models/smollm2-135m/source/sha256", "abc", r"models\.smollm2-135m\.source\.sha256: 'abc'"),
+        ("models/smollm2-135m/source/kind", "url", r"models\.smollm2-135m\.source: .*'package', 'hub', 'path'"),
+        ("mixes/chat/phases/0/weights", {"poems": 1.0}, r"mixes\.chat names corpus 'poems': must be one of"),
+        ("mixes/chat/phases/0/weights", {"chat": 0.7}, r"mixes\.chat\.phases\.0:? .*sum to 0\.7.*sum to 1"),
+        ("mixes/chat/phases/0/until", 0.5, r"mixes\.chat: phases end at \[0\.5\]"),
+        ("recipes/topk/k", 400, r"recipes\.topk: k is 400: must be below n_latents, which is 400"),
+        ("recipes/topk/k", ..., r"recipes\.topk: architecture topk needs k"),
+        (
+            "recipes/topk/architecture",
+            "topkk",
+            r"recipes\.topk\.architecture: 'topkk' .*'topk', 'batch_topk' or 'relu'",
+        ),
+        (
+            "studies/llama_sweep/rows/2/hook",
+            "resid_post.40",
+            r"llama_sweep\.rows\[2\]\.hook: 'resid_post\.40' is beyond",
+        ),
+        (
+            "studies/llama_sweep/rows/2/hook",
+            "resid_post.20",
+            r"rows\[2\]\.hook: 'resid_post\.20' is not stored; add it to",
+        ),
+        (
+            "studies/llama_sweep/rows/2/hook",
+            "resid_post.4",
+            r"rows\[2\]: duplicate row 'smollm2-135m/resid_post\.4/chat",
+        ),
+        ("studies/llama_sweep/rows/0/override", {"k": 1200, "n_latents": 1200}, r"rows\[0\]\.override: .*k is 1200"),
+        ("studies/llama_sweep/rows/0/override", {"depth": 2}, r"rows\[0\]\.override\.depth: 2: Extra inputs"),
+        ("studies/llama_sweep/mix", "chats", r"rows\[0\]\.mix: 'chats' is not one of \['chat'\]"),
+        ("studies/llama_sweep/recipe", "topq", r"rows\[0\]\.recipe: 'topq' is not one of \['topk'\]"),
+        ("studies/llama_sweep/evaluation/oos", ["chat"], r"studies\.llama_sweep\.evaluation: corpora .* repeat"),
+        ("studies/llama_sweep/evaluation/oos", ["poems"], r"llama_sweep\.evaluation: corpus 'poems' is not one of"),
+        ("studies/llama_sweep/evaluation/in_sample", "encyclopedia", r"corpora .* repeat"),
+    ],
+)
+def test_fault_names_file_key_value_and_expectation(path, value, message):
+    with pytest.raises(ConfigError, match=r"^config\.yaml: ") as error:
+        load_config(changed(path, value), ["config.yaml"])
+    assert __import__("re").search(message, str(error.value).replace("\n", " ")), str(error.value)
+
+
+def test_evaluation_corpus_that_is_trained_on_is_refused():
+    raw = changed("mixes/chat/phases/0/weights", {"chat": 0.5, "news": 0.5})
+    with pytest.raises(ConfigError, match=r"evaluation\.oos: 'news' is in training mix 'chat'"):
+        load_config(raw)
+
+
+def test_in_sample_corpus_must_be_trained_on():
+    raw = changed("studies/llama_sweep/evaluation", {"in_sample": "encyclopedia", "oos": ["news"]})
+    with pytest.raises(ConfigError, match=r"'encyclopedia' is not in training mix 'chat'"):
+        load_config(raw)
+
+
+def test_same_sae_with_two_recipes_in_two_studies_is_refused():
+    raw = copy.deepcopy(RAW)
+    raw["studies"]["other"] = copy.deepcopy(raw["studies"]["llama_sweep"])
+    assert len(expand_rows(load_config(raw))["other"]) == 8
+    raw["studies"]["other"]["rows"] = [{"hook": "resid_post.4", "override": {"k": 8}}]
+    with pytest.raises(
+        ConfigError, match=r"studies\.other\.rows\[0\]\.override: .* trained otherwise in study 'llama_sweep'"
+    ):
+        load_config(raw)
+
+
+def test_batch_topk_that_would_never_set_its_threshold_is_refused():
+    with pytest.raises(ValueError, match="threshold_start_step is 1000: must be below steps"):
+        Recipe(architecture="batch_topk", n_latents=64, k=4, steps=1000)
+
+
+def test_all_faults_are_reported_at_once():
+    raw = changed("recipes/topk/kk", 3)
+    raw["corpora"]["chat"]["color"] = "red"
+    with pytest.raises(ConfigError, match="2 fault"):
+        load_config(raw)
+
+
+def test_not_yaml_names_the_file(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("models: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not YAML"):
+        read_config(path)
+
+
+def test_hook_point_round_trip():
+    assert str(HookPoint.parse("mlp_out.7")) == "mlp_out.7"
+    assert HookPoint.parse("resid_post.3").is_residual
+    for text in ("resid_post", "resid_post.", "resid_post.-1", "resid_post.3.1", " resid_post.3", "x.1"):
+        with pytest.raises(ValueError, match="is not"):
+            HookPoint.parse(text)
+
+
+def test_schema_and_key_table_are_current():
+    assert (FOLDER / "config.schema.json").read_text() == schema_text(), "run `make docs`"
+    readme = (FOLDER / "README.md").read_text()
+    assert readme == readme_text(readme), "run `make docs`"
+
+
+@pytest.mark.parametrize("path", sorted(Path(FOLDER).rglob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_files_meet_the_schema(path):
+    if path.name != "revisions.lock.yaml":
+        jsonschema.validate(yaml.safe_load(path.read_text()), yaml.safe_load(schema_text()))

@@ -1,0 +1,163 @@
+"""Read and replace activations of a running model.
+
+All functions take whole contexts without padding, so no attention mask is passed, and run in inference mode on the
+device that `input_ids` is on. Only the base model runs; its head is applied by `logits` alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from atlas.errors import AtlasError
+from atlas.hook_points import HookPoint
+from atlas.models.adapters import Place, apply_head, find_place, get_blocks
+from atlas.models.load import LoadedModel
+
+
+class _AllCaptured(Exception):  # noqa: N818 - a signal, not an error
+    """Leaves the forward pass as soon as the last wanted tensor is known."""
+
+
+@torch.inference_mode()
+def capture(
+    loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], hooks: Sequence[str]
+) -> dict[str, Float[Tensor, "contexts position d_model"]]:
+    """Activations at `hooks` from one pass that stops after the deepest of them; in the model's number format.
+
+    Raises AtlasError when the model has no such place, or when a place does not carry (contexts, position, d_model).
+    """
+    captured: dict[str, Tensor] = {}
+    places = {hook: find_place(loaded.model, loaded.adapter, hook) for hook in hooks}
+
+    def store(hook: str, value: Tensor) -> None:
+        captured[hook] = _checked(hook, value, input_ids, loaded)
+        if len(captured) == len(places):
+            raise _AllCaptured
+
+    with ExitStack() as stack:
+        for hook, place in places.items():
+            stack.enter_context(_observed(place, lambda value, hook=hook: store(hook, value)))
+        try:
+            _run(loaded, input_ids)
+        except _AllCaptured:
+            return {hook: captured[hook] for hook in hooks}
+    missing = sorted(set(places) - set(captured))
+    raise AtlasError(f"the forward pass of {loaded.identity['name']} never reached {missing}: mend its adapter")
+
+
+@torch.inference_mode()
+def final_hidden(
+    loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]
+) -> Float[Tensor, "contexts position d_model"]:
+    """Hidden state just before the head (after the final norm), of the unchanged model."""
+    return _run(loaded, input_ids).last_hidden_state
+
+
+@torch.inference_mode()
+def run_from(
+    loaded: LoadedModel,
+    input_ids: Int[Tensor, "contexts position"],
+    hook: str,
+    activation: Float[Tensor, "contexts position d_model"],
+) -> Float[Tensor, "contexts position d_model"]:
+    """Final hidden state with `activation` in place of the tensor at `hook`.
+
+    A residual hook carries the whole state, so only the blocks after it are computed; other sites need the whole
+    model. `activation` is converted to the model's number format.
+    """
+    point = HookPoint.parse(hook)
+    find_place(loaded.model, loaded.adapter, hook)
+    activation = _checked(hook, activation, input_ids, loaded).to(input_ids.device, loaded.dtype)
+    first = point.layer + (point.site == "resid_post")
+    if not point.is_residual or first == 0:
+        return run_with(loaded, input_ids, hook, lambda _: activation)
+    with _skipped(get_blocks(loaded.model, loaded.adapter)[:first], activation):
+        return final_hidden(loaded, input_ids)
+
+
+@torch.inference_mode()
+def run_with(
+    loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], hook: str, edit: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "contexts position d_model"]:
+    """Final hidden state of the whole model with ``edit(tensor)`` in place of the tensor at `hook`."""
+    with _edited(find_place(loaded.model, loaded.adapter, hook), edit):
+        return final_hidden(loaded, input_ids)
+
+
+@torch.inference_mode()
+def logits(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocabulary"]:
+    """The head on a final hidden state, in the model's number format.
+
+    Raises AtlasError for an objective without logits (embedding).
+    """
+    return apply_head(loaded.model, loaded.adapter, loaded.objective, hidden.to(loaded.dtype))
+
+
+def _run(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) -> Any:
+    cache = {} if loaded.objective in ("masked_lm", "sequence_classification", "embedding") else {"use_cache": False}
+    return loaded.base(input_ids=input_ids, **cache)
+
+
+def _checked(hook: str, value: Tensor, input_ids: Tensor, loaded: LoadedModel) -> Tensor:
+    expected = (*input_ids.shape, loaded.identity["d_model"])
+    if tuple(value.shape) != expected:
+        raise AtlasError(
+            f"the tensor at {hook} of {loaded.identity['name']} has shape {tuple(value.shape)}: "
+            f"must be (contexts, position, d_model) = {expected}"
+        )
+    return value
+
+
+@contextmanager
+def _observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
+    """Call `look` with the tensor at `place` during forward passes."""
+
+    def see(value: Tensor) -> Tensor:
+        look(value)
+        return value
+
+    with _edited(place, see):
+        yield
+
+
+@contextmanager
+def _edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the tensor at `place` by ``edit(tensor)`` during forward passes."""
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        # Architectures differ in whether they hand the hidden state over by position or by name.
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    def after(module: nn.Module, args: tuple, output: Any) -> Any:
+        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+
+    if place.side == "input":
+        handle = place.module.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = place.module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _skipped(blocks: Sequence[nn.Module], activation: Tensor) -> Iterator[None]:
+    """Make `blocks` return `activation` at no cost.
+
+    The model's own forward still prepares masks and rotary embeddings for the blocks that do run, so nothing of an
+    architecture is repeated here. Blocks of all registered architectures return a plain tensor.
+    """
+    try:
+        for block in blocks:
+            block.forward = lambda *args, **kwargs: activation  # on the instance; the class keeps its own
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)

@@ -1,0 +1,96 @@
+"""Load a prepared model: fixed, in evaluation mode, with its tokenizer and its adapter."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from atlas.devices import DTYPES
+from atlas.errors import SourceError
+from atlas.files import read_json
+from atlas.models.adapters import Adapter, find_adapter
+
+log = logging.getLogger(__name__)
+
+MODEL_CLASSES = {
+    "causal_lm": transformers.AutoModelForCausalLM,
+    "masked_lm": transformers.AutoModelForMaskedLM,
+    "sequence_classification": transformers.AutoModelForSequenceClassification,
+    "embedding": transformers.AutoModel,
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is only read: no gradients, no dropout. `identity` is the prepared folder's identity.json."""
+
+    model: nn.Module = field(repr=False)
+    tokenizer: transformers.PreTrainedTokenizerBase = field(repr=False)
+    adapter: Adapter = field(repr=False)
+    identity: dict[str, Any]
+    device: torch.device
+
+    @property
+    def base(self) -> nn.Module:
+        """The model without its head."""
+        return self.model.base_model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the forward pass."""
+        return DTYPES[self.identity["dtype"]]
+
+    @property
+    def objective(self) -> str:
+        """What the model computes: causal_lm, masked_lm, sequence_classification or embedding."""
+        return self.identity["objective"]
+
+
+def load_model(folder: Path, device: torch.device) -> LoadedModel:
+    """Load what `prepare_model` saved in `folder`; raises SourceError when the folder is not such a folder."""
+    folder = Path(folder)
+    identity = read_identity(folder)
+    with quiet_bars():
+        model = MODEL_CLASSES[identity["objective"]].from_pretrained(
+            folder,
+            dtype=DTYPES[identity["dtype"]],
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    model = model.to(device).eval().requires_grad_(False)
+    log.info("model: %s (%s, %s) on %s", identity["name"], identity["architecture"], identity["dtype"], device)
+    return LoadedModel(model, load_tokenizer(folder), find_adapter(model.config.model_type), identity, device)
+
+
+def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer of a prepared model; needs no weights."""
+    read_identity(Path(folder))
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """identity.json of a prepared model; raises SourceError when there is none."""
+    path = folder / "identity.json"
+    if not path.is_file():
+        raise SourceError(f"{path} is missing: {folder} is not a prepared model; run the rule that prepares it")
+    return read_json(path)
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """Without progress bars of the library, which fill a log with thousands of lines."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

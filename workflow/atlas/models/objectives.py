@@ -1,0 +1,121 @@
+"""What a model's output is worth: per-token loss, and the divergence of one output from another.
+
+`hidden` is always the final hidden state (`forward.final_hidden`). Logits are computed in the model's number format,
+a slice of positions at a time, and everything after them in float32, so that (tokens, vocabulary) is never held whole.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from atlas.errors import AtlasError
+from atlas.models.forward import logits
+from atlas.models.load import LoadedModel
+
+_SLICE_ELEMENTS = 2**24  # 64 MiB of float32 logits at a time
+
+
+def loss_mask(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) -> Bool[Tensor, "contexts position"]:
+    """Positions that have a loss: all but the first, which nothing precedes."""
+    _require_per_token(loaded)
+    mask = torch.ones_like(input_ids, dtype=torch.bool)
+    mask[:, 0] = False
+    return mask
+
+
+@torch.inference_mode()
+def per_token_loss(
+    loaded: LoadedModel,
+    input_ids: Int[Tensor, "contexts position"],
+    hidden: Float[Tensor, "contexts position d_model"],
+) -> Float[Tensor, "contexts position"]:
+    """Cross-entropy in nats, float32; position p holds the loss of predicting token p from the tokens before it.
+
+    Position 0 holds 0 and is excluded by `loss_mask`. Raises AtlasError for an objective without a loss per token,
+    and when a loss is not finite (the number of such positions is named); NaN is never returned.
+    """
+    _require_per_token(loaded)
+    predictions, targets = hidden[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten()
+    losses = [
+        F.cross_entropy(logits(loaded, predictions[rows]).float(), targets[rows], reduction="none")
+        for rows in _slices(loaded, len(predictions))
+    ]
+    loss = torch.zeros(input_ids.shape, dtype=torch.float32, device=hidden.device)
+    if losses:
+        loss[:, 1:] = torch.cat(losses).view(input_ids.shape[0], -1)
+    return _require_finite(loss, "cross-entropy", loaded)
+
+
+@torch.inference_mode()
+def kl(
+    loaded: LoadedModel,
+    hidden_clean: Float[Tensor, "contexts position d_model"],
+    hidden_other: Float[Tensor, "contexts position d_model"],
+) -> Float[Tensor, "contexts position"]:
+    """KL(clean ‖ other) of the predictions at each position, in nats, float32.
+
+    For models that predict tokens. Raises AtlasError when a value is not finite.
+    """
+    if loaded.objective not in ("causal_lm", "masked_lm"):
+        raise AtlasError(f"objective {loaded.objective!r} predicts no tokens: use `divergence`, one value per context")
+    clean, other = hidden_clean.flatten(0, 1), hidden_other.flatten(0, 1)
+    parts = [_kl(logits(loaded, clean[rows]), logits(loaded, other[rows])) for rows in _slices(loaded, len(clean))]
+    return _require_finite(torch.cat(parts).view(hidden_clean.shape[:2]), "KL divergence", loaded)
+
+
+@torch.inference_mode()
+def divergence(
+    loaded: LoadedModel,
+    hidden_clean: Float[Tensor, "contexts position d_model"],
+    hidden_other: Float[Tensor, "contexts position d_model"],
+) -> Float[Tensor, " contexts"]:
+    """How far the other output is from the clean one: one value per context, 0 when they agree, float32.
+
+    Sequence classification: KL(clean ‖ other) of the predicted classes, nats. Embedding: 1 − cosine of the
+    embeddings, which are means over all positions, as sentence encoders pool. Models that predict tokens: mean of
+    `kl` over positions. Raises AtlasError when a value is not finite.
+    """
+    if loaded.objective == "embedding":
+        clean, other = (hidden.float().mean(dim=1) for hidden in (hidden_clean, hidden_other))
+        result = 1 - F.cosine_similarity(clean, other, dim=-1)
+    elif loaded.objective == "sequence_classification":
+        result = _kl(logits(loaded, hidden_clean), logits(loaded, hidden_other))
+    else:
+        result = kl(loaded, hidden_clean, hidden_other).mean(dim=1)
+    return _require_finite(result, "divergence", loaded)
+
+
+def _kl(clean: Float[Tensor, "rows outcomes"], other: Float[Tensor, "rows outcomes"]) -> Float[Tensor, " rows"]:
+    clean_log, other_log = clean.float().log_softmax(-1), other.float().log_softmax(-1)
+    return (clean_log.exp() * (clean_log - other_log)).sum(-1).clamp_(min=0)  # rounding can leave −1e-8
+
+
+def _slices(loaded: LoadedModel, rows: int) -> Iterator[slice]:
+    size = max(1, _SLICE_ELEMENTS // loaded.identity["vocabulary_size"])
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _require_per_token(loaded: LoadedModel) -> None:
+    if loaded.objective == "masked_lm":
+        raise AtlasError(
+            f"{loaded.identity['name']}: the loss of objective 'masked_lm' is not yet supported; "
+            "its predictions can be compared with `kl`"
+        )
+    if loaded.objective != "causal_lm":
+        raise AtlasError(
+            f"{loaded.identity['name']}: objective {loaded.objective!r} has no loss per token; "
+            "use `divergence` from the clean output, one value per context"
+        )
+
+
+def _require_finite(value: Tensor, label: str, loaded: LoadedModel) -> Tensor:
+    bad = int((~value.isfinite()).sum())
+    if bad:
+        raise AtlasError(
+            f"{label} of {loaded.identity['name']} is not finite at {bad} of {value.numel()} places: "
+            "the hidden state or the head holds NaN or infinity"
+        )
+    return value
