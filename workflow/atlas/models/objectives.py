@@ -15,7 +15,7 @@ from atlas.errors import AtlasError
 from atlas.models.forward import logits
 from atlas.models.load import LoadedModel
 
-_SLICE_ELEMENTS = 2**24  # 64 MiB of float32 logits at a time
+_SLICE_ELEMENTS = 2**25  # 128 MiB of float32 logits at a time
 
 
 def loss_mask(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) -> Bool[Tensor, "contexts position"]:

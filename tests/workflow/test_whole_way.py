@@ -1,0 +1,143 @@
+"""The real workflow, run by the real snakemake, on tiny models: from files of text to tables and figures."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from project import command, make_project, planned, read_config, snakemake, write_config
+
+pytestmark = pytest.mark.slow
+
+TABLE = "results/llama_study.csv"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A project after an uninterrupted run of the Llama study."""
+    folder = make_project(tmp_path_factory.mktemp("finished"), {"llama": "llama"})
+    snakemake(folder, TABLE)
+    return folder
+
+
+def test_table_has_a_row_per_sae_and_corpus(finished):
+    table = pd.read_csv(finished / TABLE)
+    assert len(table) == 2 * 3
+    assert table.groupby(["hook", "seed"]).corpus.apply(list).map(sorted).map(tuple).unique() == [
+        ("chat", "news", "wiki")
+    ]
+    assert set(table.role) == {"in_sample", "proxy", "oos"}
+    assert (table.atlas_l0 - 4).abs().max() < 0.4
+    assert table.atlas_loss_clean.notna().all()
+
+
+def test_second_run_does_nothing(finished):
+    assert planned(finished, TABLE) == {}
+
+
+def test_changed_k_reruns_that_sae_only(finished):
+    config = read_config(finished)
+    changed = read_config(finished)
+    changed["studies"]["llama_study"]["rows"][1]["override"]["k"] = 5
+    write_config(finished, changed)
+    try:
+        assert planned(finished, TABLE) == {"train": 1, "evaluate": 1, "study_table": 1}
+        text = snakemake(finished, "--dry-run", TABLE)
+        assert "resid_post.1, mix chat" in text
+        assert "resid_post.0, mix chat" not in text
+    finally:
+        write_config(finished, config)
+    assert planned(finished, TABLE) == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "jobs"),
+    [
+        ("evaluation", "sparsity.py", {"references": 3, "evaluate": 2, "study_table": 1}),
+        ("training", "sae.py", {"train": 2, "references": 3, "evaluate": 2, "study_table": 1}),
+        ("studies", "table.py", {"study_table": 1}),
+    ],
+)
+def test_edited_stage_reruns_itself_and_what_follows(finished, stage, file, jobs):
+    path = finished / "workflow" / "atlas" / stage / file
+    original = path.read_text()
+    path.write_text(original + "# edited\n")
+    try:
+        assert planned(finished, TABLE) == jobs
+    finally:
+        path.write_text(original)
+    assert planned(finished, TABLE) == {}
+
+
+def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
+    """`kill -9` of a harvest, a training and an evaluation; the same command completes, with the same bits."""
+    project = make_project(tmp_path, {"llama": "llama"})
+    state = project / "results" / "state"
+    kill_job(project, "harvest.py", lambda: list(project.rglob("activations/**/*.h5.tmp")))
+    kill_job(project, "train.py", lambda: [path for path in state.rglob("*") if path.is_file()])
+    kill_job(project, "evaluate.py", lambda: True)
+    assert not list(project.glob("results/metrics/**/metrics.json"))
+    assert any("resum" in path.read_text() for path in project.glob("results/logs/train/**/*.log")) or state.exists()
+    snakemake(project, TABLE)
+    assert not state.exists() or not list(state.rglob("*.safetensors"))
+    assert digests(project) == digests(finished)
+
+
+def test_damaged_shard_is_named_and_made_again_after_deletion(finished):
+    shard = finished / "results/activations/llama/chat/train-001.h5"
+    good = shard.read_bytes()
+    middle = len(good) // 2
+    weights = next(finished.glob("results/saes/**/sae_weights.safetensors"))
+    before = digests(finished)
+    weights.unlink()
+    shard.write_bytes(good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :])
+    text = snakemake(finished, "--rerun-triggers", "params", "--", TABLE, fails=True)
+    assert "train-001.h5" in text
+    assert "delete this file and run again" in text
+    assert not weights.exists()
+    shard.unlink()
+    snakemake(finished, TABLE)
+    assert digests(finished) == before
+
+
+def kill_job(project: Path, script: str, ready) -> None:
+    """Start the workflow, wait for a job that runs `script` and for `ready`, and kill that job; then end the others."""
+    with subprocess.Popen(
+        command("--retries", "0", TABLE),
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            jobs = [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
+            if jobs and ready():
+                for child in jobs:
+                    child.kill()
+                break
+            time.sleep(0.005)
+        else:
+            pytest.fail(f"no job of {script} was met")
+        # The other jobs are ended in an orderly way, as by Ctrl-C.
+        os.kill(process.pid, signal.SIGINT)
+        process.wait(timeout=240)
+    assert process.returncode != 0
+
+
+def runs(child: psutil.Process, script: str) -> bool:
+    try:
+        return any(part.endswith(f".{script}") for part in child.cmdline())
+    except psutil.Error:
+        return False
+
+
+def digests(project: Path) -> dict[str, str]:
+    """Hashes of all weights and of the table."""
+    paths = [*project.glob("results/saes/**/sae_weights.safetensors"), project / TABLE]
+    return {str(p.relative_to(project)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

@@ -1,0 +1,57 @@
+"""One look for all figures: readable in a two-column paper, distinguishable without colour vision."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from atlas.files import atomic_path
+
+WIDTH = 7.0  # inches: both columns of a two-column page
+
+# Okabe and Ito's colours: distinguishable with any common colour vision.
+OUTCOME_COLOURS = {
+    "good": "#009E73",
+    "under-capacity": "#56B4E9",
+    "deceptively-good": "#E69F00",
+    "unhealthy": "#D55E00",
+    "duplicated": "#CC79A7",
+    "noisy": "#F0E442",
+    "dead": "#7F7F7F",
+    "failed": "#000000",
+}
+ROLE_MARKERS = {"in_sample": "o", "proxy": "s", "oos": "^"}
+ROLE_NAMES = {"in_sample": "in-sample", "proxy": "proxy", "oos": "out-of-sample"}
+
+
+def use_style() -> None:
+    """Set fonts, lines and grids; text stays text in vector files."""
+    sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")
+    mpl.rcParams.update(
+        {
+            "font.size": 7,
+            "axes.labelsize": 7,
+            "axes.titlesize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 6.5,
+            "axes.linewidth": 0.6,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "axes.grid": True,
+            "grid.linewidth": 0.4,
+            "grid.color": "#DDDDDD",
+            "pdf.fonttype": 42,
+            "svg.hashsalt": "sae-atlas",
+        }
+    )
+
+
+def save(figure: Figure, targets: Sequence[Path]) -> None:
+    """Write each target in the format of its suffix; the bytes depend on the figure alone (no dates)."""
+    for target in targets:
+        metadata = {"CreationDate": None} if target.suffix == ".pdf" else {"Software": None}
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, format=target.suffix[1:], dpi=200, metadata=metadata, bbox_inches="tight")

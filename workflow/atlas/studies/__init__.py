@@ -1,0 +1,1 @@
+"""Studies: the table of a study's SAEs, beside what was published."""

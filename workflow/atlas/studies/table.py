@@ -1,0 +1,85 @@
+"""The table of a study: one tidy row per SAE and evaluation corpus."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from atlas.files import atomic_path, read_json
+from atlas.hook_points import HookPoint
+from atlas.studies.published import published_for
+
+
+def write_study_table(
+    study: str, metrics: Mapping[str, Path], roles: Mapping[str, str], published: str | None, table: Path
+) -> None:
+    """Write results/<study>.csv from the metrics of its SAEs (SAE id → metrics.json), in the order of both mappings.
+
+    Columns are documented in docs/metrics.md. A value that is not defined is empty, and `reasons` says why.
+    """
+    rows = [
+        _row(study, sae_id, read_json(path), corpus, published) for sae_id, path in metrics.items() for corpus in roles
+    ]
+    with atomic_path(table) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
+    model, hook, mix, recipe, seed = sae_id.split("/")
+    point, judged = HookPoint.parse(hook), metrics["corpora"][corpus]
+    outcome = judged["outcome"]
+    return {
+        "study": study,
+        "model": model,
+        "hook": hook,
+        "site": point.site,
+        "layer": point.layer,
+        "mix": mix,
+        "recipe": recipe,
+        "architecture": metrics["architecture"],
+        "n_latents": metrics["n_latents"],
+        "d_model": metrics["d_model"],
+        "k": metrics["k"],
+        "seed": int(seed.removeprefix("seed-")),
+        "corpus": corpus,
+        "role": judged["role"],
+        "n_tokens": judged["n_tokens"],
+        "n_counted": judged["n_counted"],
+        "n_massive": judged["n_massive"],
+        "outcome": outcome["atlas"]["verdict"],
+        "outcome_because": _because(outcome["atlas"]),
+        "outcome_unknown": "; ".join(outcome["atlas"]["unknown"]),
+        **dict(_flat("atlas", judged["atlas"])),
+        **dict(_flat("redundancy", metrics["redundancy"])),
+        "guide_outcome": outcome["guide"]["verdict"],
+        "guide_outcome_because": _because(outcome["guide"]),
+        **dict(_flat("guide", judged["guide"])),
+        **published_for(published, point.layer, metrics["n_latents"]),
+        "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
+    }
+
+
+def _because(outcome: dict[str, Any]) -> str:
+    """The rules that fired, readable: ``dead_pct 67.7 > 50``."""
+    return "; ".join(
+        f"{rule['rule']}: {_short(rule['value'])} (limit {_short(rule['threshold'])})" for rule in outcome["rules"]
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Nested results as columns; an interval [low, high] becomes two."""
+    for key, value in values.items():
+        name = f"{prefix}_{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(name, value)
+        elif isinstance(value, list) and len(value) == 2:
+            yield f"{name}_low", value[0]
+            yield f"{name}_high", value[1]
+        elif not isinstance(value, list):
+            yield name, value
