@@ -21,6 +21,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from atlas.config.data import Model
+from atlas.models.load import LoadedModel, load_model
+from atlas.models.prepare import prepare_model
+
 SPECIALS = ["<pad>", "<s>", "</s>", "<mask>", "<|user|>", "<|assistant|>"]
 VOCABULARY = len(SPECIALS) + 256
 CHAT_TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}</s>{% endfor %}"
@@ -112,6 +116,26 @@ def tiny_tokenizer(frame: bool = False) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def describe_model(folder: Path, n_layers: int, **fields) -> Model:
+    """A config row for the tiny model in `folder`; `fields` are keys of the row."""
+    known = {
+        "source": {"kind": "path", "path": str(folder), "licence": "CC0-1.0"},
+        "dtype": "float32",
+        "n_layers": n_layers,
+        "d_model": 32,
+        "hooks": ["resid_post.0"],
+        "harvest": {"context_length": 8, "train_tokens": 8, "eval_tokens": 8},
+    }
+    return Model.model_validate(known | fields)
+
+
+def prepare_and_load(source: Path, target: Path, n_layers: int, **fields) -> LoadedModel:
+    """What the workflow does with a model: prepare `source` into `target`, then load that on the CPU."""
+    row = describe_model(source, n_layers, **fields)
+    prepare_model(source.name, row, None, target, target.parent / "lock.yaml")
+    return load_model(target, torch.device("cpu"))
 
 
 def _special_ids() -> dict[str, int]:

@@ -4,12 +4,14 @@ from atlas.job import job
 
 with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
     from atlas.corpora.tokens import read_tokens
-    from atlas.models.audit import audit_on_tokens
+    from atlas.models.gate import audit_on_text
     from atlas.models.load import load_model
 
-    audit_on_tokens(
+    text = read_tokens(Path(snakemake.input.tokens), "train")
+    audit_on_text(
         load_model(Path(snakemake.input.model), device),
-        read_tokens(Path(snakemake.input.tokens), "train"),
+        text.tokens,
+        text.counted,
         snakemake.params.hooks,
         snakemake.params.storage_dtype,
         Path(snakemake.output.audit),

@@ -6,16 +6,16 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
     from atlas.activations.harvest import harvest_shard
     from atlas.config.data import Harvest
     from atlas.corpora.tokens import read_tokens
-    from atlas.models.audit import require_passed
+    from atlas.models.gate import require_passed
     from atlas.models.load import load_model
 
-    hooks = snakemake.params.hooks
-    require_passed(Path(snakemake.input.audit), hooks)
+    loaded = load_model(Path(snakemake.input.model), device)
+    require_passed(Path(snakemake.input.audit), loaded, snakemake.params.hooks)
     harvest_shard(
-        load_model(Path(snakemake.input.model), device),
+        loaded,
         read_tokens(Path(snakemake.input.tokens), snakemake.wildcards.split),
         int(snakemake.wildcards.shard),
         Harvest(**snakemake.params.harvest),
-        hooks,
+        snakemake.params.hooks,
         Path(snakemake.output.shard),
     )

@@ -20,6 +20,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         seed=int(snakemake.wildcards.seed),
         names={key: snakemake.wildcards[key] for key in ("model", "mix", "recipe")},
         roles=snakemake.params.roles,
+        monitored=snakemake.params.monitors,
         monitor_rows=snakemake.params.monitor_rows,
         device=device,
         folder=Path(snakemake.output.weights).parent,

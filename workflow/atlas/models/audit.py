@@ -35,7 +35,9 @@ def audit_model(
     hook and the places of its massive activations. Raises AuditError when no position counts.
     """
     if not bool(counted.any()):
-        raise AuditError(f"audit of {loaded.identity['name']}: none of {counted.numel()} positions counts; give it text")
+        raise AuditError(
+            f"audit of {loaded.identity['name']}: none of {counted.numel()} positions counts; give it text"
+        )
     subject = Subject(loaded, contexts, counted, storage_dtype)
     captured = capture(loaded, contexts, hooks)
     output = checks.check_clean_output(subject)
@@ -85,7 +87,7 @@ def norm_summary(
     """
     norms = activation.float().norm(dim=-1)
     rows = norms[counted]
-    if not bool(rows.isfinite().all()):
+    if not bool(norms.isfinite().all()):
         return {"reason": "not finite"}
     median = rows.median().item()
     points = torch.quantile(rows, torch.tensor(QUANTILES, device=rows.device))
@@ -119,15 +121,16 @@ def _massive(
 
 def _check_hook(subject: Subject, hook: str, captured: Tensor, output: Check) -> list[Check]:
     values = [checks.check_finite(hook, captured), checks.check_storage_range(hook, captured, subject.storage_dtype)]
-    identity = [checks.check_against_library(subject, hook), checks.check_block_sum(subject, hook)]
     broken = next((check for check in (output, *values) if not check.passed), None)
     if broken is not None:
-        names = ("splice_is_exact", "zero_ablation_matters", "run_from_stored", "alone_as_in_batch")
+        names = ("equals_library", "sums_to_block_output", "splice_is_exact", "zero_ablation_matters")
+        names += ("run_from_stored", "alone_as_in_batch")
         reason = f"not made: {broken.name} failed"
-        return [*values, *identity, *(Check(name, hook, None, None, None, reason) for name in names)]
+        return [*values, *(Check(name, hook, None, None, None, reason) for name in names)]
     return [
         *values,
-        *identity,
+        checks.check_against_library(subject, hook),
+        checks.check_block_sum(subject, hook),
         checks.check_splice(subject, hook, captured),
         checks.check_zero_ablation(subject, hook),
         checks.check_run_from(subject, hook, captured),

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
-from atlas.models.adapters import Place, find_place, get_blocks
-from atlas.models.forward import _observed, capture, final_hidden, run_from, run_with
+from atlas.models.adapters import Place, get_blocks
+from atlas.models.forward import capture, final_hidden, observed, run_from, run_with
 from atlas.models.load import LoadedModel
 from atlas.models.objectives import divergence, loss_mask, per_token_loss
 
@@ -61,10 +61,15 @@ class Subject:
         """Positions with a loss that counts."""
         return self.counted & loss_mask(self.loaded, self.contexts)
 
-    @cached_property
-    def loss_scale(self) -> float:
-        """Mean clean loss, nats, but at least 1; 1 for divergences."""
-        return max(1.0, self.clean_loss[self.scored].mean().item()) if self.loaded.objective == "causal_lm" else 1.0
+    @property
+    def rounding_limit(self) -> float:
+        """Largest `effect` that rounding to the store's number format may have; see `check_run_from`."""
+        eps = torch.finfo(self.storage_dtype).eps
+        if self.storage_dtype in (torch.float32, self.loaded.dtype):
+            return 0.0
+        if self.loaded.objective == "causal_lm":
+            return eps * max(1.0, self.clean_loss[self.scored].mean().item())
+        return eps**2
 
     def effect(self, hidden: Float[Tensor, "contexts position d_model"]) -> float:
         """How much the output changed: mean |Δ loss| per counted token in nats, or mean divergence per context."""
@@ -90,7 +95,14 @@ def check_finite(hook: str, value: Tensor) -> Check:
 def check_storage_range(hook: str, value: Tensor, storage_dtype: torch.dtype) -> Check:
     """The largest magnitude must be representable in the number format of the store."""
     largest, limit = value.abs().max().item(), torch.finfo(storage_dtype).max
-    return Check("storage_range", hook, largest <= limit, largest, limit, f"largest magnitude, stored as {storage_dtype}")
+    return Check(
+        "storage_range",
+        hook,
+        largest <= limit,
+        _finite(largest),
+        limit,
+        f"largest magnitude, stored as {storage_dtype}",
+    )
 
 
 def check_against_library(subject: Subject, hook: str) -> Check:
@@ -101,7 +113,7 @@ def check_against_library(subject: Subject, hook: str) -> Check:
     """
     name = "equals_library"
     if not HookPoint.parse(hook).is_residual:
-        return Check(name, hook, None, None, None, "not exposed by the library; see sums_to_block_output")
+        return Check(name, hook, None, None, None, "not exposed by the library")
     contexts = subject.contexts[:_COMPARED_CONTEXTS]
     expected, source = _library_state(subject.loaded, contexts, hook)
     found = capture(subject.loaded, contexts, [hook])[hook]
@@ -145,20 +157,23 @@ def check_zero_ablation(subject: Subject, hook: str) -> Check:
     counted = subject.counted.unsqueeze(-1)
     limit = _LEAST_EFFECT.get(subject.loaded.objective, _LEAST_DIVERGENCE)
     hidden = run_with(subject.loaded, subject.contexts, hook, lambda value: value.masked_fill(counted, 0))
-    return _effect_check("zero_ablation_matters", subject, hook, hidden, least=limit, detail="must be more than the limit")
+    return _effect_check(
+        "zero_ablation_matters", subject, hook, hidden, least=limit, detail="must be more than the limit"
+    )
 
 
 def check_run_from(subject: Subject, hook: str, captured: Tensor) -> Check:
     """Running on from the activation as it is stored must reproduce the clean output.
 
     Exactly, when the store holds every value of the model's number format. Otherwise rounding moves each element by
-    at most half an epsilon of the store, and the loss, whose scale is `loss_scale`, by the same order: the limit is
-    one epsilon of it (measured: a tenth of that), far below the effect of a wrong tensor.
+    at most half an epsilon of the store, and the loss by the same order relative to itself: the limit is one epsilon
+    of the mean loss (measured: a tenth of that). A divergence is least at the clean output, so it grows with the
+    square of the change: its limit is epsilon squared (measured: a hundredth). Wrong tensors are far above both.
     """
-    lossless = subject.storage_dtype in (torch.float32, subject.loaded.dtype)
-    limit = 0.0 if lossless else torch.finfo(subject.storage_dtype).eps * subject.loss_scale
+    limit = subject.rounding_limit
     hidden = run_from(subject.loaded, subject.contexts, hook, captured.to(subject.storage_dtype))
-    return _effect_check("run_from_stored", subject, hook, hidden, most=limit, detail=f"stored as {subject.storage_dtype}")
+    detail = f"stored as {subject.storage_dtype}"
+    return _effect_check("run_from_stored", subject, hook, hidden, most=limit, detail=detail)
 
 
 def check_row_consistency(subject: Subject, hook: str, captured: Tensor) -> Check:
@@ -203,7 +218,7 @@ def _library_state(loaded: LoadedModel, contexts: Tensor, hook: str) -> tuple[Te
     if index == n_layers and loaded.adapter.final_norm is not None:
         seen: dict[str, Any] = {}
         norm = Place(loaded.base.get_submodule(loaded.adapter.final_norm), "input")
-        with _observed(norm, lambda value: seen.update(value=value)):
+        with observed(norm, lambda value: seen.update(value=value)):
             final_hidden(loaded, contexts)
         return seen["value"], "the input of the final norm"
     outputs = loaded.base(input_ids=contexts, output_hidden_states=True)

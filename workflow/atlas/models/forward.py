@@ -30,6 +30,8 @@ def capture(
 
     Raises AtlasError when the model has no such place, or when a place does not carry (contexts, position, d_model).
     """
+    if not hooks:
+        return {}
     captured: dict[str, Tensor] = {}
     places = {hook: find_place(loaded.model, loaded.adapter, hook) for hook in hooks}
 
@@ -40,7 +42,7 @@ def capture(
 
     with ExitStack() as stack:
         for hook, place in places.items():
-            stack.enter_context(_observed(place, lambda value, hook=hook: store(hook, value)))
+            stack.enter_context(observed(place, lambda value, hook=hook: store(hook, value)))
         try:
             _run(loaded, input_ids)
         except _AllCaptured:
@@ -113,8 +115,8 @@ def _checked(hook: str, value: Tensor, input_ids: Tensor, loaded: LoadedModel) -
 
 
 @contextmanager
-def _observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
-    """Call `look` with the tensor at `place` during forward passes."""
+def observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
+    """Call `look` with the tensor at `place` during the forward passes inside the block."""
 
     def see(value: Tensor) -> Tensor:
         look(value)

@@ -79,8 +79,7 @@ def divergence(
     `kl` over positions. Raises AtlasError when a value is not finite.
     """
     if loaded.objective == "embedding":
-        clean, other = (hidden.float().mean(dim=1) for hidden in (hidden_clean, hidden_other))
-        result = 1 - F.cosine_similarity(clean, other, dim=-1)
+        result = _cosine_distance(*(hidden.float().mean(dim=1) for hidden in (hidden_clean, hidden_other)))
     elif loaded.objective == "sequence_classification":
         result = _kl(logits(loaded, hidden_clean), logits(loaded, hidden_other))
     else:
@@ -91,6 +90,15 @@ def divergence(
 def _kl(clean: Float[Tensor, "rows outcomes"], other: Float[Tensor, "rows outcomes"]) -> Float[Tensor, " rows"]:
     clean_log, other_log = clean.float().log_softmax(-1), other.float().log_softmax(-1)
     return (clean_log.exp() * (clean_log - other_log)).sum(-1).clamp_(min=0)  # rounding can leave −1e-8
+
+
+def _cosine_distance(
+    clean: Float[Tensor, "rows d_model"], other: Float[Tensor, "rows d_model"]
+) -> Float[Tensor, " rows"]:
+    """1 − cosine as ½‖â − b̂‖²: exactly 0 for equal vectors and precise near 0; 1 where either vector is zero."""
+    distance = 0.5 * (F.normalize(clean, dim=-1) - F.normalize(other, dim=-1)).square().sum(-1)
+    empty = (clean == 0).all(-1) | (other == 0).all(-1)
+    return distance.masked_fill(empty, 1.0)
 
 
 def _slices(loaded: LoadedModel, rows: int) -> Iterator[slice]:

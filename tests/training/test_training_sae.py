@@ -1,0 +1,153 @@
+"""The saved form: round trips, the SAELens layout, and refusals that name the file."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from atlas.errors import TrainingError
+from atlas.training.sae import Sae, load_sae, save_sae, saelens_hook_name
+
+METADATA = {"model_name": "tiny", "hook_name": "resid_post.3"}
+
+
+def random_sae(architecture="topk", d_model=6, n_latents=10):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    limits = {"topk": dict(k=2), "batch_topk": dict(k=2, threshold=0.30000001192092896), "relu": {}}[architecture]
+    return Sae(architecture, draw(6, 10), draw(10), draw(10, 6), draw(6), **limits)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "relu"])
+def test_round_trip(tmp_path, architecture):
+    sae = random_sae(architecture)
+    save_sae(sae, tmp_path, METADATA)
+    loaded = load_sae(tmp_path)
+    rows = torch.randn(20, 6)
+    assert torch.equal(loaded.encode(rows), sae.encode(rows))
+    assert torch.equal(loaded.decode(loaded.encode(rows)), sae.decode(sae.encode(rows)))
+    assert (loaded.architecture, loaded.k, loaded.threshold) == (sae.architecture, sae.k, sae.threshold)
+
+
+def test_inference_paths():
+    rows = torch.randn(50, 6)
+    for architecture in ("topk", "batch_topk", "relu"):
+        sae = random_sae(architecture)
+        pre = (rows - sae.b_dec) @ sae.W_enc + sae.b_enc
+        latents = sae.encode(rows)
+        fires = latents > 0
+        torch.testing.assert_close(latents[fires], pre[fires])
+        if architecture == "topk":
+            assert (fires.sum(dim=1) == (pre > 0).sum(dim=1).clamp(max=2)).all()
+        else:
+            assert torch.equal(fires, pre > (sae.threshold or 0.0))
+    edge = Sae("batch_topk", torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), k=1, threshold=0.5)
+    assert edge.encode(torch.tensor([[0.5, 0.75]])).tolist() == [[0.0, 0.75]]  # strict
+    assert edge.encode(torch.tensor([[0.5, 0.75]], dtype=torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("architecture", "theirs", "extra"),
+    [
+        ("topk", "topk", {"k": 2, "rescale_acts_by_decoder_norm": False}),
+        ("batch_topk", "jumprelu", {}),
+        ("relu", "standard", {}),
+    ],
+)
+def test_layout_is_that_of_saelens(tmp_path, architecture, theirs, extra):
+    save_sae(random_sae(architecture), tmp_path, METADATA | {"recipe": "r"})
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    metadata = config.pop("metadata")
+    assert (
+        config
+        == {
+            "architecture": theirs,
+            "d_in": 6,
+            "d_sae": 10,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": True,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+        }
+        | extra
+    )
+    assert int(metadata["sae_lens_version"].split(".")[0]) >= 6
+    assert metadata["hook_name"] == "blocks.3.hook_resid_post"
+    assert metadata["atlas"]["hook_name"] == "resid_post.3" and metadata["atlas"]["recipe"] == "r"
+    tensors = load_file(tmp_path / "sae_weights.safetensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    threshold = {"threshold": (10,)} if architecture == "batch_topk" else {}
+    assert shapes == {"W_enc": (6, 10), "b_enc": (10,), "W_dec": (10, 6), "b_dec": (6,)} | threshold
+
+
+def test_hook_names():
+    assert saelens_hook_name("mlp_out.0") == "blocks.0.hook_mlp_out"
+    assert saelens_hook_name("attn_out.12") == "blocks.12.hook_attn_out"
+
+
+@pytest.mark.parametrize("threshold", [None, -1.0, float("nan"), float("inf")])
+def test_a_threshold_that_was_never_set_is_refused(tmp_path, threshold):
+    sae = random_sae("batch_topk")
+    sae = Sae("batch_topk", sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, k=2, threshold=threshold)
+    with pytest.raises(TrainingError, match=r"sae_weights.safetensors: threshold is .* lower threshold_start_step"):
+        save_sae(sae, tmp_path, METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_refused_on_both_ways(tmp_path):
+    sae = random_sae()
+    save_sae(sae, tmp_path, METADATA)
+    sae.b_enc[3] = float("nan")
+    with pytest.raises(TrainingError, match=r"sae_weights.safetensors: b_enc has values that are not finite"):
+        save_sae(sae, tmp_path, METADATA)
+    weights = tmp_path / "sae_weights.safetensors"
+    save_file(load_file(weights) | {"W_dec": torch.full((10, 6), torch.inf)}, weights)
+    with pytest.raises(TrainingError, match=r"sae_weights.safetensors: W_dec has values that are not finite"):
+        load_sae(tmp_path)
+
+
+def alter_config(folder, **changes):
+    path = folder / "cfg.json"
+    config = json.loads(path.read_text())
+    config["metadata"]["atlas"] |= changes.pop("atlas", {})
+    path.write_text(json.dumps(config | changes))
+
+
+def test_damaged_folders_are_named(tmp_path):
+    with pytest.raises(TrainingError, match=r"cfg.json: is not the configuration"):
+        load_sae(tmp_path)
+    save_sae(random_sae("batch_topk"), tmp_path, METADATA)
+    weights = tmp_path / "sae_weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
+    with pytest.raises(TrainingError, match=r"sae_weights.safetensors: missing, truncated"):
+        load_sae(tmp_path)
+    weights.write_bytes(whole)
+    alter_config(tmp_path, d_sae=11)
+    with pytest.raises(TrainingError, match=r"has shape .*, expected .*11"):
+        load_sae(tmp_path)
+    alter_config(tmp_path, d_sae=10, atlas={"threshold": 0.2})
+    with pytest.raises(TrainingError, match=r"cfg.json: threshold is 0.2, but the weights file has 0.3"):
+        load_sae(tmp_path)
+    alter_config(tmp_path, atlas={"threshold": None})
+    with pytest.raises(TrainingError, match=r"cfg.json: threshold is None"):
+        load_sae(tmp_path)
+    alter_config(tmp_path, architecture="gated", atlas={"architecture": "gated"})
+    with pytest.raises(TrainingError, match=r"architecture is 'gated'.*expected one of topk, batch_topk, relu"):
+        load_sae(tmp_path)
+    save_sae(random_sae("topk"), tmp_path / "other", METADATA)
+    (tmp_path / "other" / "sae_weights.safetensors").write_bytes(whole)
+    with pytest.raises(TrainingError, match=r"holds .*'threshold'.*expected"):
+        load_sae(tmp_path / "other")
+
+
+def test_an_unset_threshold_cannot_encode():
+    sae = random_sae("batch_topk")
+    unset = Sae("batch_topk", sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, k=2)
+    with pytest.raises(TrainingError, match="no inference threshold yet"):
+        unset.encode(torch.randn(3, 6))

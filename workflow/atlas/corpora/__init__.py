@@ -1,0 +1,1 @@
+"""Text: sources become documents split by hash, documents become packed tokens."""

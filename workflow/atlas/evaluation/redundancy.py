@@ -1,0 +1,152 @@
+"""Redundancy of a dictionary from its decoder alone, beside random dictionaries. docs/metrics.md, section 4."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# The open script behind the published absorption numbers averages this many cosines, each pair counted twice.
+GUIDE_PAIRS = 100
+PAIR_COSINE = 0.5
+# Most pairs whose firing is compared: a collapsed dictionary has hundreds of millions.
+MAX_PAIRS = 10_000
+_CHUNK_ELEMENTS = 2**26
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Measures of unit decoder rows; `pairs` are the latents i < j with the largest cosines above `PAIR_COSINE`."""
+
+    values: dict[str, float]
+    n_pairs: int
+    pairs: Int[Tensor, "2 pairs"]
+
+
+def decoder_geometry(W_dec: Float[Tensor, "n_latents d_model"]) -> Geometry:
+    """Cosines between decoder rows and their spectrum, a block of rows at a time.
+
+    A row of zeros has cosine 0 with all others.
+    """
+    unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
+    n_latents = len(unit)
+    keep = min(GUIDE_PAIRS, n_latents)
+    largest, maxima = unit.new_empty(0), []
+    found, indices, n_pairs = unit.new_empty(0), torch.empty(2, 0, dtype=torch.int64, device=unit.device), 0
+    step = max(1, _CHUNK_ELEMENTS // n_latents)
+    for start in range(0, n_latents, step):
+        cosines = unit[start : start + step] @ unit.T
+        own = torch.arange(len(cosines), device=unit.device)
+        cosines[own, own + start] = -2.0  # below any cosine: a latent is no neighbour of itself
+        maxima.append(cosines.amax(1))
+        best = cosines.flatten().topk(min(keep, cosines.numel())).values
+        largest = torch.cat([largest, best]).topk(min(keep, len(largest) + len(best))).values
+        row, column = (cosines > PAIR_COSINE).nonzero(as_tuple=True)
+        upper = row + start < column
+        row, column = row[upper], column[upper]
+        n_pairs += len(row)
+        found = torch.cat([found, cosines[row, column]])
+        indices = torch.cat([indices, torch.stack([row + start, column])], dim=1)
+        if len(found) > MAX_PAIRS:
+            found, kept = found.topk(MAX_PAIRS)
+            indices = indices[:, kept]
+    maximum = torch.cat(maxima)
+    values = {
+        "absorption_guide": largest.double().mean().item(),
+        "mean_max_cosine": maximum.double().mean().item(),
+        "share_max_cosine_above_07": (maximum > 0.7).double().mean().item(),
+        "share_max_cosine_above_09": (maximum > 0.9).double().mean().item(),
+        "effective_directions": effective_directions(unit),
+    }
+    return Geometry(values, n_pairs, indices)
+
+
+def effective_directions(unit: Float[Tensor, "n_latents d_model"]) -> float:
+    """exp of the entropy of the normalised spectrum of the Gram matrix: min(n_latents, d_model) at most, 1 at least.
+
+    The non-zero spectrum of U Uᵀ is that of Uᵀ U; the smaller of the two is decomposed.
+    """
+    wide = unit.double()
+    gram = wide.T @ wide if len(unit) > unit.shape[1] else wide @ wide.T
+    spectrum = torch.linalg.eigvalsh(gram).clamp(min=0)
+    shares = spectrum / spectrum.sum()
+    shares = shares[shares > 1e-15]
+    return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+class Nulls:
+    """Geometry of random unit dictionaries, computed once per shape (n_latents, d_model) while this object lives."""
+
+    def __init__(self, n_dictionaries: int, device: torch.device):
+        self.n_dictionaries, self._device = n_dictionaries, device
+        self._known: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}
+
+    def of(self, n_latents: int, d_model: int) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of each measure; the draws depend on the shape alone."""
+        shape = (n_latents, d_model)
+        if shape not in self._known:
+            draws = [decoder_geometry(self._draw(*shape, seed)).values for seed in range(self.n_dictionaries)]
+            columns = {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
+            self._known[shape] = {name: (float(c.mean()), float(c.std(ddof=1))) for name, c in columns.items()}
+        return self._known[shape]
+
+    def _draw(self, n_latents: int, d_model: int, seed: int) -> Float[Tensor, "n_latents d_model"]:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(n_latents, d_model, generator=generator).to(self._device)
+
+
+def redundancy_metrics(
+    geometry: Geometry, W_enc: Float[Tensor, "d_model n_latents"], W_dec: Float[Tensor, "n_latents d_model"], nulls: Nulls
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Each measure as {value, null_mean, null_sd, z}, and reasons for the z-scores that are not defined."""
+    null = nulls.of(*W_dec.shape)
+    result: dict[str, Any] = {}
+    reasons = {}
+    for name, value in geometry.values.items():
+        mean, sd = null[name]
+        z = (value - mean) / sd if sd > 0 else None
+        if z is None:
+            reasons[f"redundancy_{name}_z"] = f"all {nulls.n_dictionaries} random dictionaries score {mean:g}"
+        result[name] = {"value": value, "null_mean": mean, "null_sd": sd, "z": z}
+    cosine = partial(torch.nn.functional.cosine_similarity, dim=1)
+    result["n_pairs_cosine_above_05"] = geometry.n_pairs
+    result["encoder_decoder_cosine"] = cosine(W_enc.T.double(), W_dec.double()).mean().item()
+    return result, reasons
+
+
+class PairFirings:
+    """How often both and either latent of given pairs fire, accumulated over rows."""
+
+    def __init__(self, pairs: Int[Tensor, "2 pairs"]):
+        self._latents, places = pairs.unique(return_inverse=True)
+        self._pairs = places.view(2, -1)
+        self._both = torch.zeros(pairs.shape[1], dtype=torch.int64, device=pairs.device)
+        self._counts = torch.zeros(len(self._latents), dtype=torch.int64, device=pairs.device)
+
+    def update(self, fired) -> None:
+        """Add rows; `fired` is (rows, n_latents), True where a latent is above 0."""
+        if not len(self._both):
+            return
+        mine = fired[:, self._latents].T.contiguous()
+        self._counts += mine.sum(1)
+        step = max(1, _CHUNK_ELEMENTS // max(1, len(fired)))
+        for start in range(0, len(self._both), step):
+            first, second = self._pairs[:, start : start + step]
+            self._both[start : start + step] += (mine[first] & mine[second]).sum(1)
+
+    def jaccard(self) -> float | None:
+        """Mean over pairs of (rows where both fire) / (rows where either fires); None when no pair ever fired."""
+        either = self._counts[self._pairs[0]] + self._counts[self._pairs[1]] - self._both if len(self._both) else self._both
+        seen = either > 0
+        return (self._both[seen].double() / either[seen]).mean().item() if bool(seen.any()) else None
+
+
+def random_pairs(n_latents: int, n_pairs: int, device: torch.device, seed: int = 0) -> Int[Tensor, "2 pairs"]:
+    """Pairs of different latents drawn at random: what firing together looks like without similar decoders."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(n_latents, (n_pairs,), generator=generator)
+    offset = torch.randint(1, n_latents, (n_pairs,), generator=generator)
+    return torch.stack([first, (first + offset) % n_latents]).to(device)

@@ -1,0 +1,166 @@
+"""Reference losses of a model on a corpus: clean, zero-ablated and mean-ablated; shared by all its SAEs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from atlas.activations.store import Shard
+from atlas.errors import EvaluationError
+from atlas.evaluation.losses import ContextBatch, context_batches, unit_losses, unit_mask
+from atlas.files import atomic_path
+from atlas.models.forward import final_hidden, run_from
+from atlas.models.load import LoadedModel
+from atlas.progress import progress
+
+FORMAT, FORMAT_VERSION = "sae-atlas-references", 1
+_IDENTITY = ("weights_sha256", "tokenizer_sha256", "corpus", "corpus_fingerprint", "context_length")
+
+
+def compute_references(
+    loaded: LoadedModel, shards: Sequence[Shard], hooks: Sequence[str], loss_tokens: int, batch_contexts: int, target: Path
+) -> None:
+    """Write clean outputs and reference losses of the first whole contexts within `loss_tokens` to an HDF5 file.
+
+    Both ablations act on counted positions only, as the SAE later does: special tokens keep their activation. The
+    mean is that of the corpus' counted rows. Raises EvaluationError when the shards belong to another model, or when
+    `loss_tokens` is less than a context.
+    """
+    require_model(shards, loaded)
+    length = shards[0].context_length
+    n_contexts = min(loss_tokens // length, sum(shard.n_rows for shard in shards) // length)
+    if n_contexts == 0:
+        raise EvaluationError(
+            f"evaluation.loss_tokens is {loss_tokens}: must be at least one context, {length} tokens, of "
+            f"{shards[0].identity['corpus']}"
+        )
+    means = {hook: counted_mean(shards, hook).float().to(loaded.device) for hook in hooks}
+    with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
+        writer = _Writer(file, n_contexts)
+        with progress(n_contexts * length, f"references {shards[0].identity['corpus']}") as shown:
+            for batch in context_batches(shards, n_contexts, batch_contexts):
+                writer.write(batch.first, _batch_references(loaded, batch, means))
+                shown.update(batch.n_contexts * length)
+        file.attrs.update({key: shards[0].identity[key] for key in _IDENTITY})
+        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "objective": loaded.objective})
+
+
+def counted_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:
+    """Float64 mean of the counted rows of all shards, from the statistics in the store."""
+    parts = [shard.statistics(hook) for shard in shards]
+    total = sum(part["count"] for part in parts)
+    return torch.from_numpy(sum(part["mean"] * (part["count"] / total) for part in parts))
+
+
+def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:
+    """Raise EvaluationError when a shard was harvested from another model or tokenizer than the loaded one."""
+    for shard in shards:
+        for key in ("weights_sha256", "tokenizer_sha256"):
+            found, expected = shard.identity[key], loaded.identity[key]
+            if found != expected:
+                raise EvaluationError(
+                    f"shard {shard.identity['shard']} of corpus {shard.identity['corpus']!r}: {key} is {found!r}, but "
+                    f"the loaded model {loaded.identity['name']!r} has {expected!r}: these activations are another "
+                    "model's; delete them and run again"
+                )
+
+
+def _batch_references(loaded: LoadedModel, batch: ContextBatch, means: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    ids, counted = batch.tokens.to(loaded.device), batch.counted.to(loaded.device)
+    clean = final_hidden(loaded, ids)
+    mask = unit_mask(loaded, ids, counted)
+    document = batch.document if mask.shape[1] > 1 else batch.first + np.arange(batch.n_contexts)[:, None]
+    result = {
+        "hidden": _bits(clean),
+        "mask": mask.cpu().numpy(),
+        "document": document.astype(np.int32),
+        "loss_clean": unit_losses(loaded, ids, clean, clean).cpu().numpy(),
+    }
+    for hook, mean in means.items():
+        rows = batch.rows(hook).to(loaded.device)
+        for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
+            hidden = run_from(loaded, ids, hook, put(rows, counted, value))
+            result[f"hooks/{hook}/loss_{ablation}"] = unit_losses(loaded, ids, hidden, clean).cpu().numpy()
+    return result
+
+
+def put(
+    rows: Float[Tensor, "contexts position d_model"],
+    counted: Bool[Tensor, "contexts position"],
+    value: Float[Tensor, "*rows d_model"],
+) -> Float[Tensor, "contexts position d_model"]:
+    """A copy of `rows` with `value` at the counted positions: one vector for all, or one for each in order."""
+    edited = rows.clone()
+    edited[counted] = value
+    return edited
+
+
+def _bits(hidden: Tensor) -> np.ndarray:
+    """bfloat16 as its bits in uint16 (HDF5 has no such type), anything else as float32."""
+    hidden = hidden.cpu()
+    return hidden.view(torch.uint16).numpy() if hidden.dtype == torch.bfloat16 else hidden.float().numpy()
+
+
+class _Writer:
+    """Creates each dataset with the first batch, when its shape is known."""
+
+    def __init__(self, file: h5py.File, n_contexts: int):
+        self._file, self._n_contexts = file, n_contexts
+
+    def write(self, first: int, values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            if name not in self._file:
+                self._file.create_dataset(name, (self._n_contexts, *value.shape[1:]), value.dtype)
+            self._file[name][first : first + len(value)] = value
+
+
+@dataclass(frozen=True)
+class References:
+    """A references file; losses, mask and documents are (contexts, units), outputs are read when asked for."""
+
+    path: Path
+    n_contexts: int
+    mask: np.ndarray
+    document: np.ndarray
+    loss_clean: np.ndarray
+    loss_zero: np.ndarray
+    loss_mean: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path, hook: str, expected: dict[str, Any]) -> "References":
+        """Read the references of one hook; `expected` are attributes that must match (a shard's identity).
+
+        Raises EvaluationError that names the file when it is damaged, lacks the hook, or belongs to something else.
+        """
+        path = Path(path)
+        remedy = "delete this file and run again; it will be made anew"
+        try:
+            with h5py.File(path, "r") as file:
+                attributes = dict(file.attrs)
+                found = (attributes.get("format"), attributes.get("format_version"))
+                if found != (FORMAT, FORMAT_VERSION):
+                    raise EvaluationError(f"{path}: format is {found}, expected {(FORMAT, FORMAT_VERSION)}; {remedy}")
+                if hook not in file["hooks"]:
+                    raise EvaluationError(f"{path}: has no hook {hook!r}, only {', '.join(file['hooks'])}; {remedy}")
+                names = ("mask", "document", "loss_clean", f"hooks/{hook}/loss_zero", f"hooks/{hook}/loss_mean")
+                values = [file[name][:] for name in names]
+        except (OSError, KeyError, RuntimeError) as error:
+            raise EvaluationError(f"{path}: missing, truncated or altered ({error}); {remedy}") from error
+        for key in _IDENTITY:
+            if attributes[key] != expected[key]:
+                raise EvaluationError(
+                    f"{path}: {key} is {attributes[key]!r}, but the activations have {expected[key]!r}; {remedy}"
+                )
+        return cls(path, len(values[0]), *values)
+
+    def hidden(self, first: int, n_contexts: int) -> Float[Tensor, "contexts position d_model"]:
+        """Clean final hidden states of some contexts, in the model's number format."""
+        with h5py.File(self.path, "r") as file:
+            values = torch.from_numpy(file["hidden"][first : first + n_contexts])
+        return values.view(torch.bfloat16) if values.dtype == torch.uint16 else values

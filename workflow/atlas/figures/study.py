@@ -1,0 +1,150 @@
+"""The case-study table as small multiples: one column per quantity, one row per protocol, layers along x."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, save, use_style
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity: its column and, for the guide's protocol, the published column."""
+
+    title: str
+    column: str
+    published: str | None = None
+    limits: tuple[float, float] | None = None
+
+
+PANELS = {
+    "guide": [
+        Panel("loss recovered (%)", "guide_loss_recovered_pct", "published_loss_recovered_pct", (-5, 105)),
+        Panel("L0", "guide_l0", "published_l0"),
+        Panel("dead (%)", "guide_dead_pct", "published_dead_pct", (-5, 105)),
+        Panel("absorption", "guide_absorption", "published_absorption"),
+    ],
+    "atlas": [
+        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105)),
+        Panel("L0", "atlas_l0"),
+        Panel("dead (%)", "atlas_dead_pct", None, (-5, 105)),
+        Panel("absorption", "redundancy_absorption_guide_value"),
+    ],
+}
+PROTOCOL_OUTCOME = {"guide": "guide_outcome", "atlas": "outcome"}
+
+
+def draw_study(table: Path, targets: Sequence[Path]) -> None:
+    """Draw results/<study>.csv to every target (.pdf, .png)."""
+    use_style()
+    rows = pd.read_csv(table)
+    figure = plot_study(rows)
+    save(figure, targets)
+    plt.close(figure)
+
+
+def plot_study(rows: pd.DataFrame) -> Figure:
+    """The figure of a study table; what is missing in the table is missing in the figure."""
+    rows = rows.assign(**{"atlas_loss_recovered_zero": rows["atlas_loss_recovered_zero"] * 100})
+    hooks = rows[["hook", "layer", "n_latents"]].drop_duplicates().sort_values(["layer", "hook", "n_latents"])
+    places = {(hook.hook, hook.n_latents): number for number, hook in enumerate(hooks.itertuples())}
+    figure, axes = plt.subplots(2, 4, figsize=(WIDTH, 3.6), sharex=True, layout="constrained")
+    for axes_row, (protocol, panels) in zip(axes, PANELS.items(), strict=True):
+        for axis, panel in zip(axes_row, panels, strict=True):
+            _draw_panel(axis, rows, panel, protocol, places)
+            axis.set_xticks(range(len(places)), [f"{h.layer}\n{h.n_latents}" for h in hooks.itertuples()])
+            axis.set_xlim(-0.6, len(places) - 0.4)
+        axes_row[0].set_ylabel(f"{protocol} protocol", fontweight="bold")
+    for axis, panel in zip(axes[0], PANELS["guide"], strict=True):
+        axis.set_title(panel.title)
+    for axis in axes[1]:
+        axis.set_xlabel("layer / latents")
+    _legend(figure, rows)
+    return figure
+
+
+def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, places: dict) -> None:
+    if panel.title == "absorption":
+        _draw_null(axis, rows, places)
+    if panel.title == "L0" and rows.k.notna().any():
+        for k in rows.k.dropna().unique():
+            axis.axhline(k, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
+            axis.annotate(f"k = {k:g}", (0.01, k), xycoords=("axes fraction", "data"), fontsize=6, va="bottom")
+    if panel.published and panel.published in rows:
+        for (hook, n_latents), group in rows.groupby(["hook", "n_latents"]):
+            first = group.iloc[0]
+            colour = OUTCOME_COLOURS.get(first.published_outcome, "#000000")
+            axis.plot(
+                places[hook, n_latents] - 0.28,
+                first[panel.published],
+                "D",
+                markersize=5,
+                mfc="none",
+                mec=colour,
+                mew=1.1,
+            )
+    roles = list(dict.fromkeys(rows.role))
+    for row in rows.itertuples():
+        x = places[row.hook, row.n_latents] + 0.2 * (roles.index(row.role) - (len(roles) - 1) / 2) + 0.08
+        colour = OUTCOME_COLOURS[getattr(row, PROTOCOL_OUTCOME[protocol])]
+        axis.plot(
+            x, getattr(row, panel.column), ROLE_MARKERS[row.role], markersize=3.6, color=colour, mec="white", mew=0.3
+        )
+    if panel.limits:
+        axis.set_ylim(*panel.limits)
+    else:
+        axis.set_ylim(bottom=0)
+    axis.grid(axis="x", visible=False)
+
+
+def _draw_null(axis: Axes, rows: pd.DataFrame, places: dict) -> None:
+    """What random dictionaries of the same shape score: mean ± 2 standard deviations."""
+    for row in rows.drop_duplicates(["hook", "n_latents"]).itertuples():
+        x, mean, sd = (
+            places[row.hook, row.n_latents],
+            row.redundancy_absorption_guide_null_mean,
+            row.redundancy_absorption_guide_null_sd,
+        )
+        axis.fill_between([x - 0.45, x + 0.45], mean - 2 * sd, mean + 2 * sd, color="#999999", alpha=0.5, linewidth=0)
+        axis.plot([x - 0.45, x + 0.45], [mean, mean], color="#666666", linewidth=0.8)
+
+
+def _legend(figure: Figure, rows: pd.DataFrame) -> None:
+    columns = [column for column in ("outcome", "guide_outcome", "published_outcome") if column in rows]
+    present = {value for column in columns for value in rows[column].dropna()}
+    colours = [Patch(color=colour, label=name) for name, colour in OUTCOME_COLOURS.items() if name in present]
+    marks = [
+        Line2D(
+            [],
+            [],
+            marker=ROLE_MARKERS[role],
+            color="#444444",
+            linestyle="",
+            markersize=4,
+            label=f"{ROLE_NAMES[role]} ({corpus})",
+        )
+        for role, corpus in rows[["role", "corpus"]].drop_duplicates().itertuples(index=False)
+    ]
+    if "published_outcome" in rows and rows.published_outcome.notna().any():
+        model = rows.published_model.dropna().iloc[0].split("/")[-1]
+        marks.append(
+            Line2D(
+                [],
+                [],
+                marker="D",
+                mfc="none",
+                color="#444444",
+                linestyle="",
+                markersize=5,
+                label=f"published ({model})",
+            )
+        )
+    null = Patch(color="#999999", alpha=0.6, label="random dictionaries (±2 sd)")
+    figure.legend(handles=[*marks, null, *colours], loc="outside lower center", ncols=4, frameon=False)

@@ -1,0 +1,141 @@
+"""The run card: everything that a reader needs to judge an SAE, and to train it again.
+
+A card is a mapping of sections to fields. Each SAE has one; a missing field is an error, so that a card is complete
+or absent. A public card withholds the recipe and keeps what the SAE is, how it was evaluated and what came out.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atlas.errors import TrainingError
+from atlas.files import write_text
+
+# Fields that must be present; those of NULLABLE may be null, where a setting does not apply. An empty tuple: any form.
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "names": ("model", "mix", "recipe"),
+    "model": ("name", "source", "revision", "architecture", "d_model", "dtype", "licence", "weights_sha256"),
+    "hook": (),
+    "sae": (
+        "architecture",
+        "d_model",
+        "n_latents",
+        "k",
+        "l1_coefficient",
+        "threshold",
+        "threshold_beta",
+        "threshold_start_step",
+        "normalisation",
+    ),
+    "optimisation": (
+        "optimizer",
+        "lr",
+        "warmup_steps",
+        "decay_start",
+        "steps",
+        "batch_size",
+        "gradient_clip",
+        "aux_coefficient",
+        "dead_feature_tokens",
+    ),
+    "store": ("rows", "context_length", "storage_dtype"),
+    "corpora": (),
+    "token_fingerprints": (),
+    "mix": ("phases",),
+    "drawn_shares": (),
+    "epochs": (),
+    "evaluation_roles": (),
+    "monitored": (),
+    "tokens": ("rows_trainable", "rows_drawn"),
+    "exclude_massive": (),
+    "numerics": ("products", "master_weights", "saved"),
+    "seed": (),
+    "versions": ("python", "torch", "transformers", "numpy", "atlas"),
+    "hardware": ("device", "name", "threads"),
+    "cost": ("wall_seconds", "peak_memory_mb", "rows_per_second", "stall_share"),
+    "outcomes": (),
+    "warnings": (),
+}
+# Of every corpus that is trained on.
+REQUIRED_OF_CORPUS = ("source", "licence", "template", "fingerprint")
+NULLABLE = {("sae", "k"), ("sae", "l1_coefficient"), ("sae", "threshold"), ("optimisation", "decay_start")}
+
+# What a public card keeps. Anything not named here is withheld, so that a new field is private until decided.
+PUBLIC: dict[str, tuple[str, ...] | None] = {
+    "model": None,
+    "hook": None,
+    "sae": ("architecture", "d_model"),
+    "store": ("context_length", "storage_dtype"),
+    "corpora": None,
+    "token_fingerprints": None,
+    "evaluation_roles": None,
+    "monitored": None,
+    "exclude_massive": None,
+    "numerics": None,
+    "versions": None,
+    "hardware": None,
+    "outcomes": None,
+    "taxonomy": None,
+    "evaluation": None,
+}
+
+
+def write_run_card(path: Path | str, fields: dict[str, Any]) -> None:
+    """Write a card as YAML, sections in the order of REQUIRED. Raises TrainingError naming every missing field."""
+    require_fields(path, fields)
+    ordered = {section: fields[section] for section in REQUIRED} | fields
+    try:
+        text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    except yaml.representer.RepresenterError as error:
+        raise TrainingError(f"{path}: a run card holds plain values only ({error})") from error
+    write_text(path, text)
+
+
+def require_fields(path: Path | str, fields: dict[str, Any], filled_later: Collection[str] = ()) -> None:
+    """Raise TrainingError naming every missing field, but for the sections that are still to be filled."""
+    missing = [name for name in missing_fields(fields) if name.split(".")[0] not in filled_later]
+    if missing:
+        raise TrainingError(f"{path}: the run card lacks {', '.join(missing)}; whoever starts training must give them")
+
+
+def read_run_card(path: Path | str) -> dict[str, Any]:
+    """Read a card."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def missing_fields(fields: dict[str, Any]) -> list[str]:
+    """Names, as ``section.field``, of required fields that are absent, or null where null says nothing."""
+    missing = []
+    for section, keys in REQUIRED.items():
+        value = fields.get(section)
+        if value is None:
+            missing.append(section)
+            continue
+        for key in keys:
+            absent = not isinstance(value, dict) or key not in value
+            if absent or (value[key] is None and (section, key) not in NULLABLE):
+                missing.append(f"{section}.{key}")
+    for name, corpus in (fields.get("corpora") or {}).items():
+        missing += [f"corpora.{name}.{key}" for key in REQUIRED_OF_CORPUS if corpus.get(key) is None]
+    return missing
+
+
+def public_card(fields: dict[str, Any]) -> dict[str, Any]:
+    """The card without the recipe: schedules, mix ratios, latent and token counts are withheld, and named.
+
+    Of warnings the name is kept; their text quotes the recipe.
+    """
+    public, withheld = {}, []
+    for section, value in fields.items():
+        if section == "warnings":
+            public[section] = [warning.split(":", 1)[0] for warning in value]
+        elif section not in PUBLIC:
+            withheld.append(section)
+        elif (keep := PUBLIC[section]) is None:
+            public[section] = value
+        else:
+            public[section] = {key: value[key] for key in keep if key in value}
+            withheld += [f"{section}.{key}" for key in value if key not in keep]
+    return {"reporting": "public", **public, "withheld": withheld}

@@ -1,0 +1,161 @@
+"""Hub repositories: a branch is resolved to a commit once, written down, and used from then on."""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from atlas.config.sources import HubSource
+from atlas.errors import SourceError
+from atlas.files import write_text
+
+log = logging.getLogger(__name__)
+
+RepoType = Literal["model", "dataset"]
+LOCK_FILE = Path("config/revisions.lock.yaml")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HEADER = "# Commits of the hub repositories in use, written when each was first resolved. Keep under version control.\n"
+# Weights as safetensors only: pickled formats can run code when they are read.
+_MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+# Folders hold other formats of the same weights; 'consolidated' files hold them a second time.
+_NOT_NEEDED = ["*/*", "consolidated*"]
+
+
+def resolve_revision(source: HubSource, lock: Path, repo_type: RepoType) -> str:
+    """The commit that `source` stands for: 40 hexadecimal digits.
+
+    A commit is returned as it is. A branch or tag is looked up in the YAML file `lock` (``models/<id>@<revision>`` or
+    ``datasets/<id>@<revision>`` → commit); only when it is not there the hub is asked, and its answer added to the
+    file. Safe with other processes that use the same file. Raises SourceError when the hub cannot be asked or does
+    not have the repository, when the lock is malformed, or the token's environment variable is not set.
+    """
+    if _COMMIT.fullmatch(source.revision):
+        return source.revision
+    lock = Path(lock)
+    key = f"{repo_type}s/{source.id}@{source.revision}"
+    with _exclusive(lock):
+        locked = _read_lock(lock)
+        if key not in locked:
+            locked[key] = _ask_hub(source, repo_type)
+            write_text(lock, _HEADER + yaml.safe_dump(locked, sort_keys=True))
+            log.info("resolved %s to commit %s, written to %s", key, locked[key], lock)
+    return locked[key]
+
+
+def download_model(source: HubSource, commit: str, folder: Path) -> None:
+    """Download configuration, tokenizer and safetensors weights of a model at `commit` into `folder`.
+
+    Nothing else of the repository is fetched, pickled weights in particular. Raises SourceError when the hub cannot
+    be reached, or the commit has no safetensors.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = Path(folder)
+    with _hub_errors(source, f"cannot download commit {commit}"):
+        snapshot_download(
+            source.id,
+            revision=commit,
+            local_dir=folder,
+            allow_patterns=_MODEL_FILES,
+            ignore_patterns=_NOT_NEEDED,
+            token=read_token(source),
+        )
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's notes, no part of the model
+    if not any(folder.glob("*.safetensors")):
+        raise SourceError(
+            f"hub repository {source.id!r} at {commit} has no *.safetensors; pickled weights are refused: "
+            "name a revision that has safetensors"
+        )
+
+
+def read_token(source: HubSource) -> str | None:
+    """The access token of `source`; None leaves the choice to the hub client (a login on this machine, or none)."""
+    if source.token_env is None:
+        return None
+    token = os.environ.get(source.token_env, "").strip()
+    if not token:
+        raise SourceError(
+            f"hub repository {source.id!r}: environment variable {source.token_env!r}, named by token_env, is not "
+            "set; export an access token under this name"
+        )
+    return token
+
+
+@contextmanager
+def _exclusive(lock: Path) -> Iterator[None]:
+    """Hold `lock` against other processes. The lock is on a file beside it, because `lock` itself gets replaced."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.with_name(f".{lock.name}.guard").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield  # closing the file releases it
+
+
+def _read_lock(lock: Path) -> dict[str, str]:
+    if not lock.exists():
+        return {}
+    try:
+        locked = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise SourceError(f"{lock}: not YAML ({error}); restore it from version control, or delete it") from error
+    if not isinstance(locked, dict):
+        raise SourceError(f"{lock}: expected 'repository@revision: commit' lines, found {type(locked).__name__}")
+    for key, commit in locked.items():
+        if not _COMMIT.fullmatch(str(commit)):
+            raise SourceError(
+                f"{lock}: {key}: {commit!r} is no commit, expected 40 hexadecimal digits; "
+                "restore the line from version control, or delete it to resolve the revision again"
+            )
+    return {str(key): str(commit) for key, commit in locked.items()}
+
+
+def _ask_hub(source: HubSource, repo_type: RepoType) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=read_token(source))
+    ask = api.model_info if repo_type == "model" else api.dataset_info
+    with _hub_errors(source, f"cannot resolve {repo_type} revision {source.revision!r}"):
+        commit = ask(source.id, revision=source.revision).sha
+    if not _COMMIT.fullmatch(commit or ""):
+        raise SourceError(f"hub repository {source.id!r}: answered {commit!r} for {source.revision!r}, not a commit")
+    return commit
+
+
+@contextmanager
+def _hub_errors(source: HubSource, failure: str) -> Iterator[None]:
+    """Turn the hub client's errors into messages with a remedy."""
+    import httpx
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    where = f"hub repository {source.id!r}: {failure}"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise SourceError(
+            f"{where}: it is gated; accept its terms on the hub and name the variable with your token in token_env"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise SourceError(f"{where}: there is no such revision; correct 'revision'") from error
+    except RepositoryNotFoundError as error:
+        raise SourceError(f"{where}: there is no such repository, or it is private; check 'id' and token_env") from error
+    except HFValidationError as error:
+        raise SourceError(f"{where}: 'id' must look like 'organisation/name'") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        # The type alone: the text can quote addresses with signatures.
+        raise SourceError(
+            f"{where} ({type(error).__name__}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again"
+        ) from error

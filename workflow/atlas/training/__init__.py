@@ -1,0 +1,1 @@
+"""Training of sparse autoencoders: one loop for every architecture, resumable to the bit."""

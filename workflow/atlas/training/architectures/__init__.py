@@ -1,0 +1,10 @@
+"""The registry of architectures: one file each, one line here."""
+
+from atlas.training.architectures.base import Architecture
+from atlas.training.architectures.batch_topk import BATCH_TOPK
+from atlas.training.architectures.relu import RELU
+from atlas.training.architectures.topk import TOPK
+
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (TOPK, BATCH_TOPK, RELU)}
+
+__all__ = ["ARCHITECTURES", "Architecture"]

@@ -1,0 +1,33 @@
+"""BatchTopK: training keeps the k x batch largest of the batch, inference those above a threshold (arXiv 2412.06410).
+
+The threshold is the running mean of the smallest kept value, so that a row is encoded by itself at inference.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.training.architectures.base import Architecture
+from atlas.training.selection import select_batch
+
+
+def _activate(
+    pre: Float[Tensor, "rows n_latents"], k: int | None, threshold: float | None
+) -> Float[Tensor, "rows n_latents"]:
+    return torch.where(pre > threshold, pre, 0.0)
+
+
+def adapt_threshold(threshold: Float[Tensor, ""], kept: Float[Tensor, "..."], beta: float) -> Float[Tensor, ""]:
+    """The threshold after a batch whose kept values are `kept` (zeros are not kept).
+
+    The first time it becomes the smallest kept value; later it moves towards it with memory `beta`. A batch that
+    keeps nothing counts as 0. Source: dictionary_learning, batch_top_k.py, `update_threshold`.
+    """
+    smallest = torch.where(kept > 0, kept, torch.inf).min() if kept.numel() else threshold.new_tensor(torch.inf)
+    smallest = torch.where(smallest.isinf(), 0.0, smallest)
+    return torch.where(threshold < 0, smallest, beta * threshold + (1 - beta) * smallest)
+
+
+BATCH_TOPK = Architecture(
+    name="batch_topk", saelens="jumprelu", select=select_batch, activate=_activate, has_threshold=True
+)

@@ -1,0 +1,51 @@
+"""Where training starts."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def geometric_median(
+    rows: Float[Tensor, "rows d_model"], max_iterations: int = 100, tolerance: float = 1e-5
+) -> Float[Tensor, " d_model"]:
+    """The point with the least sum of distances to the rows (Weiszfeld's iteration, from the mean).
+
+    A row at distance 0 from the current point would get infinite weight; its distance is taken as the smallest
+    positive float32 square root instead, which keeps the point there. Source of the iteration and its limits:
+    dictionary_learning, `geometric_median`, which yields NaN on duplicate rows.
+    """
+    smallest = math.sqrt(torch.finfo(torch.float32).tiny)
+    point = rows.mean(dim=0)
+    for _ in range(max_iterations):
+        previous = point
+        weights = 1 / (rows - point).norm(dim=1).clamp_min(smallest)
+        weights = weights / weights.sum()
+        point = weights @ rows
+        if (point - previous).norm() < tolerance:
+            break
+    return point
+
+
+def initial_weights(d_model: int, n_latents: int, seed: int) -> dict[str, Float[Tensor, "..."]]:
+    """Random unit decoder rows, the encoder their transpose, biases 0; a function of the arguments alone.
+
+    Drawn on the CPU whatever the training device, as ``torch.nn.Linear(n_latents, d_model)`` draws, so that the same
+    seed starts from the same dictionary as dictionary_learning's trainers do.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    columns = torch.empty(d_model, n_latents)
+    torch.nn.init.kaiming_uniform_(columns, a=math.sqrt(5), generator=generator)
+    W_dec = unit_rows(columns.T.contiguous())
+    return {
+        "W_enc": W_dec.T.contiguous(),
+        "b_enc": torch.zeros(n_latents),
+        "W_dec": W_dec,
+        "b_dec": torch.zeros(d_model),
+    }
+
+
+def unit_rows(W_dec: Float[Tensor, "n_latents d_model"]) -> Float[Tensor, "n_latents d_model"]:
+    """Rows scaled to unit norm; a row of zeros stays one."""
+    return W_dec / (W_dec.norm(dim=1, keepdim=True) + torch.finfo(W_dec.dtype).eps)

@@ -1,0 +1,102 @@
+"""One training from files: open the shards, check that they belong together, gather the run card, train."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atlas.activations.layout import MASSIVE_FACTOR
+from atlas.activations.store import Shard, open_shards
+from atlas.activations.stream import BatchStream, median_norm, sample_rows
+from atlas.config.data import Mix
+from atlas.config.recipe import Recipe
+from atlas.errors import StoreError
+from atlas.files import read_json
+from atlas.training.train import train_sae
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Files of one training: prepared model folder, train shards, corpus summaries, eval shards to watch."""
+
+    model: Path
+    shards: list[Path]
+    corpora: list[Path]
+    monitors: list[Path]
+
+
+def run_training(
+    inputs: TrainingInputs,
+    *,
+    hook: str,
+    mix: Mix,
+    recipe: Recipe,
+    seed: int,
+    names: Mapping[str, str],
+    roles: Mapping[str, str],
+    monitored: Mapping[str, str],
+    monitor_rows: int,
+    device: torch.device,
+    folder: Path,
+    state: Path,
+) -> None:
+    """Train one SAE into `folder`.
+
+    `names` are the names of model, mix and recipe in the configuration; `roles` maps evaluation corpora to roles, and
+    `monitored` the roles to the corpora that are watched while training. Raises StoreError when a shard belongs to
+    another model than the prepared one, or a monitor repeats training text.
+    """
+    identity = read_json(inputs.model / "identity.json")
+    expected = {"weights_sha256": identity["weights_sha256"], "tokenizer_sha256": identity["tokenizer_sha256"]}
+    shards = shards_by_corpus(inputs.shards, expected)
+    watched = shards_by_corpus(inputs.monitors, expected)
+    _require_distinct(shards, watched)
+    stream = BatchStream(shards, hook, mix, seed, recipe.batch_size, recipe.steps, recipe.exclude_massive)
+    every = [shard for group in shards.values() for shard in group]
+    limit = MASSIVE_FACTOR * median_norm(every, hook)
+    monitors = {role: sample_rows(watched[corpus], hook, monitor_rows, limit) for role, corpus in monitored.items()}
+    card = {
+        "names": dict(names),
+        "model": identity,
+        "hook": hook,
+        "corpora": {summary["name"]: summary for summary in map(read_json, inputs.corpora)},
+        "token_fingerprints": {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()},
+        "mix": mix.model_dump(mode="json"),
+        "drawn_shares": stream.drawn_shares(),
+        "epochs": stream.epochs(),
+        "evaluation_roles": dict(roles),
+        "monitored": dict(monitored),
+        "store": _store_facts(every),
+    }
+    train_sae(recipe, stream, monitors, seed, device, folder, state, card)
+
+
+def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
+    """Open shards and group them by corpus; each group must be whole. Paths end in <corpus>/<split>-<shard>.h5."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.parent.name, []).append(path)
+    return {name: open_shards(group, expected) for name, group in groups.items()}
+
+
+def _require_distinct(shards: Mapping[str, list[Shard]], watched: Mapping[str, list[Shard]]) -> None:
+    trained = {group[0].identity["corpus_fingerprint"]: name for name, group in shards.items()}
+    for name, group in watched.items():
+        if (fingerprint := group[0].identity["corpus_fingerprint"]) in trained:
+            raise StoreError(
+                f"{group[0].path}: the tokens of evaluation corpus {name!r} are those of training corpus "
+                f"{trained[fingerprint]!r} (fingerprint {fingerprint[:12]}…); evaluate on text that was not trained on"
+            )
+
+
+def _store_facts(shards: list[Shard]) -> dict[str, Any]:
+    first = shards[0].identity
+    return {
+        "rows": sum(shard.n_rows for shard in shards),
+        "shards": len(shards),
+        "context_length": int(first["context_length"]),
+        "storage_dtype": first["storage_dtype"],
+        "versions": first["versions"],
+    }

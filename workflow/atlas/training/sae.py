@@ -1,0 +1,199 @@
+"""A trained SAE: its inference path, and its files in the SAELens layout.
+
+The files follow SAELens 6 (`sae_weights.safetensors` and `cfg.json`, names and shapes as its loader expects), so
+that tools of that family load them directly. A batch_topk SAE is written as a jumprelu SAE, which computes the
+same inference path; the `atlas` block of the metadata keeps our own name for it.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from atlas.errors import TrainingError
+from atlas.files import atomic_path, write_json
+from atlas.hook_points import HookPoint
+from atlas.training.architectures import ARCHITECTURES
+
+WEIGHTS_FILE, CONFIG_FILE = "sae_weights.safetensors", "cfg.json"
+# First version whose configuration has this form; a loader that sees an older or no version rewrites the file.
+SAELENS_VERSION = "6.0.0"
+_SAELENS_SITES = {
+    "resid_pre": "hook_resid_pre",
+    "resid_post": "hook_resid_post",
+    "mlp_in": "hook_mlp_in",
+    "mlp_out": "hook_mlp_out",
+    "attn_out": "hook_attn_out",
+}
+
+
+@dataclass(frozen=True)
+class Sae:
+    """A sparse autoencoder for rows as they are in the store; any normalisation is folded into the weights.
+
+    `k` is the target L0 of topk and batch_topk; `threshold` that of batch_topk, None until training has set it.
+    """
+
+    architecture: str
+    W_enc: Float[Tensor, "d_model n_latents"]
+    b_enc: Float[Tensor, " n_latents"]
+    W_dec: Float[Tensor, "n_latents d_model"]
+    b_dec: Float[Tensor, " d_model"]
+    k: int | None = None
+    threshold: float | None = None
+
+    @property
+    def d_model(self) -> int:
+        """Width of the rows."""
+        return self.W_enc.shape[0]
+
+    @property
+    def n_latents(self) -> int:
+        """Size of the dictionary."""
+        return self.W_enc.shape[1]
+
+    def to(self, device: torch.device | str) -> "Sae":
+        """The same SAE on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        return dataclasses.replace(self, **moved)
+
+    def pre_activations(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
+        """``(rows - b_dec) @ W_enc + b_enc`` in float32, before any selection."""
+        return (rows.float() - self.b_dec) @ self.W_enc + self.b_enc
+
+    def encode(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
+        """Latents of the inference path, dense, float32, none negative."""
+        return self.activate(self.pre_activations(rows))
+
+    def activate(self, pre: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows n_latents"]:
+        """Latents from pre-activations. Raises TrainingError for a batch_topk SAE whose threshold is not set."""
+        architecture = ARCHITECTURES[self.architecture]
+        if architecture.has_threshold and self.threshold is None:
+            raise TrainingError(
+                f"this {self.architecture} SAE has no inference threshold yet: it is set after threshold_start_step"
+            )
+        return architecture.activate(pre, self.k, self.threshold)
+
+    def decode(self, latents: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows d_model"]:
+        """Reconstruction of the rows, float32."""
+        return latents @ self.W_dec + self.b_dec
+
+
+def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
+    """Write an SAE; `metadata` needs `model_name` and `hook_name` (our grammar), the rest is kept beside them.
+
+    Raises TrainingError when the SAE could not be used: a weight that is not finite, or a batch_topk SAE whose
+    threshold was never set (inference would then keep every positive latent).
+    """
+    architecture = ARCHITECTURES[sae.architecture]
+    where = Path(folder) / WEIGHTS_FILE
+    if architecture.has_threshold and (sae.threshold is None or not 0 <= sae.threshold < math.inf):
+        raise TrainingError(
+            f"{where}: threshold is {sae.threshold}, expected a number ≥ 0: it is first set after "
+            "threshold_start_step; train for more steps or lower threshold_start_step"
+        )
+    for key in ("model_name", "hook_name"):
+        if key not in metadata:
+            raise TrainingError(f"{Path(folder) / CONFIG_FILE}: metadata lacks {key!r}")
+    tensors = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    if architecture.has_threshold:
+        tensors["threshold"] = torch.full((sae.n_latents,), sae.threshold)
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    _check_tensors(tensors, where, sae.d_model, sae.n_latents)
+    write_json(Path(folder) / CONFIG_FILE, _saelens_config(sae, metadata))
+    with atomic_path(where) as temporary:
+        save_file(tensors, temporary)
+
+
+def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
+    architecture = ARCHITECTURES[sae.architecture]
+    # Only topk's configuration has these; rescale_acts_by_decoder_norm changes what is selected.
+    only_topk = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if architecture.saelens == "topk" else {}
+    return {
+        "architecture": architecture.saelens,
+        "d_in": sae.d_model,
+        "d_sae": sae.n_latents,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        **only_topk,
+        "metadata": {
+            "sae_lens_version": SAELENS_VERSION,
+            "sae_lens_training_version": None,
+            "model_name": metadata["model_name"],
+            "hook_name": saelens_hook_name(metadata["hook_name"]),
+            "atlas": {"architecture": sae.architecture, "k": sae.k, "threshold": sae.threshold, **metadata},
+        },
+    }
+
+
+def saelens_hook_name(hook: str) -> str:
+    """``resid_post.19`` as SAELens writes it: ``blocks.19.hook_resid_post``."""
+    point = HookPoint.parse(hook)
+    return f"blocks.{point.layer}.{_SAELENS_SITES[point.site]}"
+
+
+def load_sae(folder: Path) -> Sae:
+    """Read an SAE that `save_sae` wrote.
+
+    Raises TrainingError that names the file and key when a file is missing or damaged, the architecture is
+    unknown, or weights have a wrong shape or are not finite.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        ours = config["metadata"]["atlas"]
+        name, d_model, n_latents = ours["architecture"], config["d_in"], config["d_sae"]
+        k, threshold = ours["k"], ours["threshold"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: is not the configuration of an SAE of this project ({error!r})") from error
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None or config["architecture"] != architecture.saelens:
+        raise TrainingError(
+            f"{path}: architecture is {config['architecture']!r}, by our name {name!r}; "
+            f"expected one of {', '.join(ARCHITECTURES)}"
+        )
+    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, d_model, n_latents, architecture.has_threshold)
+    if architecture.has_threshold:
+        stored = tensors.pop("threshold")
+        same = threshold is not None and bool((stored == torch.tensor(threshold, dtype=torch.float32)).all())
+        if not same or threshold < 0:
+            raise TrainingError(f"{path}: threshold is {threshold}, but the weights file has {stored[0].item()}")
+    return Sae(name, k=k, threshold=threshold, **tensors)
+
+
+def _read_tensors(path: Path, d_model: int, n_latents: int, has_threshold: bool) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: missing, truncated or not a safetensors file ({error})") from error
+    expected = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if has_threshold else set())
+    if set(tensors) != expected:
+        raise TrainingError(f"{path}: holds {sorted(tensors)}, expected {sorted(expected)}")
+    _check_tensors(tensors, path, d_model, n_latents)
+    return tensors
+
+
+def _check_tensors(tensors: dict[str, Tensor], path: Path, d_model: int, n_latents: int) -> None:
+    shapes = {
+        "W_enc": (d_model, n_latents),
+        "b_enc": (n_latents,),
+        "W_dec": (n_latents, d_model),
+        "b_dec": (d_model,),
+        "threshold": (n_latents,),
+    }
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != shapes[name]:
+            raise TrainingError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {shapes[name]}")
+        if not bool(tensor.isfinite().all()):
+            raise TrainingError(f"{path}: {name} has values that are not finite; this SAE cannot be used")

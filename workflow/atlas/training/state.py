@@ -1,0 +1,76 @@
+"""Everything that changes while an SAE is trained."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from atlas.config.recipe import Recipe
+from atlas.devices import DTYPES, fast_matmul_dtype
+from atlas.training.architectures import ARCHITECTURES
+from atlas.training.initialise import initial_weights
+from atlas.training.sae import Sae
+
+# Sparse products are faster than dense ones up to about this share of kept latents (measured: 2 CPU cores, bfloat16).
+_SPARSE_SHARE = 1 / 8
+
+
+@dataclass
+class TrainingState:
+    """Float32 master weights for normalised rows, Adam's moments, the threshold, and the counters of dead latents.
+
+    `step` is the number of updates made; `threshold` is -1 until it is first set; `tokens_since_fired` counts rows
+    since each latent last had a positive kept value.
+    """
+
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Adam
+    threshold: Float[Tensor, ""]
+    tokens_since_fired: Int[Tensor, " n_latents"]
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How products are computed: in which format, and over all latents or the kept ones only."""
+
+    dtype: torch.dtype
+    sparse: bool
+
+
+def choose_numerics(recipe: Recipe, device: torch.device) -> Numerics:
+    """The fastest way that trains well; `parity` computes in float32 unless the recipe says otherwise."""
+    if recipe.matmul_dtype != "auto":
+        dtype = DTYPES[recipe.matmul_dtype]
+    else:
+        dtype = torch.float32 if recipe.parity else fast_matmul_dtype(device)
+    few = recipe.k is not None and recipe.k <= _SPARSE_SHARE * recipe.n_latents
+    return Numerics(dtype, sparse=few and device.type == "cpu")
+
+
+def new_state(recipe: Recipe, d_model: int, seed: int, device: torch.device) -> TrainingState:
+    """The state before the first update; b_dec is set from the first batch."""
+    weights = initial_weights(d_model, recipe.n_latents, seed)
+    parameters = {name: torch.nn.Parameter(value.to(device)) for name, value in weights.items()}
+    return TrainingState(
+        parameters=parameters,
+        # The rate is set at every update; betas of dictionary_learning.
+        optimizer=torch.optim.Adam(list(parameters.values()), lr=0.0, betas=(0.9, 0.999), fused=True),
+        threshold=torch.tensor(-1.0, device=device),
+        tokens_since_fired=torch.zeros(recipe.n_latents, dtype=torch.long, device=device),
+    )
+
+
+def folded_sae(state: TrainingState, recipe: Recipe, scale: float) -> Sae:
+    """The SAE for rows as stored: rows were divided by `scale` in training, so biases and threshold are multiplied.
+
+    Weights stay as they are, decoder rows unit norm: latents and reconstructions grow with the rows.
+    """
+    weights = {name: value.detach().clone() for name, value in state.parameters.items()}
+    for name in ("b_enc", "b_dec"):
+        weights[name] *= scale
+    threshold = None
+    if ARCHITECTURES[recipe.architecture].has_threshold and state.threshold >= 0:
+        threshold = (state.threshold * scale).item()
+    return Sae(recipe.architecture, k=recipe.k, threshold=threshold, **weights)

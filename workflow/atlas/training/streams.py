@@ -1,0 +1,47 @@
+"""What training needs of a source of batches; `atlas.activations.stream.BatchStream` is one."""
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class RowBatch(Protocol):
+    """Rows of one update, and how many came from each corpus."""
+
+    @property
+    def rows(self) -> Float[Tensor, "batch d_model"]:
+        """Rows in the storage dtype."""
+
+    @property
+    def corpora(self) -> dict[str, int]:
+        """Rows drawn of each corpus."""
+
+
+class RowStatistics(Protocol):
+    """Float64 statistics over all rows that can be drawn."""
+
+    n_rows: int
+    mean_square_norm: float
+    median_norm: float
+
+
+class RowStream(Protocol):
+    """Batches as a pure function of the step."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the rows."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides which rows are drawn."""
+
+    def batch(self, step: int) -> RowBatch:
+        """The rows of one step."""
+
+    def statistics(self) -> RowStatistics:
+        """Statistics over all rows."""
+
+    def drawn_shares(self, steps: int) -> dict[str, float]:
+        """Share of each corpus in the rows of the first `steps` steps."""
