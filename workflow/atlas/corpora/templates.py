@@ -69,7 +69,9 @@ def read_messages(value: Any, where: str) -> list[dict[str, str]]:
     for number, message in enumerate(value):
         keys = ("from", "value") if isinstance(message, dict) and "from" in message else ("role", "content")
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str | None) for key in keys):
-            raise SourceError(f"{where}: message {number} must have text in 'role' and 'content', or 'from' and 'value'")
+            raise SourceError(
+                f"{where}: message {number} must have text in 'role' and 'content', or 'from' and 'value'"
+            )
         if keys[0] not in message or keys[1] not in message:
             raise SourceError(f"{where}: message {number} has the fields {sorted(message)}, lacks one of {list(keys)}")
         role, content = str(message[keys[0]] or "user").strip(), clean_text(message[keys[1]] or "").strip()
