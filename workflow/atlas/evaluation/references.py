@@ -24,7 +24,12 @@ _IDENTITY = ("weights_sha256", "tokenizer_sha256", "corpus", "corpus_fingerprint
 
 
 def compute_references(
-    loaded: LoadedModel, shards: Sequence[Shard], hooks: Sequence[str], loss_tokens: int, batch_contexts: int, target: Path
+    loaded: LoadedModel,
+    shards: Sequence[Shard],
+    hooks: Sequence[str],
+    loss_tokens: int,
+    batch_contexts: int,
+    target: Path,
 ) -> None:
     """Write clean outputs and reference losses of the first whole contexts within `loss_tokens` to an HDF5 file.
 

@@ -47,7 +47,9 @@ class FiringSums:
         return self.firings_regular / self.n_regular if self.n_regular else None
 
 
-def sparsity_metrics(sums: FiringSums, k: int | None, dead_min_tokens: int) -> dict[str, float | int | str | bool | None]:
+def sparsity_metrics(
+    sums: FiringSums, k: int | None, dead_min_tokens: int
+) -> dict[str, float | int | str | bool | None]:
     """All metrics of docs/metrics.md section 3 from firing counts; `k` is None where there is no target L0."""
     counts, tokens, n_latents = sums.counts.cpu().numpy(), sums.n_rows, len(sums.counts)
     return {

@@ -1,0 +1,84 @@
+"""Documents in order of their ids, each once, in bounded memory: a corpus can be larger than the machine's memory.
+
+The order is the order of hashes, so any first part of a split is a uniform sample of it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas.corpora.templates import Document
+from atlas.files import sha256_strings
+
+SCHEMA = pa.schema([("document_id", pa.string()), ("split", pa.string()), ("text", pa.large_string())])
+# Characters held before they are put aside; Python needs one to four bytes for each.
+_HELD_CHARACTERS = 200_000_000
+_GROUP_ROWS = 1024
+
+
+def split_of(document_id: str, eval_fraction: float) -> str:
+    """``eval`` for a share `eval_fraction` of all ids, else ``train``; the same for an id wherever it occurs.
+
+    The id is hashed again, so that the split does not depend on the order of ids.
+    """
+    return "eval" if int(sha256_strings(["split", document_id])[:8], 16) / 2**32 < eval_fraction else "train"
+
+
+class OrderedDocuments:
+    """Collects documents; `write` puts them out in order of id. `scratch` is a folder for what exceeds the memory."""
+
+    def __init__(self, scratch: Path, held_characters: int = _HELD_CHARACTERS):
+        self._scratch, self._limit = Path(scratch), held_characters
+        self._held: dict[str, list[tuple[str, str]]] = {}
+        self._n_held = self._n_spills = 0
+
+    def add(self, document: Document) -> None:
+        """Take one document."""
+        self._held.setdefault(document.document_id[:2], []).append((document.document_id, document.text))
+        self._n_held += len(document.text)
+        if self._n_held > self._limit:
+            self._spill()
+
+    def write(self, path: Path, eval_fraction: float) -> tuple[dict[str, list[str]], int, int]:
+        """Write the Parquet file; returns the ids of each split in order, the duplicates dropped, the characters."""
+        ids: dict[str, list[str]] = {"train": [], "eval": []}
+        n_added, n_characters, rows = 0, 0, []
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            for bucket in self._buckets():
+                n_added += len(bucket)
+                unique = dict(bucket)
+                for document_id in sorted(unique):
+                    split = split_of(document_id, eval_fraction)
+                    ids[split].append(document_id)
+                    n_characters += len(unique[document_id])
+                    rows.append((document_id, split, unique[document_id]))
+                    if len(rows) == _GROUP_ROWS:
+                        writer.write_table(_table(rows))
+                        rows = []
+            if rows:
+                writer.write_table(_table(rows))
+        return ids, n_added - sum(map(len, ids.values())), n_characters
+
+    def _buckets(self) -> Iterator[list[tuple[str, str]]]:
+        """Documents by the first digits of their ids, ascending."""
+        for prefix in (f"{value:02x}" for value in range(256)):
+            bucket = self._held.pop(prefix, [])
+            for part in sorted(self._scratch.glob(f"{prefix}-*.parquet")):
+                table = pq.read_table(part)
+                bucket += zip(table["document_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+            yield bucket
+
+    def _spill(self) -> None:
+        for prefix, bucket in self._held.items():
+            rows = [(document_id, "", text) for document_id, text in bucket]
+            pq.write_table(_table(rows), self._scratch / f"{prefix}-{self._n_spills:06d}.parquet", compression="lz4")
+        self._held, self._n_held, self._n_spills = {}, 0, self._n_spills + 1
+
+
+def _table(rows: list[tuple[str, str, str]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.Table.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )

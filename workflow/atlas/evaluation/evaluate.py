@@ -1,0 +1,242 @@
+"""Judge one SAE: on every corpus, under both protocols, with an outcome and its reasons. Normative: docs/metrics.md."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.activations.layout import MASSIVE_FACTOR
+from atlas.activations.store import Shard
+from atlas.activations.stream import median_norm
+from atlas.config.recipe import Recipe
+from atlas.config.study import Evaluation
+from atlas.errors import EvaluationError, TrainingError
+from atlas.evaluation.baseline import random_sae
+from atlas.evaluation.bootstrap import Groups
+from atlas.evaluation.losses import loss_metrics
+from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
+from atlas.evaluation.protocols import AtlasSums, GuideSums
+from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
+from atlas.evaluation.references import References, counted_mean, require_model
+from atlas.evaluation.splice import chunk_rows, splice_losses
+from atlas.models.load import LoadedModel
+from atlas.progress import progress
+from atlas.training.sae import Sae, load_sae
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CorpusInputs:
+    """One evaluation corpus: its role (in_sample, proxy or oos), eval shards in order, and reference losses."""
+
+    role: str
+    shards: Sequence[Shard]
+    references: Path
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What evaluation takes from the training store at the hook: the scale, the centre, and which text was seen."""
+
+    median_norm: float
+    mean: Float[Tensor, " d_model"]
+    fingerprints: Mapping[str, str]
+
+    @classmethod
+    def of(cls, shards: Mapping[str, Sequence[Shard]], hook: str) -> "TrainingFacts":
+        """From the training shards of each corpus."""
+        every = [shard for group in shards.values() for shard in group]
+        fingerprints = {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()}
+        return cls(median_norm(every, hook), counted_mean(every, hook), fingerprints)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: an SAE at a hook of a model, and the geometry of its decoder."""
+
+    loaded: LoadedModel
+    hook: str
+    sae: Sae
+    geometry: Geometry
+    redundancy: Mapping[str, Any]
+    baseline: Sae | None
+    baseline_redundancy: Mapping[str, Any] | None
+
+
+@torch.inference_mode()
+def evaluate_sae(
+    sae_folder: Path,
+    loaded: LoadedModel,
+    hook: str,
+    corpora: Mapping[str, CorpusInputs],
+    training: TrainingFacts,
+    settings: Evaluation,
+    recipe: Recipe,
+    seed: int,
+    *,
+    sae_id: str,
+    batch_contexts: int = 8,
+    with_random: bool = True,
+) -> dict[str, Any]:
+    """All metrics of one SAE as JSON-able values: what is not defined is None and has a reason.
+
+    With `with_random`, a random dictionary of the same shape (drawn with `seed`) goes through reconstruction, L0 and
+    outcome beside it. Raises EvaluationError when SAE, activations, model and text do not belong together.
+    """
+    sae = _load(sae_folder, recipe).to(loaded.device)
+    _require_consistent(sae, loaded, hook, corpora, training)
+    nulls = Nulls(settings.null_dictionaries, loaded.device)
+    geometry = decoder_geometry(sae.W_dec)
+    redundancy, reasons = redundancy_metrics(geometry, sae.W_enc, sae.W_dec, nulls)
+    baseline = random_sae(sae, training.mean, seed) if with_random else None
+    baseline_redundancy = None
+    if baseline is not None:
+        own = decoder_geometry(baseline.W_dec)
+        baseline_redundancy = redundancy_metrics(own, baseline.W_enc, baseline.W_dec, nulls)[0]
+    subject = Subject(loaded, hook, sae, geometry, redundancy, baseline, baseline_redundancy)
+    results = {}
+    for name, inputs in corpora.items():
+        results[name] = _evaluate_corpus(subject, name, inputs, training, settings, batch_contexts)
+        outcome = results[name]["outcome"]
+        log.info("%s: %s (atlas), %s (guide)", name, outcome["atlas"]["verdict"], outcome["guide"]["verdict"])
+    return {
+        "sae_id": sae_id,
+        "architecture": sae.architecture,
+        "n_latents": sae.n_latents,
+        "d_model": sae.d_model,
+        "k": sae.k,
+        "redundancy": redundancy,
+        "corpora": results,
+        "reasons": reasons,
+    }
+
+
+def _evaluate_corpus(
+    subject: Subject,
+    name: str,
+    inputs: CorpusInputs,
+    training: TrainingFacts,
+    settings: Evaluation,
+    batch_contexts: int,
+) -> dict[str, Any]:
+    # Opened first: a damaged file is met before the long pass, not after it.
+    references = References.open(inputs.references, subject.hook, inputs.shards[0].identity)
+    atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
+    atlas, reasons = atlas_sums.metrics(settings)
+    splice = splice_losses(subject.loaded, subject.sae, subject.hook, inputs.shards, references, batch_contexts)
+    losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings)
+    guide, guide_reasons = guide_sums.metrics(subject.redundancy["absorption_guide"]["value"])
+    outcome = {
+        "atlas": judge(atlas_evidence(atlas, subject.redundancy), settings.taxonomy),
+        "guide": judge(guide_evidence(guide, subject.redundancy), settings.taxonomy),
+    }
+    result = {
+        "role": inputs.role,
+        "fingerprint": inputs.shards[0].identity["corpus_fingerprint"],
+        "n_tokens": sum(shard.n_rows for shard in inputs.shards),
+        "n_counted": atlas_sums.firings.n_rows,
+        "n_massive": atlas_sums.firings.n_rows - atlas_sums.firings.n_regular,
+        "atlas": atlas | losses,
+        "guide": guide,
+        "outcome": outcome,
+        "reasons": reasons | loss_reasons | guide_reasons,
+    }
+    if random_sums is not None:
+        result["random"] = _random_result(random_sums, subject, settings)
+    return without_nonfinite(result, result["reasons"])
+
+
+def _pass_over_rows(
+    subject: Subject, name: str, shards: Sequence[Shard], training: TrainingFacts
+) -> tuple[AtlasSums, GuideSums, AtlasSums | None]:
+    """One pass over all rows of a corpus feeds both protocols and the random dictionary."""
+    device, sae = subject.loaded.device, subject.sae
+    center = training.mean.to(device)
+    groups = Groups.of(np.concatenate([shard.document[shard.counted] for shard in shards]))
+    atlas_sums = AtlasSums(sae, center, groups.count, subject.geometry)
+    guide_sums = GuideSums(sae, center)
+    random_sums = None if subject.baseline is None else AtlasSums(subject.baseline, center, groups.count, None)
+    limit = MASSIVE_FACTOR * training.median_norm
+    with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}") as shown:
+        for shard, start, stop in _chunks(shards, chunk_rows(sae)):
+            rows = shard.read_rows(subject.hook, start, stop).to(device).float()
+            pre = sae.pre_activations(rows)
+            guide_sums.update(rows, pre)
+            counted = torch.from_numpy(shard.counted[start:stop]).to(device)
+            massive = torch.from_numpy(shard.norms(subject.hook)[start:stop] > limit).to(device)[counted]
+            document = groups.index(shard.document[start:stop][shard.counted[start:stop]])
+            group = torch.from_numpy(document).to(device)
+            atlas_sums.update(rows[counted], pre[counted], massive, group)
+            if random_sums is not None:
+                random_sums.update(rows[counted], subject.baseline.pre_activations(rows[counted]), massive, group)
+            shown.update(stop - start)
+    return atlas_sums, guide_sums, random_sums
+
+
+def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> dict[str, Any]:
+    metrics, _ = sums.metrics(settings)
+    names = ("explained_variance", "explained_variance_regular", "l0", "l0_regular")
+    verdict = judge(atlas_evidence(metrics, subject.baseline_redundancy), settings.taxonomy)
+    return {name: metrics[name] for name in names} | {"outcome": verdict}
+
+
+def _chunks(shards: Sequence[Shard], size: int) -> Iterator[tuple[Shard, int, int]]:
+    for shard in shards:
+        for start in range(0, shard.n_rows, size):
+            yield shard, start, min(start + size, shard.n_rows)
+
+
+def without_nonfinite(value: Any, reasons: dict[str, str], path: str = "") -> Any:
+    """The same nested value with None for every NaN or infinity; `reasons` (keyed by joined path) is added to."""
+    if isinstance(value, dict):
+        return {key: without_nonfinite(item, reasons, f"{path}_{key}".lstrip("_")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nonfinite(item, reasons, path) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        reasons[path] = f"the computed value is {value}"
+        return None
+    return value
+
+
+def _load(folder: Path, recipe: Recipe) -> Sae:
+    try:
+        sae = load_sae(folder)
+    except TrainingError as error:
+        raise EvaluationError(str(error)) from error
+    for key in ("architecture", "n_latents", "k"):
+        if getattr(sae, key) != getattr(recipe, key):
+            raise EvaluationError(
+                f"{folder}: {key} is {getattr(sae, key)!r}, but its recipe says {getattr(recipe, key)!r}: "
+                "this SAE was trained by another recipe; delete the folder and run again"
+            )
+    return sae
+
+
+def _require_consistent(
+    sae: Sae, loaded: LoadedModel, hook: str, corpora: Mapping[str, CorpusInputs], training: TrainingFacts
+) -> None:
+    seen = {fingerprint: f"training corpus {name!r}" for name, fingerprint in training.fingerprints.items()}
+    for name, inputs in corpora.items():
+        require_model(inputs.shards, loaded)
+        for shard in inputs.shards:
+            width = shard.read_rows(hook, 0, 1).shape[1]
+            if width != sae.d_model:
+                raise EvaluationError(
+                    f"corpus {name!r}: rows of {hook} have width {width}, but the SAE has d_model {sae.d_model}: "
+                    "it was trained on another hook or model"
+                )
+        fingerprint = inputs.shards[0].identity["corpus_fingerprint"]
+        if fingerprint in seen:
+            raise EvaluationError(
+                f"{inputs.role} corpus {name!r}: its tokens are those of {seen[fingerprint]} (fingerprint "
+                f"{fingerprint[:12]}…): results would not be out of sample; give it text of its own"
+            )
+        seen[fingerprint] = f"{inputs.role} corpus {name!r}"

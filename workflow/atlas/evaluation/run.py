@@ -1,0 +1,66 @@
+"""One evaluation from files: open what it needs, check that it belongs together, judge, write."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from atlas.config.recipe import Recipe
+from atlas.config.study import Evaluation
+from atlas.errors import EvaluationError
+from atlas.evaluation.evaluate import CorpusInputs, TrainingFacts, evaluate_sae
+from atlas.files import write_json
+from atlas.models.load import load_model
+from atlas.training.run import shards_by_corpus
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """Files of one evaluation: prepared model and SAE folders, training shards, eval shards, references by corpus."""
+
+    model: Path
+    sae: Path
+    train_shards: list[Path]
+    shards: list[Path]
+    references: list[Path]
+
+
+def run_evaluation(
+    inputs: EvaluationInputs,
+    *,
+    hook: str,
+    roles: Mapping[str, str],
+    recipe: Recipe,
+    settings: Evaluation,
+    seed: int,
+    device: torch.device,
+    target: Path,
+    batch_contexts: int = 8,
+) -> None:
+    """Judge one SAE on the corpora of `roles` (corpus → in_sample, proxy or oos) and write metrics.json.
+
+    Shards lie in a folder with their corpus' name, references are files of that name; the SAE's id is the last five
+    parts of its folder. Raises EvaluationError when a corpus lacks its files, StoreError for damaged shards.
+    """
+    loaded = load_model(inputs.model, device)
+    shards, references = shards_by_corpus(inputs.shards, {}), {path.stem: path for path in inputs.references}
+    for corpus in roles:
+        if corpus not in shards or corpus not in references:
+            raise EvaluationError(
+                f"corpus {corpus!r} has no eval shards or no references: given are shards of {sorted(shards)} "
+                f"and references of {sorted(references)}"
+            )
+    result = evaluate_sae(
+        inputs.sae,
+        loaded,
+        hook,
+        {corpus: CorpusInputs(role, shards[corpus], references[corpus]) for corpus, role in roles.items()},
+        TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook),
+        settings,
+        recipe,
+        seed,
+        sae_id="/".join(inputs.sae.parts[-5:]),
+        batch_contexts=batch_contexts,
+    )
+    write_json(target, result)

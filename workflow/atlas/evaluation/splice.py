@@ -1,0 +1,64 @@
+"""Run the model with an SAE's reconstruction in place of the activation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.activations.store import Shard
+from atlas.evaluation.losses import LossTable, context_batches, unit_kl, unit_losses
+from atlas.evaluation.references import References, put
+from atlas.models.forward import run_from
+from atlas.models.load import LoadedModel
+from atlas.progress import progress
+from atlas.training.sae import Sae
+
+# Float32 elements of the largest tensor of a chunk: 32 MiB, of which about ten are alive at once.
+_CHUNK_ELEMENTS = 2**23
+_MAX_ROWS = 8192
+
+
+def chunk_rows(sae: Sae) -> int:
+    """How many rows are encoded at a time."""
+    return max(64, min(_MAX_ROWS, _CHUNK_ELEMENTS // max(sae.n_latents, sae.d_model)))
+
+
+def reconstruct(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
+    """Reconstruction of the inference path, float32, a chunk of rows at a time."""
+    parts = [sae.decode(sae.encode(chunk)) for chunk in rows.split(chunk_rows(sae))]
+    return torch.cat(parts) if parts else rows.float()
+
+
+@torch.inference_mode()
+def splice_losses(
+    loaded: LoadedModel, sae: Sae, hook: str, shards: Sequence[Shard], references: References, batch_contexts: int
+) -> LossTable:
+    """Losses with the reconstruction at the counted positions, beside the reference losses of the same units.
+
+    Positions that are not counted keep their stored activation, and so does everything before the hook: only what
+    follows the hook is run. Raises AtlasError when an output is not finite.
+    """
+    losses, divergences = [], []
+    with progress(references.n_contexts * shards[0].context_length, f"splice {hook}") as shown:
+        for batch in context_batches(shards, references.n_contexts, batch_contexts):
+            ids, counted = batch.tokens.to(loaded.device), batch.counted.to(loaded.device)
+            rows = batch.rows(hook).to(loaded.device)
+            spliced = put(rows, counted, reconstruct(sae, rows[counted]))
+            hidden = run_from(loaded, ids, hook, spliced)
+            clean = references.hidden(batch.first, batch.n_contexts).to(loaded.device)
+            losses.append(unit_losses(loaded, ids, hidden, clean).cpu().numpy())
+            divergence = unit_kl(loaded, hidden, clean)
+            if divergence is not None:
+                divergences.append(divergence.cpu().numpy())
+            shown.update(batch.n_contexts * shards[0].context_length)
+    mask = references.mask
+    return LossTable(
+        clean=references.loss_clean[mask],
+        zero=references.loss_zero[mask],
+        mean=references.loss_mean[mask],
+        sae=np.concatenate(losses)[mask],
+        kl=np.concatenate(divergences)[mask] if divergences else None,
+        document=references.document[mask],
+    )
