@@ -12,7 +12,7 @@ from atlas.runcard import NULLABLE, REQUIRED, missing_fields, public_card, read_
 
 
 def complete_card():
-    own = {section: {key: 7 for key in keys} or 7 for section, keys in REQUIRED.items()}
+    own = {section: dict.fromkeys(keys, 7) or 7 for section, keys in REQUIRED.items()}
     own["sae"] |= {"architecture": "topk", "n_latents": 4321, "k": 77, "l1_coefficient": None}
     own["warnings"] = ["sparsity_constraint_broken: L0 is 90, K is 77"]
     own["outcomes"] = {"in_sample": {"explained_variance": 0.75}}

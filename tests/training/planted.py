@@ -61,37 +61,44 @@ class PlantedStream:
 
 
 def recipe(architecture="topk", **overrides):
-    fields = dict(architecture=architecture, n_latents=64, steps=40, batch_size=256, lr=3e-3, warmup_steps=5)
+    fields = {
+        "architecture": architecture,
+        "n_latents": 64,
+        "steps": 40,
+        "batch_size": 256,
+        "lr": 3e-3,
+        "warmup_steps": 5,
+    }
     fields |= {"l1_coefficient": 0.05} if architecture == "relu" else {"k": 3}
     if architecture == "batch_topk":
         fields |= {"threshold_start_step": 10, "threshold_beta": 0.9}
-    fields |= dict(matmul_dtype="float32", monitor_every=10, checkpoint_every=10, dead_feature_tokens=10**6)
+    fields |= {"matmul_dtype": "float32", "monitor_every": 10, "checkpoint_every": 10, "dead_feature_tokens": 10**6}
     return Recipe(**(fields | overrides))
 
 
 def card_fields():
-    corpus = dict(source={"kind": "path"}, licence="CC0-1.0", template="plain", fingerprint={"train": "a"})
-    return dict(
-        names=dict(model="m", mix="x", recipe="r"),
-        model=dict(
-            name="tiny",
-            source={"kind": "path"},
-            revision="r0",
-            architecture="llama",
-            d_model=32,
-            dtype="float32",
-            licence="MIT",
-            weights_sha256="00",
-        ),
-        hook="resid_post.2",
-        store=dict(rows=1, context_length=16, storage_dtype="float32"),
-        corpora={"planted": corpus},
-        token_fingerprints={"planted": "b"},
-        mix=dict(phases=[{"until": 1.0, "weights": {"planted": 1.0}}]),
-        epochs={"planted": 1.0},
-        evaluation_roles={"planted": "in_sample"},
-        monitored={"in_sample": "planted"},
-    )
+    corpus = {"source": {"kind": "path"}, "licence": "CC0-1.0", "template": "plain", "fingerprint": {"train": "a"}}
+    return {
+        "names": {"model": "m", "mix": "x", "recipe": "r"},
+        "model": {
+            "name": "tiny",
+            "source": {"kind": "path"},
+            "revision": "r0",
+            "architecture": "llama",
+            "d_model": 32,
+            "dtype": "float32",
+            "licence": "MIT",
+            "weights_sha256": "00",
+        },
+        "hook": "resid_post.2",
+        "store": {"rows": 1, "context_length": 16, "storage_dtype": "float32"},
+        "corpora": {"planted": corpus},
+        "token_fingerprints": {"planted": "b"},
+        "mix": {"phases": [{"until": 1.0, "weights": {"planted": 1.0}}]},
+        "epochs": {"planted": 1.0},
+        "evaluation_roles": {"planted": "in_sample"},
+        "monitored": {"in_sample": "planted"},
+    }
 
 
 def train(folder, recipe, stream, seed=0, monitors=None, card=None):

@@ -78,5 +78,5 @@ def test_an_incomplete_card_is_refused_before_training(tmp_path, monkeypatch):
 
 def test_rows_of_zeros_cannot_be_normalised(tmp_path):
     stream = PlantedStream(batch_size=256, scale=0.0)
-    with pytest.raises(TrainingError, match="root mean square norm of the training rows is 0.0"):
+    with pytest.raises(TrainingError, match=r"root mean square norm of the training rows is 0\.0"):
         train(tmp_path, recipe(), stream, monitors={"in_sample": torch.randn(4, 32)})

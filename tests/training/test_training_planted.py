@@ -11,8 +11,8 @@ from atlas.training.sae import load_sae
 
 ARCHITECTURES = {
     "topk": {},
-    "batch_topk": dict(threshold_start_step=50, threshold_beta=0.98),
-    "relu": dict(l1_coefficient=0.05, l1_warmup_steps=50),
+    "batch_topk": {"threshold_start_step": 50, "threshold_beta": 0.98},
+    "relu": {"l1_coefficient": 0.05, "l1_warmup_steps": 50},
 }
 
 
@@ -23,7 +23,7 @@ def test_a_planted_dictionary_is_recovered(tmp_path, architecture, matmul_dtype)
     settings = recipe(
         architecture,
         steps=400,
-        batch_size=512,
+        lr=1e-2,
         decay_start=300,
         monitor_every=200,
         dead_feature_tokens=5_000,

@@ -1,4 +1,4 @@
-"""Killed anywhere, training ends in the same bits; watching it changes nothing."""
+"""KilledError anywhere, training ends in the same bits; watching it changes nothing."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from atlas.training.sae import load_sae
 FILES = ("sae_weights.safetensors", "cfg.json", "training.parquet")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -34,12 +34,12 @@ class FailingStream(PlantedStream):
 
     def batch(self, step):
         if step == self.fail_at:
-            raise Killed
+            raise KilledError
         return super().batch(step)
 
 
 def settings(architecture="topk", **overrides):
-    return recipe(architecture, **(dict(checkpoint_every=7, dead_feature_tokens=512) | overrides))
+    return recipe(architecture, **({"checkpoint_every": 7, "dead_feature_tokens": 512} | overrides))
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batch_topk", "relu"])
@@ -48,7 +48,7 @@ def test_a_run_killed_at_random_steps_ends_in_the_same_bits(tmp_path, architectu
     stream = FailingStream(batch_size=256)
     for fail_at in sorted(random.Random(architecture).sample(range(1, 40), 3)):
         stream.fail_at = fail_at
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(tmp_path / "cut", settings(architecture), stream)
     stream.fail_at = None
     cut = train(tmp_path / "cut", settings(architecture), stream)
@@ -146,7 +146,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
 def interrupted(folder, recipe, seed=0):
     stream = FailingStream(batch_size=256)
     stream.fail_at = 20
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(folder, recipe, stream, seed=seed)
 
 

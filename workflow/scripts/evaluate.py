@@ -22,4 +22,5 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         seed=int(snakemake.wildcards.seed),
         device=device,
         target=Path(snakemake.output.metrics),
+        batch_contexts=snakemake.params.batch_contexts,
     )

@@ -8,5 +8,5 @@ with job(snakemake.log[0], snakemake.threads, gpus=0):
     from atlas.sources.hub import LOCK_FILE
 
     spec = ModelSpec(**snakemake.params.spec)
-    wheel = Path(snakemake.input.source) if spec.source.kind == "package" else None
+    wheel = Path(snakemake.input.source[0]) if spec.source.kind == "package" else None
     prepare_model(snakemake.wildcards.model, spec, wheel, Path(snakemake.output.folder), LOCK_FILE)

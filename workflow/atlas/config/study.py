@@ -58,7 +58,11 @@ class Taxonomy(Section):
     dead_above: float = Field(default=0.9, description="Dead share above which nothing else matters.")
     duplicated_above: float = Field(default=0.5, description="absorption_guide above which latents are copies.")
     duplicated_share_above: float = Field(default=0.25, description="Share of latents with a decoder cosine above 0.9.")
-    dense_above: float = Field(default=0.25, description="Share of latents firing on more than 10 % of tokens: noisy.")
+    dense_above: float = Field(
+        default=0.5,
+        description="Share of latents firing on more than 10 % of tokens: noisy. More than a small clean dictionary has: "
+        "at k / F = 0.08 a quarter of the latents is that dense.",
+    )
     deceptive_reconstruction: float = Field(default=0.9, description="Reconstruction that looks good alone.")
     deceptive_dead_above: float = Field(default=0.5, description="Dead share that makes a good number deceptive.")
     deceptive_absorption_above: float = Field(default=0.35, description="absorption_guide that makes it deceptive.")

@@ -1,38 +1,42 @@
-"""Tokenised corpora: documents packed into contexts of one length, without padding, boundaries kept."""
+"""The tokens of a corpus for one tokenizer: one HDF5 file with a group per split."""
 
-import json
+import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-import pandas as pd
-from transformers import PreTrainedTokenizerBase
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Int
 
 from atlas.config.data import Corpus, TokenBudget
-from atlas.corpora.documents import DOCUMENTS_FILE, SUMMARY_FILE
+from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
+from atlas.corpora.packing import Packed, pack
 from atlas.errors import SourceError
 from atlas.files import atomic_path, read_json, sha256_strings
-from atlas.models.load import load_tokenizer
+from atlas.progress import progress
 
-FORMAT, FORMAT_VERSION = "sae-atlas-tokens", 1
-_BATCH_DOCUMENTS = 64
-# Token that belongs to no document: what the tokenizer puts around every context.
-_NO_DOCUMENT = -1
+log = logging.getLogger(__name__)
+
+_BATCH_DOCUMENTS = 256
+_AGAIN = "delete this file and run again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenSplit:
-    """One split of a corpus as whole contexts; all arrays are (n_contexts, context_length).
+    """Packed contexts of one split of a corpus.
 
-    `document` is the index of each token's document in the split, −1 for tokens around a context; `counted` is False
-    for special tokens. `fingerprint` names the content.
+    `document` indexes the split's documents in the order of documents.parquet (−1: put around a context by the
+    tokenizer); `counted` is False for special tokens, which no metric and no training looks at; `fingerprint` is the
+    SHA-256 of tokens and documents.
     """
 
-    tokens: np.ndarray
-    document: np.ndarray
-    counted: np.ndarray
+    tokens: Int[np.ndarray, "contexts position"]
+    document: Int[np.ndarray, "contexts position"]
+    counted: Bool[np.ndarray, "contexts position"]
     fingerprint: str
     corpus: str
     split: str
@@ -40,144 +44,177 @@ class TokenSplit:
 
 
 def tokenise_corpus(
-    corpus_folder: Path, model_folder: Path, corpus: Corpus, budget: TokenBudget, splits: Sequence[str], target: Path
+    corpus_folder: Path,
+    model_folder: Path,
+    corpus: Corpus,
+    budget: TokenBudget,
+    splits: Sequence[str],
+    target: Path,
 ) -> None:
-    """Pack as many documents as the budget needs, in the corpus' order, and write them to the HDF5 file `target`.
+    """Write exactly ``budget.tokens(split)`` tokens of each split to the HDF5 file `target`.
 
-    A context is the tokens that the tokenizer puts in front of text (Llama 3: BOS, BERT: [CLS], SmolLM2: none),
-    consecutive documents with a separator after each, and the tokens that it puts behind. Text that spells a special
-    token stays text, but for the model's own chat template. Raises SourceError when a split has fewer tokens than its
-    budget, or the template is missing.
+    Documents are taken in order of their hash, hence as a uniform sample, and only as many as are needed. Raises
+    SourceError when a split has fewer tokens than its budget, the tokenizer cannot serve the corpus' template, or the
+    context is longer than the model's positions.
     """
-    tokenizer = load_tokenizer(model_folder)
-    summary = read_json(Path(corpus_folder) / SUMMARY_FILE)
-    table = pd.read_parquet(Path(corpus_folder) / DOCUMENTS_FILE)
+    corpus_folder, model_folder = Path(corpus_folder), Path(model_folder)
+    summary = read_json(corpus_folder / "corpus.json")
+    encoder = make_encoder(model_folder, corpus.template)
+    _check_length(budget.context_length, model_folder, encoder)
     with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "corpus": summary["name"]})
-        file.attrs["tokenizer_sha256"] = read_json(Path(model_folder) / "identity.json")["tokenizer_sha256"]
-        file.attrs["template"] = corpus.template
+        file.attrs.update(
+            corpus=summary["name"],
+            template=corpus.template,
+            context_length=budget.context_length,
+            tokenizer_sha256=tokenizer_sha256(model_folder),
+        )
         for split in splits:
-            texts = table.loc[table.split == split, "text"].tolist()
-            packed = _pack(tokenizer, corpus, texts, budget, split, summary["name"])
-            _write(file.create_group(split), packed, summary["fingerprint"][split])
+            packed, refused = _pack_split(
+                corpus_folder, summary["name"], split, encoder, budget, corpus.max_document_tokens
+            )
+            group = file.create_group(split)
+            group.attrs["corpus_fingerprint"] = summary["fingerprint"][split]
+            group.attrs["refused_documents"] = refused
+            _write_split(group, packed)
+    log.info("tokens of %s: %s in %s", summary["name"], {s: budget.tokens(s) for s in splits}, target)
 
 
 def read_tokens(path: Path, split: str) -> TokenSplit:
-    """Read one split; raises SourceError when the file is damaged or lacks it."""
-    remedy = "delete this file and run again"
+    """Read one split; raises SourceError when the file is missing, damaged, altered, or has no such split."""
+    path = Path(path)
+    if not path.is_file():
+        raise SourceError(f"{path} is missing: run the rule that tokenises this corpus")
     try:
         with h5py.File(path, "r") as file:
-            if (file.attrs.get("format"), file.attrs.get("format_version")) != (FORMAT, FORMAT_VERSION):
-                raise SourceError(f"{path}: not a token file of version {FORMAT_VERSION}; {remedy}")
             if split not in file:
-                raise SourceError(f"{path}: has no split {split!r}, only {', '.join(file)}; {remedy}")
+                raise SourceError(f"{path} has no split {split!r}, only {sorted(file)}; {_AGAIN}")
             group = file[split]
-            columns = {name: group[name][:] for name in ("tokens", "document", "counted")}
-            fingerprint, corpus = group.attrs["fingerprint"], file.attrs["corpus"]
+            arrays = [group[name][...] for name in ("tokens", "document", "counted")]
+            fingerprint, corpus, length = group.attrs["fingerprint"], file.attrs["corpus"], file.attrs["context_length"]
     except (OSError, KeyError, RuntimeError) as error:
-        raise SourceError(f"{path}: missing, truncated or altered ({error}); {remedy}") from error
-    if _fingerprint(columns["tokens"], columns["document"]) != fingerprint:
-        raise SourceError(f"{path}: tokens of split {split!r} differ from their fingerprint; {remedy}")
-    columns["counted"] = columns["counted"].astype(bool)
-    return TokenSplit(
-        **columns, fingerprint=fingerprint, corpus=corpus, split=split, context_length=columns["tokens"].shape[1]
-    )
+        raise SourceError(f"{path}: not a whole token file ({error}); {_AGAIN}") from error
+    tokens, document, counted = arrays
+    expected = (len(tokens), int(length))
+    if any(array.shape != expected for array in arrays) or counted.dtype != np.bool_:
+        raise SourceError(f"{path}: {split} has shapes {[a.shape for a in arrays]}, expected {expected}; {_AGAIN}")
+    if fingerprint_of(tokens, document) != fingerprint:
+        raise SourceError(f"{path}: the tokens of {split} are not those of its fingerprint {fingerprint}; {_AGAIN}")
+    return TokenSplit(tokens, document, counted, str(fingerprint), str(corpus), split, int(length))
 
 
 def check_distinct(documents: Path, others: Sequence[Path]) -> None:
-    """Raise SourceError when a corpus has an evaluation document that another one trains on, or the other way round.
+    """Raise SourceError when an evaluation document of one corpus is a training document of another.
 
-    Document ids are hashes of the content, so the same text is found under another name, file or template.
+    `documents` and `others` are documents.parquet files, compared by document id, hence by content: names do not
+    matter. Both directions are looked at.
     """
-    mine = pd.read_parquet(documents, columns=["document_id", "split"])
+    ours = _ids_by_split(documents)
     for other in others:
-        theirs = pd.read_parquet(other, columns=["document_id", "split"])
-        for one, two, places in ((mine, theirs, (documents, other)), (theirs, mine, (other, documents))):
-            evaluated = set(one.document_id[one.split == "eval"])
-            both = evaluated & set(two.document_id[two.split == "train"])
-            if both:
+        theirs = _ids_by_split(other)
+        for trained_in, trained, judged_in, judged in (
+            (other, theirs["train"], documents, ours["eval"]),
+            (documents, ours["train"], other, theirs["eval"]),
+        ):
+            if shared := trained & judged:
                 raise SourceError(
-                    f"{places[0]}: {len(both)} of {len(evaluated)} evaluation documents are training documents of "
-                    f"{places[1]} (for example {min(both)[:12]}…): an SAE would be judged on what it was trained on; "
-                    "use other text, or a filter that keeps them apart"
+                    f"{len(shared):,} of {len(judged):,} evaluation documents of {judged_in} are training documents of "
+                    f"{trained_in}, for example {min(shared)}: text that was trained on cannot be evaluation text; "
+                    "give the two corpora different sources, or filters that exclude each other"
                 )
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """What a tokenizer puts around a context, and between documents."""
+def window_of(ids: list[int], index: int, longest: int) -> list[int]:
+    """At most `longest` tokens of a document: consecutive ones from a place that its index decides, and its last token.
 
-    prefix: list[int]
-    suffix: list[int]
-    separator: list[int]
-
-
-def _frame(tokenizer: PreTrainedTokenizerBase) -> _Frame:
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    framed = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
-    separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    if separator is None:
-        raise SourceError(f"tokenizer {tokenizer.name_or_path} has neither an EOS nor a SEP token to part documents")
-    return _Frame(framed[:start], framed[start + len(plain) :], [separator])
+    The last token is what separates it from the next document. Not the beginning, because documents begin alike.
+    """
+    if len(ids) <= longest:
+        return ids
+    places = len(ids) - longest + 1
+    start = int(sha256_strings(["window", str(index)])[:12], 16) % places
+    return [*ids[start : start + longest - 1], ids[-1]]
 
 
-def _pack(
-    tokenizer: PreTrainedTokenizerBase, corpus: Corpus, texts: list[str], budget: TokenBudget, split: str, name: str
-) -> dict[str, np.ndarray]:
-    frame, length = _frame(tokenizer), budget.context_length
-    body = length - len(frame.prefix) - len(frame.suffix)
-    n_contexts = budget.tokens(split) // length
-    pieces, total = [], 0
-    for number, ids in enumerate(_encode(tokenizer, corpus, texts)):
-        piece = np.array([*ids, *frame.separator], dtype=np.uint32)
-        pieces.append((piece, np.full(len(piece), number, dtype=np.int32)))
-        total += len(piece)
-        if total >= n_contexts * body:
-            break
-    if total < n_contexts * body:
-        available = total // body * length
+def fingerprint_of(tokens: np.ndarray, document: np.ndarray) -> str:
+    """SHA-256 of tokens (uint32) and document indices (int32), little-endian, row by row."""
+    digest = hashlib.sha256(np.ascontiguousarray(tokens, "<u4"))
+    digest.update(np.ascontiguousarray(document, "<i4"))
+    return digest.hexdigest()
+
+
+def _pack_split(
+    folder: Path, name: str, split: str, encoder: Encoder, budget: TokenBudget, longest: int | None
+) -> tuple[Packed, int]:
+    """Contexts of a split, and how many of its documents the chat template refused."""
+    n_contexts = budget.tokens(split) // budget.context_length
+    refused: list[int] = []
+    taken: list[int] = []
+    with progress(budget.tokens(split), f"tokenise {name} {split}") as shown:
+
+        def encoded() -> Iterator[tuple[int, list[int]]]:
+            for first, texts in _texts(folder / "documents.parquet", split):
+                for index, ids in enumerate(encoder.encode(texts), start=first):
+                    if ids is None:
+                        refused.append(index)
+                        continue
+                    window = ids if longest is None else window_of(ids, index, longest)
+                    taken.append(len(window))
+                    shown.update(len(window))
+                    yield index, window
+
+        packed = pack(encoded(), encoder, n_contexts, budget.context_length)
+    if len(refused) > len(taken):
         raise SourceError(
-            f"corpus {name!r}: its {split} split has {len(texts)} documents, {available:,} tokens in whole contexts of "
-            f"{length}; {split}_tokens is {budget.tokens(split):,}; lower it, change eval_fraction, or add text"
+            f"corpus {name}: the model's chat template refuses {len(refused)} of {len(refused) + len(taken)} documents "
+            f"of {split} (roles in an order it does not allow, say); use template 'conversation' instead"
         )
-    tokens, document = (
-        np.concatenate(column)[: n_contexts * body].reshape(n_contexts, body) for column in zip(*pieces, strict=True)
-    )
-    tokens = _surround(tokens, frame.prefix, frame.suffix)
-    document = _surround(document, [_NO_DOCUMENT] * len(frame.prefix), [_NO_DOCUMENT] * len(frame.suffix))
-    return {"tokens": tokens, "document": document, "counted": ~np.isin(tokens, tokenizer.all_special_ids)}
-
-
-def _surround(body: np.ndarray, prefix: list[int], suffix: list[int]) -> np.ndarray:
-    sides = (np.tile(np.array(side, dtype=body.dtype), (len(body), 1)) for side in (prefix, suffix))
-    before, after = sides
-    return np.concatenate([before, body, after], axis=1)
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, texts: list[str]) -> Iterator[list[int]]:
-    """Token ids of each document, without special tokens but those of a chat template."""
-    chat = corpus.template == "chat_template"
-    if chat and not tokenizer.chat_template:
+    if refused:
+        log.warning("corpus %s %s: the chat template refuses %d documents, left out", name, split, len(refused))
+    if packed.n_filled < n_contexts:
         raise SourceError(
-            f"template is 'chat_template', but tokenizer {tokenizer.name_or_path} has no chat template; use 'conversation'"
+            f"corpus {name}: {split} has {sum(taken):,} tokens, {packed.n_filled} whole contexts of "
+            f"{budget.context_length}; the model's harvest asks for {split}_tokens: {budget.tokens(split):,}. "
+            f"Lower it to at most {packed.n_filled * budget.context_length:,}, or give the corpus more text"
         )
-    for start in range(0, len(texts), _BATCH_DOCUMENTS):
-        batch = texts[start : start + _BATCH_DOCUMENTS]
-        if chat:
-            batch = [tokenizer.apply_chat_template(json.loads(text), tokenize=False) for text in batch]
-        # split_special_tokens: text that spells <|im_end|> is that text, not the end of a message.
-        encoded = tokenizer(batch, add_special_tokens=False, split_special_tokens=not chat, verbose=False)
-        yield from encoded["input_ids"]
+    return packed, len(refused)
 
 
-def _write(group: h5py.Group, packed: dict[str, np.ndarray], documents_fingerprint: str) -> None:
-    for name, values in packed.items():
-        group.create_dataset(name, data=values.astype(np.uint8) if values.dtype == bool else values)
-    group.attrs["fingerprint"] = _fingerprint(packed["tokens"], packed["document"])
-    group.attrs["documents_fingerprint"] = documents_fingerprint
+def _texts(documents: Path, split: str) -> Iterator[tuple[int, list[str]]]:
+    """Batches of a split's texts with the index of the first of each."""
+    first = 0
+    with pq.ParquetFile(documents) as file:
+        for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["split", "text"]):
+            columns: dict[str, list[Any]] = batch.to_pydict()
+            pairs = zip(columns["split"], columns["text"], strict=True)
+            texts = [text for of, text in pairs if of == split]
+            if texts:
+                yield first, texts
+            first += len(texts)
 
 
-def _fingerprint(tokens: np.ndarray, document: np.ndarray) -> str:
-    """Hash of the tokens and of where documents begin; the same text in another corpus has the same one."""
-    return sha256_strings([str(tokens.shape), tokens.tobytes().hex(), document.tobytes().hex()])
+def _write_split(group: h5py.Group, packed: Packed) -> None:
+    for name in ("tokens", "document", "counted"):
+        group.create_dataset(name, data=getattr(packed, name))
+    group.attrs["fingerprint"] = fingerprint_of(packed.tokens, packed.document)
+
+
+def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> None:
+    framed = len(encoder.prefix) + len(encoder.suffix)
+    if context_length <= framed:
+        raise SourceError(f"context_length {context_length} leaves no room beside {framed} special tokens; raise it")
+    path = model_folder / "config.json"
+    limit = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    if limit is not None and context_length > limit:
+        raise SourceError(
+            f"harvest.context_length is {context_length}, but {path} allows max_position_embeddings {limit}: lower it"
+        )
+
+
+def _ids_by_split(documents: Path) -> dict[str, set[str]]:
+    if not Path(documents).is_file():
+        raise SourceError(f"{documents} is missing: run the rule that builds this corpus")
+    columns = pq.read_table(documents, columns=["document_id", "split"]).to_pydict()
+    ids: dict[str, set[str]] = {"train": set(), "eval": set()}
+    for document_id, split in zip(columns["document_id"], columns["split"], strict=True):
+        ids[split].add(document_id)
+    return ids

@@ -1,4 +1,4 @@
-"""What splicing an SAE into the model costs: losses beside the clean and the ablated model. docs/metrics.md, section 2."""
+"""What splicing an SAE into a model costs: losses beside the clean and the ablated. docs/metrics.md, section 2."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

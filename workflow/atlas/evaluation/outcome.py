@@ -152,17 +152,17 @@ def atlas_evidence(atlas: dict[str, Any], redundancy: dict[str, Any]) -> Evidenc
 def guide_evidence(guide: dict[str, Any], redundancy: dict[str, Any]) -> Evidence:
     """Evidence under the guide protocol: its L0 is taken before TopK, so it says nothing of the constraint."""
     return Evidence(
-        reconstruction=guide["loss_recovered_pct"] / 100, dead=guide["dead_pct"] / 100, **_absorption(redundancy)
+        reconstruction=_share(guide["loss_recovered_pct"]), dead=guide["dead_pct"] / 100, **_absorption(redundancy)
     )
 
 
 def published_evidence(loss_recovered_pct: float | None, dead_pct: float | None, absorption: float | None) -> Evidence:
     """Evidence of a published row; its null is not known."""
-    return Evidence(
-        reconstruction=None if loss_recovered_pct is None else loss_recovered_pct / 100,
-        dead=None if dead_pct is None else dead_pct / 100,
-        absorption=absorption,
-    )
+    return Evidence(reconstruction=_share(loss_recovered_pct), dead=_share(dead_pct), absorption=absorption)
+
+
+def _share(percent: float | None) -> float | None:
+    return None if percent is None else percent / 100
 
 
 def _absorption(redundancy: dict[str, Any]) -> dict[str, Any]:

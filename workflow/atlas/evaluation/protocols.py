@@ -19,6 +19,8 @@ from atlas.training.sae import Sae
 # The guide's dead latents: fewer firings than this, or a mean strength below that, on the sample.
 GUIDE_DEAD_FIRINGS = 5
 GUIDE_DEAD_STRENGTH = 0.1
+# Pairs of latents behind the null of joint firing: enough for a mean with a few per cent of error.
+RANDOM_PAIRS = 2000
 
 
 class AtlasSums:
@@ -32,7 +34,7 @@ class AtlasSums:
         none = torch.empty(2, 0, dtype=torch.int64, device=device)
         pairs = none if geometry is None else geometry.pairs
         self._pairs = PairFirings(pairs)
-        self._random = PairFirings(random_pairs(sae.n_latents, pairs.shape[1], device))
+        self._random = PairFirings(random_pairs(sae.n_latents, RANDOM_PAIRS if pairs.numel() else 0, device))
 
     def update(
         self,

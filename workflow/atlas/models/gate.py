@@ -13,7 +13,7 @@ from atlas.models.audit import audit_model, write_audit
 from atlas.models.load import LoadedModel
 
 # Contexts that are audited: enough for quantiles of norms, few enough to take seconds.
-N_CONTEXTS = 8
+N_CONTEXTS = 4
 
 
 def audit_on_text(

@@ -14,7 +14,7 @@ import yaml
 
 from atlas.config.sources import HubSource
 from atlas.errors import SourceError
-from atlas.files import write_text
+from atlas.files import atomic_path, write_text
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,9 @@ RepoType = Literal["model", "dataset"]
 LOCK_FILE = Path("config/revisions.lock.yaml")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HEADER = "# Commits of the hub repositories in use, written when each was first resolved. Keep under version control.\n"
+_HEADER = (
+    "# Commits of the hub repositories in use, written when each was first resolved. Keep under version control.\n"
+)
 # Weights as safetensors only: pickled formats can run code when they are read.
 _MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 # Folders hold other formats of the same weights; 'consolidated' files hold them a second time.
@@ -58,22 +60,23 @@ def download_model(source: HubSource, commit: str, folder: Path) -> None:
     """
     from huggingface_hub import snapshot_download
 
-    folder = Path(folder)
-    with _hub_errors(source, f"cannot download commit {commit}"):
-        snapshot_download(
-            source.id,
-            revision=commit,
-            local_dir=folder,
-            allow_patterns=_MODEL_FILES,
-            ignore_patterns=_NOT_NEEDED,
-            token=read_token(source),
-        )
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's notes, no part of the model
-    if not any(folder.glob("*.safetensors")):
-        raise SourceError(
-            f"hub repository {source.id!r} at {commit} has no *.safetensors; pickled weights are refused: "
-            "name a revision that has safetensors"
-        )
+    # Into a new folder: offline, the client returns whatever an existing folder holds as if it were the whole model.
+    with atomic_path(folder) as temporary:
+        with _hub_errors(source, f"cannot download commit {commit}"):
+            snapshot_download(
+                source.id,
+                revision=commit,
+                local_dir=temporary,
+                allow_patterns=_MODEL_FILES,
+                ignore_patterns=_NOT_NEEDED,
+                token=read_token(source),
+            )
+        if not any(temporary.glob("*.safetensors")):
+            raise SourceError(
+                f"hub repository {source.id!r} at {commit} has no *.safetensors; pickled weights are refused: "
+                "name a revision that has safetensors"
+            )
+        shutil.rmtree(temporary / ".cache", ignore_errors=True)  # the client's notes, no part of the model
 
 
 def read_token(source: HubSource) -> str | None:
@@ -131,7 +134,6 @@ def _ask_hub(source: HubSource, repo_type: RepoType) -> str:
 @contextmanager
 def _hub_errors(source: HubSource, failure: str) -> Iterator[None]:
     """Turn the hub client's errors into messages with a remedy."""
-    import httpx
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -141,6 +143,8 @@ def _hub_errors(source: HubSource, failure: str) -> Iterator[None]:
         RevisionNotFoundError,
     )
 
+    # The client's transport library goes by several names; its base error is the one the client's own derives from.
+    transport_error = HfHubHTTPError.__bases__[0]
     where = f"hub repository {source.id!r}: {failure}"
     try:
         yield
@@ -151,10 +155,12 @@ def _hub_errors(source: HubSource, failure: str) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise SourceError(f"{where}: there is no such revision; correct 'revision'") from error
     except RepositoryNotFoundError as error:
-        raise SourceError(f"{where}: there is no such repository, or it is private; check 'id' and token_env") from error
+        raise SourceError(
+            f"{where}: there is no such repository, or it is private; check 'id' and token_env"
+        ) from error
     except HFValidationError as error:
         raise SourceError(f"{where}: 'id' must look like 'organisation/name'") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, transport_error, OSError) as error:
         # The type alone: the text can quote addresses with signatures.
         raise SourceError(
             f"{where} ({type(error).__name__}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again"

@@ -53,12 +53,19 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         "outcome_unknown": "; ".join(outcome["atlas"]["unknown"]),
         **dict(_flat("atlas", judged["atlas"])),
         **dict(_flat("redundancy", metrics["redundancy"])),
+        **_random(judged["random"]),
         "guide_outcome": outcome["guide"]["verdict"],
         "guide_outcome_because": _because(outcome["guide"]),
         **dict(_flat("guide", judged["guide"])),
         **published_for(published, point.layer, metrics["n_latents"]),
         "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
     }
+
+
+def _random(judged: dict[str, Any]) -> dict[str, Any]:
+    """What a random dictionary of the same shape scores on the same rows."""
+    numbers = {f"random_{key}": value for key, value in judged.items() if key != "outcome"}
+    return numbers | {"random_outcome": judged["outcome"]["verdict"]}
 
 
 def _because(outcome: dict[str, Any]) -> str:
@@ -78,8 +85,9 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         name = f"{prefix}_{key}"
         if isinstance(value, Mapping):
             yield from _flat(name, value)
-        elif isinstance(value, list) and len(value) == 2:
-            yield f"{name}_low", value[0]
-            yield f"{name}_high", value[1]
-        elif not isinstance(value, list):
+        elif key.endswith("interval"):
+            low, high = value or (None, None)
+            yield f"{name}_low", low
+            yield f"{name}_high", high
+        else:
             yield name, value

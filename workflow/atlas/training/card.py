@@ -20,8 +20,8 @@ from atlas.training.update import GRADIENT_CLIP
 
 # Sections that training writes; all others come from its caller.
 TRAINING_SECTIONS = frozenset(
-    ("sae", "optimisation", "drawn_shares", "tokens", "exclude_massive", "numerics", "seed", "versions", "hardware")
-    + ("cost", "outcomes", "warnings")
+    {"sae", "optimisation", "drawn_shares", "tokens", "exclude_massive", "numerics", "seed", "versions", "hardware"}
+    | {"cost", "outcomes", "warnings"}
 )
 _LIBRARIES = ("torch", "transformers", "numpy", "safetensors")
 

@@ -66,8 +66,8 @@ def train_sae(
     """Train one SAE and write its weights, configuration, curves and run card to `folder`.
 
     `monitors` are rows that are not trained on, by role; `in_sample` is required. `run_card` holds the fields the
-    caller knows (atlas.runcard names them); of these ``model.name`` and ``hook`` go into the SAE's own files. Checkpoints
-    go to `state_folder`, from which a killed run goes on to the same bits; it is removed at the end.
+    caller knows (atlas.runcard names them); ``model.name`` and ``hook`` go into the SAE's own files. Checkpoints go
+    to `state_folder`, from which a killed run goes on to the same bits; it is removed at the end.
 
     `training.parquet` has one row per look and split (`train`: the batch of that step; else a monitor): step (updates
     made), tokens (rows drawn), split, explained_variance, l0, and for monitors silent_share; for `train` loss,

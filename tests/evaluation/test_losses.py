@@ -1,0 +1,183 @@
+"""Splicing into a real (tiny) model: losses, ablations and what is recovered."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from atlas.config.study import Evaluation
+from atlas.errors import EvaluationError
+from atlas.evaluation.losses import LossTable, context_batches, loss_metrics
+from atlas.evaluation.references import References, compute_references
+from atlas.evaluation.splice import splice_losses
+from atlas.models.forward import capture, final_hidden, run_with
+from atlas.models.objectives import per_token_loss
+from atlas.training.sae import Sae
+from tiny import prepare_and_load, tiny_bert
+
+HOOK = "resid_post.1"
+SETTINGS = Evaluation(bootstrap_samples=100, min_loss_gap=0.05)
+
+
+def references_of(loaded, shards, folder, loss_tokens=160, batch=5) -> References:
+    path = folder / "references.h5"
+    compute_references(loaded, shards, [HOOK], loss_tokens, batch, path)
+    return References.open(path, HOOK, shards[0].identity)
+
+
+def test_reference_losses_equal_direct_computation(llama, shards_of, tmp_path):
+    shards = shards_of(llama, "chat", 0)
+    references = references_of(llama, shards, tmp_path)
+    ids = torch.from_numpy(np.concatenate([s.tokens for s in shards])[:160].astype(np.int64)).view(10, 16)
+    counted = torch.from_numpy(np.concatenate([s.counted for s in shards])[:160]).view(10, 16)
+    clean = final_hidden(llama, ids)
+    np.testing.assert_allclose(references.loss_clean, per_token_loss(llama, ids, clean), rtol=1e-5)
+    torch.testing.assert_close(references.hidden(3, 4), clean[3:7])
+    assert references.mask.tolist() == counted.tolist()  # position 0 is special and has no loss
+    every = torch.cat([s.rows[torch.from_numpy(s.counted)] for s in shards]).double().mean(0).float()
+    for value, found in ((torch.zeros(32), references.loss_zero), (every, references.loss_mean)):
+        edited = run_with(llama, ids, HOOK, lambda x, value=value: torch.where(counted[..., None], value, x))
+        np.testing.assert_allclose(found, per_token_loss(llama, ids, edited), rtol=2e-3, atol=1e-4)
+
+
+def test_identity_splice_changes_nothing_and_recovers_all(llama, shards_of, tmp_path, identity_sae):
+    shards = shards_of(llama, "chat", 0)
+    references = references_of(llama, shards, tmp_path)
+    table = splice_losses(llama, identity_sae, HOOK, shards, references, 3)
+    np.testing.assert_allclose(table.sae, table.clean, atol=1e-4)
+    result, reasons = loss_metrics(table, "causal_lm", SETTINGS)
+    assert result["loss_recovered_zero"] == pytest.approx(1, abs=1e-4)
+    assert result["loss_recovered_mean"] == pytest.approx(1, abs=1e-4)
+    assert abs(result["delta_loss"]) < 1e-5
+    assert abs(result["kl"]) < 1e-5
+    assert result["loss_units"] == 150
+    assert reasons == {}
+
+
+@pytest.mark.parametrize("value", ["zero", "mean"])
+def test_constant_sae_recovers_nothing(llama, shards_of, tmp_path, value):
+    """An SAE that always gives zero (or the mean) is that ablation, on counted positions only."""
+    shards = shards_of(llama, "chat", 0)
+    references = references_of(llama, shards, tmp_path)
+    mean = torch.cat([s.rows[torch.from_numpy(s.counted)] for s in shards]).double().mean(0).float()
+    b_dec = torch.zeros(32) if value == "zero" else mean
+    sae = Sae("relu", torch.zeros(32, 4), torch.zeros(4), torch.zeros(4, 32), b_dec)
+    table = splice_losses(llama, sae, HOOK, shards, references, 4)
+    result, _ = loss_metrics(table, "causal_lm", SETTINGS)
+    assert result[f"loss_recovered_{value}"] == pytest.approx(0, abs=1e-5)
+    assert result["loss_sae"] == pytest.approx(result[f"loss_{value}"], rel=1e-6)
+    assert result["kl"] > 0.05
+
+
+def test_special_positions_keep_their_activation(llama, shards_of, tmp_path, topk_sae):
+    """Marking every position special leaves nothing to splice: the loss is the clean one, for any SAE."""
+    shards = shards_of(llama, "chat", 0)
+    references = references_of(llama, shards, tmp_path)
+    for shard in shards:
+        shard.counted = np.zeros_like(shard.counted)
+    table = splice_losses(llama, topk_sae, HOOK, shards, references, 4)
+    np.testing.assert_allclose(table.sae, table.clean, atol=1e-4)
+
+
+def test_batches_are_immaterial(llama, shards_of, tmp_path, topk_sae):
+    shards = shards_of(llama, "chat", 0)
+    first = references_of(llama, shards, tmp_path, batch=1)
+    second = references_of(llama, shards, tmp_path, batch=12)
+    np.testing.assert_allclose(first.loss_zero, second.loss_zero, rtol=1e-4)
+    tables = [splice_losses(llama, topk_sae, HOOK, shards, first, batch) for batch in (1, 5, 12)]
+    for table in tables[1:]:
+        np.testing.assert_allclose(table.sae, tables[0].sae, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(table.kl, tables[0].kl, rtol=1e-2, atol=1e-4)
+
+
+def test_whole_contexts_within_the_budget(llama, shards_of, tmp_path):
+    shards = shards_of(llama, "chat", 0)
+    assert references_of(llama, shards, tmp_path, loss_tokens=47).n_contexts == 2
+    assert references_of(llama, shards, tmp_path, loss_tokens=10**6).n_contexts == 12
+    sizes = [(batch.first, batch.n_contexts) for batch in context_batches(shards, 10, 4)]
+    assert sizes == [(0, 4), (4, 2), (6, 4)]
+    with pytest.raises(EvaluationError, match=r"loss_tokens is 15.*16 tokens"):
+        references_of(llama, shards, tmp_path, loss_tokens=15)
+
+
+def table_of(clean, zero, mean, sae, documents) -> LossTable:
+    n = len(documents)
+    columns = [np.full(n, value, dtype=np.float32) for value in (clean, zero, mean, sae)]
+    return LossTable(*columns, kl=np.zeros(n, dtype=np.float32), document=np.asarray(documents))
+
+
+def test_recovered_shares_of_known_losses():
+    result, reasons = loss_metrics(table_of(2, 6, 4, 3, [0, 0, 1, 2]), "causal_lm", SETTINGS)
+    assert result["loss_recovered_zero"] == pytest.approx(0.75)
+    assert result["loss_recovered_mean"] == pytest.approx(0.5)
+    assert result["delta_loss"] == pytest.approx(1)
+    assert result["loss_recovered_zero_interval"] == pytest.approx([0.75, 0.75])
+    assert [result[f"loss_{n}"] for n in ("clean", "sae", "zero", "mean")] == [2, 3, 6, 4]
+    assert reasons == {}
+
+
+def test_small_gap_is_null_with_reason():
+    result, reasons = loss_metrics(table_of(2, 2.04, 4, 3, [0, 1]), "causal_lm", SETTINGS)
+    assert result["loss_recovered_zero"] is None
+    assert result["loss_recovered_mean"] == pytest.approx(0.5)
+    assert "raises the loss by 0.04" in reasons["atlas_loss_recovered_zero"]
+    assert "atlas_loss_recovered_zero_interval" in reasons
+
+
+def test_one_document_has_no_interval():
+    result, reasons = loss_metrics(table_of(2, 6, 4, 3, [7, 7, 7]), "causal_lm", SETTINGS)
+    assert result["delta_loss_interval"] is None
+    assert "two documents" in reasons["atlas_delta_loss_interval"]
+
+
+def test_encoder_is_judged_per_context(bert, shards_of, tmp_path, identity_sae, topk_sae):
+    shards = shards_of(bert, "chat", 0)
+    references = references_of(bert, shards, tmp_path)
+    assert references.loss_clean.shape == (10, 1)
+    result, _ = loss_metrics(splice_losses(bert, identity_sae, HOOK, shards, references, 4), "embedding", SETTINGS)
+    assert abs(result["loss_sae"]) < 1e-5
+    worse, reasons = loss_metrics(splice_losses(bert, topk_sae, HOOK, shards, references, 4), "embedding", SETTINGS)
+    assert worse["loss_sae"] > 1e-3
+    assert worse["loss_units"] == 10
+    assert worse["loss_kind"].startswith("1 - cosine")
+    assert worse["kl"] is None
+    assert "no distribution" in reasons["atlas_kl"]
+
+
+def test_references_of_something_else_are_refused(llama, shards_of, tmp_path):
+    shards = shards_of(llama, "chat", 0)
+    path = references_of(llama, shards, tmp_path).path
+    with pytest.raises(EvaluationError, match=r"references.h5: corpus_fingerprint.*made anew"):
+        References.open(path, HOOK, shards[0].identity | {"corpus_fingerprint": "other"})
+    with pytest.raises(EvaluationError, match=r"has no hook 'resid_post.3', only resid_post.1"):
+        References.open(path, "resid_post.3", shards[0].identity)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(EvaluationError, match=r"references.h5: missing, truncated or altered"):
+        References.open(path, HOOK, shards[0].identity)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "other"
+    with pytest.raises(EvaluationError, match="format is"):
+        References.open(path, HOOK, shards[0].identity)
+
+
+def test_hidden_states_survive_in_bfloat16(llama, tmp_path):
+    from atlas.evaluation.references import _bits
+
+    hidden = capture(llama, torch.tensor([[1, 9, 9]]), [HOOK])[HOOK].bfloat16()
+    restored = torch.from_numpy(_bits(hidden)).view(torch.bfloat16)
+    assert torch.equal(restored, hidden)
+    assert bool((hidden < 0).any())
+
+
+@pytest.mark.parametrize(("objective", "units"), [("masked_lm", 150), ("sequence_classification", 10)])
+def test_other_encoders_are_judged_by_divergence(shards_of, tmp_path, identity_sae, topk_sae, objective, units):
+    loaded = prepare_and_load(tiny_bert(tmp_path / "b", 1, objective), tmp_path / "p", 3, objective=objective)
+    shards = shards_of(loaded, "chat", 0)
+    references = references_of(loaded, shards, tmp_path)
+    assert references.loss_clean.max() < 1e-6
+    same, _ = loss_metrics(splice_losses(loaded, identity_sae, HOOK, shards, references, 4), objective, SETTINGS)
+    worse, _ = loss_metrics(splice_losses(loaded, topk_sae, HOOK, shards, references, 4), objective, SETTINGS)
+    assert (same["loss_units"], worse["loss_units"]) == (units, units)
+    assert abs(same["loss_sae"]) < 1e-5
+    assert worse["loss_sae"] > 1e-4
+    assert worse["kl"] == pytest.approx(worse["loss_sae"], rel=1e-6)

@@ -1,0 +1,188 @@
+"""Hub repositories, against a small hub on this machine: resolved once, locked, downloaded without pickles."""
+
+import hashlib
+import json
+import multiprocessing
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub.constants
+import pytest
+import yaml
+
+from atlas.config.sources import HubSource
+from atlas.errors import SourceError
+from atlas.sources.hub import download_model, resolve_revision
+
+COMMIT, LATER = "a" * 40, "b" * 40
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "model.safetensors": b"\x08\0\0\0\0\0\0\0{}      ",
+    "pytorch_model.bin": b"pickle",
+    "original/params.json": b"{}",
+    "consolidated.safetensors": b"x",
+    "modeling_evil.py": b"print('run me')",
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Just enough of the protocol for repository 'org/name'; `server.commit` is what main points to."""
+
+    def do_GET(self, body: bool = True):
+        self.server.seen.append((self.path, self.headers.get("Authorization")))
+        parts = self.path.strip("/").split("/")
+        if parts[0] == "api" and "/".join(parts[2:4]) == "org/name":
+            revision = parts[5].split("?")[0] if len(parts) > 5 else "main"
+            if parts[4:5] == ["tree"]:
+                listing = [
+                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                    for name, data in self.server.files.items()
+                ]
+                return self._answer(200, json.dumps(listing).encode(), body, {"Content-Type": "application/json"})
+            if revision in ("main", COMMIT):
+                sha = self.server.commit if revision == "main" else revision
+                answer = {"id": "org/name", "sha": sha}
+                return self._answer(200, json.dumps(answer).encode(), body, {"Content-Type": "application/json"})
+            return self._answer(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
+        if parts[:3] == ["org", "name", "resolve"] and (name := "/".join(parts[4:])) in self.server.files:
+            data = self.server.files[name]
+            etag = hashlib.sha1(data).hexdigest()
+            return self._answer(200, data, body, {"ETag": f'"{etag}"', "X-Repo-Commit": parts[3]})
+        return self._answer(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def _answer(self, status: int, data: bytes, body: bool, headers: dict[str, str]):
+        self.send_response(status)
+        for key, value in (headers | {"Content-Length": str(len(data))}).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.commit, server.files, server.seen = COMMIT, dict(FILES), []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def source(**changes) -> HubSource:
+    return HubSource(**({"kind": "hub", "id": "org/name", "licence": "apache-2.0"} | changes))
+
+
+@pytest.mark.parametrize("repo_type", ["model", "dataset"])
+def test_branch_is_resolved_once_and_stays(hub, tmp_path, repo_type):
+    lock = tmp_path / "config" / "revisions.lock.yaml"
+    assert resolve_revision(source(), lock, repo_type) == COMMIT
+    assert yaml.safe_load(lock.read_text()) == {f"{repo_type}s/org/name@main": COMMIT}
+    asked = len(hub.seen)
+    hub.commit = LATER
+    assert resolve_revision(source(), lock, repo_type) == COMMIT
+    assert len(hub.seen) == asked
+
+
+def test_commit_passes_through_without_lock_or_network(tmp_path):
+    assert resolve_revision(source(revision=COMMIT), tmp_path / "lock.yaml", "model") == COMMIT
+    assert not (tmp_path / "lock.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"revision": "nosuch"}, "no such revision; correct 'revision'"),
+        ({"id": "org/other"}, "no such repository, or it is private; check 'id' and token_env"),
+    ],
+)
+def test_what_the_hub_lacks_is_named(hub, tmp_path, changes, message):
+    with pytest.raises(SourceError, match=message):
+        resolve_revision(source(**changes), tmp_path / "lock.yaml", "model")
+    assert not (tmp_path / "lock.yaml").exists()
+
+
+def test_offline_without_lock_is_an_error_with_a_remedy(tmp_path):
+    with pytest.raises(SourceError, match=r"'org/name'.*cannot resolve model revision 'main'.*check the network"):
+        resolve_revision(source(), tmp_path / "lock.yaml", "model")
+
+
+def test_network_down_is_an_error_with_a_remedy(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(SourceError, match="check the network, HF_ENDPOINT"):
+        resolve_revision(source(), tmp_path / "lock.yaml", "model")
+
+
+def test_token_comes_from_the_named_variable_and_is_not_logged(hub, tmp_path, monkeypatch, caplog):
+    gated = source(token_env="MY_HUB_TOKEN")
+    monkeypatch.delenv("MY_HUB_TOKEN", raising=False)
+    with pytest.raises(SourceError, match="'MY_HUB_TOKEN', named by token_env, is not set"):
+        resolve_revision(gated, tmp_path / "lock.yaml", "model")
+    monkeypatch.setenv("MY_HUB_TOKEN", "hf_secret")
+    with caplog.at_level("INFO"):
+        resolve_revision(gated, tmp_path / "lock.yaml", "model")
+    assert [token for _, token in hub.seen] == ["Bearer hf_secret"]
+    assert "hf_secret" not in caplog.text + (tmp_path / "lock.yaml").read_text()
+
+
+@pytest.mark.parametrize("content", ["models/org/name@main: main\n", "[1, 2]\n", "{unclosed"])
+def test_malformed_lock_is_named(tmp_path, content):
+    lock = tmp_path / "lock.yaml"
+    lock.write_text(content)
+    with pytest.raises(SourceError, match=r"lock\.yaml"):
+        resolve_revision(source(), lock, "model")
+
+
+def _resolve_many(lock, names, answers):
+    import atlas.sources.hub as module
+
+    module._ask_hub = lambda source, repo_type: hashlib.sha1(source.id.encode()).hexdigest()
+    for name in names:
+        answers.put((name, resolve_revision(source(id=name), lock, "model")))
+
+
+def test_concurrent_writers_lose_nothing(tmp_path):
+    lock, context = tmp_path / "lock.yaml", multiprocessing.get_context("fork")
+    answers = context.Queue()
+    groups = [[f"org/{writer}-{number}" for number in range(10)] for writer in range(4)]
+    writers = [context.Process(target=_resolve_many, args=(lock, names, answers)) for names in groups]
+    for writer in writers:
+        writer.start()
+    found = dict(answers.get(timeout=30) for _ in range(40))
+    for writer in writers:
+        writer.join()
+    assert yaml.safe_load(lock.read_text()) == {f"models/{name}@main": commit for name, commit in found.items()}
+
+
+def test_download_takes_safetensors_and_configuration_only(hub, tmp_path):
+    download_model(source(), COMMIT, tmp_path / "model")
+    found = {path.relative_to(tmp_path / "model").as_posix() for path in (tmp_path / "model").rglob("*")}
+    assert found == {"config.json", "model.safetensors"}
+    assert (tmp_path / "model/model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert not any("pytorch_model.bin" in path for path, _ in hub.seen)
+
+
+def test_download_without_safetensors_is_refused(hub, tmp_path):
+    del hub.files["model.safetensors"], hub.files["consolidated.safetensors"]
+    with pytest.raises(SourceError, match="no \\*.safetensors; pickled weights are refused"):
+        download_model(source(), COMMIT, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_offline_an_existing_folder_is_not_taken_for_the_model(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old.safetensors").write_bytes(b"another model")
+    with pytest.raises(SourceError, match=f"cannot download commit {COMMIT}"):
+        download_model(source(), COMMIT, tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["old.safetensors"]
