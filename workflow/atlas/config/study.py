@@ -60,8 +60,8 @@ class Taxonomy(Section):
     duplicated_share_above: float = Field(default=0.25, description="Share of latents with a decoder cosine above 0.9.")
     dense_above: float = Field(
         default=0.5,
-        description="Share of latents firing on more than 10 % of tokens: noisy. More than a small clean dictionary has: "
-        "at k / F = 0.08 a quarter of the latents is that dense.",
+        description="Share of latents firing on more than 10 % of tokens: noisy. A small clean dictionary has fewer: "
+        "at k / F = 0.08 about a quarter of its latents is that dense.",
     )
     deceptive_reconstruction: float = Field(default=0.9, description="Reconstruction that looks good alone.")
     deceptive_dead_above: float = Field(default=0.5, description="Dead share that makes a good number deceptive.")

@@ -118,7 +118,7 @@ def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:
-    """All special tokens; `all_special_tokens` alone lacks those that only the vocabulary marks, as Llama 3's headers."""
+    """All special tokens; `all_special_tokens` lacks those that only the vocabulary marks, as Llama 3's headers."""
     marked = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return marked | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 

@@ -52,7 +52,8 @@ def draw_study(table: Path, targets: Sequence[Path]) -> None:
 
 def plot_study(rows: pd.DataFrame) -> Figure:
     """The figure of a study table; what is missing in the table is missing in the figure."""
-    rows = rows.assign(**{"atlas_loss_recovered_zero": rows["atlas_loss_recovered_zero"] * 100})
+    shares = [column for column in rows if column.startswith("atlas_loss_recovered_zero")]
+    rows = rows.assign(**{column: rows[column] * 100 for column in shares})
     hooks = rows[["hook", "layer", "n_latents"]].drop_duplicates().sort_values(["layer", "hook", "n_latents"])
     places = {(hook.hook, hook.n_latents): number for number, hook in enumerate(hooks.itertuples())}
     figure, axes = plt.subplots(2, 4, figsize=(WIDTH, 3.6), sharex=True, layout="constrained")
@@ -62,6 +63,8 @@ def plot_study(rows: pd.DataFrame) -> Figure:
             axis.set_xticks(range(len(places)), [f"{h.layer}\n{h.n_latents}" for h in hooks.itertuples()])
             axis.set_xlim(-0.6, len(places) - 0.4)
         axes_row[0].set_ylabel(f"{protocol} protocol", fontweight="bold")
+    _share_limits(axes[:, 3])
+    _note_untested(axes[1, 2], rows)
     for axis, panel in zip(axes[0], PANELS["guide"], strict=True):
         axis.set_title(panel.title)
     for axis in axes[1]:
@@ -76,7 +79,9 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, pla
     if panel.title == "L0" and rows.k.notna().any():
         for k in rows.k.dropna().unique():
             axis.axhline(k, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
-            axis.annotate(f"k = {k:g}", (0.01, k), xycoords=("axes fraction", "data"), fontsize=6, va="bottom")
+            axis.annotate(
+                f"k = {k:g}", (0.98, k), xycoords=("axes fraction", "data"), fontsize=6, va="bottom", ha="right"
+            )
     if panel.published and panel.published in rows:
         for (hook, n_latents), group in rows.groupby(["hook", "n_latents"]):
             first = group.iloc[0]
@@ -94,18 +99,38 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, pla
     for row in rows.itertuples():
         x = places[row.hook, row.n_latents] + 0.2 * (roles.index(row.role) - (len(roles) - 1) / 2) + 0.08
         colour = OUTCOME_COLOURS[getattr(row, PROTOCOL_OUTCOME[protocol])]
+        low, high = (getattr(row, f"{panel.column}_interval_{end}", None) for end in ("low", "high"))
+        if pd.notna(low):
+            axis.plot([x, x], [low, high], color=colour, linewidth=0.8, solid_capstyle="butt")
         axis.plot(
             x, getattr(row, panel.column), ROLE_MARKERS[row.role], markersize=3.6, color=colour, mec="white", mew=0.3
         )
     if panel.limits:
         axis.set_ylim(*panel.limits)
     else:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
     axis.grid(axis="x", visible=False)
 
 
+def _share_limits(axes: Sequence[Axes]) -> None:
+    """One scale for the same quantity under both protocols."""
+    top = max(axis.get_ylim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_ylim(0, top)
+
+
+def _note_untested(axis: Axes, rows: pd.DataFrame) -> None:
+    """Say so in the panel when silent latents were not looked at for long enough to be called dead."""
+    untested = rows[rows.atlas_dead_status == "untested"]
+    if len(untested):
+        tokens = f"{untested.atlas_dead_tokens.min() / 1000:.0f}k"
+        axis.annotate(
+            f"silent on {tokens} tokens:\nuntested, not dead", (0.04, 0.8), xycoords="axes fraction", fontsize=6
+        )
+
+
 def _draw_null(axis: Axes, rows: pd.DataFrame, places: dict) -> None:
-    """What random dictionaries of the same shape score: mean ± 2 standard deviations."""
+    """What random dictionaries of the same shape score: mean ± 2 standard deviations over the draws."""
     for row in rows.drop_duplicates(["hook", "n_latents"]).itertuples():
         x, mean, sd = (
             places[row.hook, row.n_latents],
