@@ -23,6 +23,7 @@ def identity(**changes) -> dict:
         "shard": 0,
         "n_shards": 1,
         "context_length": 32,
+        "batch_contexts": 4,
         "storage_dtype": "bfloat16",
         "shuffle_seed": 7,
         "versions": "{}",

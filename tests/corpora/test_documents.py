@@ -162,3 +162,20 @@ def test_hub_source_records_its_commit(tmp_path, monkeypatch):
     assert seen == [("org/set", "en", "train", commit, None)]
     summary = read_json(tmp_path / "hub" / "corpus.json")
     assert (summary["commit"], sum(summary["n_documents"].values())) == (commit, 400)
+
+
+def test_parts_of_one_conversation_stay_on_one_side(tmp_path):
+    records = [{"id": f"talk{i}_{part}", "text": f"part {part} of talk {i}"} for i in range(40) for part in range(3)]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    source = {"kind": "path", "path": str(tmp_path / "talks.jsonl")}
+    corpus = Corpus(source=source, min_characters=1, eval_fraction=0.5, group_field="id", group_pattern=r"(.+?)_\d+$")
+    build_documents("talks", corpus, None, tmp_path / "out", tmp_path / "lock")
+    table = pd.read_parquet(tmp_path / "out" / "documents.parquet")
+    sides = table.assign(talk=table.text.str.split().str[-1]).groupby("talk").split.nunique()
+    assert len(table) == 120
+    assert (sides == 1).all()
+    assert set(table.split) == {"train", "eval"}
+    with pytest.raises(SourceError, match=r"record 1: group_field 'name' is None: must be text"):
+        build_documents(
+            "talks", corpus.model_copy(update={"group_field": "name"}), None, tmp_path / "x", tmp_path / "l"
+        )

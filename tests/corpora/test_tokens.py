@@ -14,7 +14,7 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.documents import build_documents
 from atlas.corpora.encoding import make_encoder
 from atlas.corpora.packing import pack
-from atlas.corpora.tokens import check_distinct, read_tokens, tokenise_corpus
+from atlas.corpora.tokens import check_distinct, read_tokens, tokenise_corpus, window_of
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, write_json
 from tiny import tiny_tokenizer
@@ -208,11 +208,11 @@ def test_same_text_same_file_other_text_other_fingerprint(tmp_path, folders):
         ("c", [*TEXTS[:-1], "Another text instead of the last one."]),
     ):
         folder, corpus = plain(tmp_path, texts, name=name, eval_fraction=0.0)
-        # All of it, so that every document has its part in the fingerprint.
-        tokenise_corpus(folder, folders["bare"], corpus, budget(72), ["train"], tmp_path / f"{name}.h5")
+        # As many whole contexts as there are, so that nearly every document has its part in the fingerprint.
+        tokenise_corpus(folder, folders["bare"], corpus, budget(71), ["train"], tmp_path / f"{name}.h5")
         fingerprints[name] = read_tokens(tmp_path / f"{name}.h5", "train").fingerprint
     assert fingerprints["a"] == fingerprints["b"] != fingerprints["c"]
-    tokenise_corpus(tmp_path / "a", folders["bare"], corpus, budget(72), ["train"], tmp_path / "again.h5")
+    tokenise_corpus(tmp_path / "a", folders["bare"], corpus, budget(71), ["train"], tmp_path / "again.h5")
     assert sha256_file(tmp_path / "a.h5") == sha256_file(tmp_path / "again.h5")
 
 
@@ -290,3 +290,17 @@ def test_trained_text_is_refused_for_evaluation_under_any_name(tmp_path):
     # The same split of the same text, twice: nothing is on both sides.
     again, _ = plain(tmp_path, name="again")
     check_distinct(again / "documents.parquet", [documents["chat"]])
+
+
+def test_window_is_a_run_of_the_document_and_its_end():
+    ids = list(range(100))
+    assert window_of(ids, 3, 100) == ids
+    windows = [window_of(ids, index, 10) for index in range(300)]
+    for window in windows:
+        assert window == [*range(window[0], window[0] + 9), 99]
+    assert windows == [window_of(ids, index, 10) for index in range(300)]
+    starts = {window[0] for window in windows}
+    # 91 places, 300 draws: about 88 distinct ones are expected, from all parts of the document.
+    assert len(starts) > 75
+    assert min(starts) < 10
+    assert max(starts) > 80

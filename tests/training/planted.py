@@ -91,7 +91,7 @@ def card_fields():
             "weights_sha256": "00",
         },
         "hook": "resid_post.2",
-        "store": {"rows": 1, "context_length": 16, "storage_dtype": "float32"},
+        "store": {"rows": 1, "context_length": 16, "llm_batch_contexts": 8, "storage_dtype": "float32"},
         "corpora": {"planted": corpus},
         "token_fingerprints": {"planted": "b"},
         "mix": {"phases": [{"until": 1.0, "weights": {"planted": 1.0}}]},

@@ -40,7 +40,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "aux_coefficient",
         "dead_feature_tokens",
     ),
-    "store": ("rows", "context_length", "storage_dtype"),
+    "store": ("rows", "context_length", "llm_batch_contexts", "storage_dtype"),
     "corpora": (),
     "token_fingerprints": (),
     "mix": ("phases",),

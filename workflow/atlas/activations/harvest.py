@@ -85,6 +85,7 @@ def _identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harve
         "shard": shard,
         "n_shards": harvest.n_shards(split.split),
         "context_length": split.context_length,
+        "batch_contexts": harvest.batch_contexts,
         "storage_dtype": harvest.storage_dtype,
         "shuffle_seed": seed,
         "versions": json.dumps(versions, sort_keys=True),

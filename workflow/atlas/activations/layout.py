@@ -27,6 +27,7 @@ IDENTITY = (
     "shard",
     "n_shards",
     "context_length",
+    "batch_contexts",
     "storage_dtype",
     "shuffle_seed",
     "versions",

@@ -110,8 +110,20 @@ class Corpus(Section):
     )
     filter: Filter | None = Field(default=None, description="Which records are kept.")
     min_characters: int = Field(default=200, ge=1, description="Shorter documents are left out, and counted.")
+    max_document_tokens: int | None = Field(
+        default=None,
+        ge=8,
+        description="Of longer documents a window of this many tokens is used, at a place given by the document's "
+        "number: a small token budget then spans many documents.",
+    )
     eval_fraction: float = Field(
         default=0.1, ge=0, le=1, description="Share of documents, by hash, held out of training."
+    )
+    group_field: str | None = Field(
+        default=None, description="Field that names what a record is part of; all parts go to one side of the split."
+    )
+    group_pattern: str = Field(
+        default="(.*)", description="Regular expression whose first group is that name, matched from the field's start."
     )
     expected_documents: int | None = Field(
         default=None, description="Whole records in the source; required for a source that is known to end early."

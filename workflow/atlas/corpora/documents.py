@@ -1,8 +1,10 @@
 """From a source to the documents of a corpus: read, filtered, written by template, split by hash, counted."""
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,7 +88,18 @@ class _Collector:
         elif document.n_characters < self.corpus.min_characters:
             self.left_out["too_short"] += 1
         else:
-            self.documents.add(document)
+            self.documents.add(replace(document, group=self._group(record, where)))
+
+    def _group(self, record: Record, where: str) -> str:
+        """What the record is part of; parts of one conversation on both sides of the split would leak."""
+        field, pattern = self.corpus.group_field, self.corpus.group_pattern
+        if field is None:
+            return ""
+        value = record.get(field)
+        match = re.match(pattern, value) if isinstance(value, str) else None
+        if match is None or not match.groups() or not match[1]:
+            raise SourceError(f"{where}: group_field {field!r} is {value!r}: must be text that matches {pattern!r}")
+        return match[1]
 
 
 def _collect(records: Iterator[Record], collector: _Collector) -> EndsEarlyError | None:

@@ -23,11 +23,15 @@ _CONTROLS, _HALVES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), re.compile(r"
 
 @dataclass(frozen=True)
 class Document:
-    """`document_id` names the content, whatever the template writes around it; `text` is what is stored."""
+    """`document_id` names the content, whatever the template writes around it; `text` is what is stored.
+
+    `group` names what the document is part of, and is empty where it is part of nothing.
+    """
 
     document_id: str
     text: str
     n_characters: int
+    group: str = ""
 
 
 def make_document(value: Any, template: Template, where: str) -> Document | None:

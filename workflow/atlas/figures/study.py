@@ -82,7 +82,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, pla
             axis.annotate(
                 f"k = {k:g}", (0.98, k), xycoords=("axes fraction", "data"), fontsize=6, va="bottom", ha="right"
             )
-    if panel.published and panel.published in rows:
+    if panel.published and rows[panel.published].notna().any():
         for (hook, n_latents), group in rows.groupby(["hook", "n_latents"]):
             first = group.iloc[0]
             colour = OUTCOME_COLOURS.get(first.published_outcome, "#000000")
@@ -157,7 +157,7 @@ def _legend(figure: Figure, rows: pd.DataFrame) -> None:
         )
         for role, corpus in rows[["role", "corpus"]].drop_duplicates().itertuples(index=False)
     ]
-    if "published_outcome" in rows and rows.published_outcome.notna().any():
+    if rows.published_outcome.notna().any():
         model = rows.published_model.dropna().iloc[0].split("/")[-1]
         marks.append(
             Line2D(

@@ -97,6 +97,7 @@ def _store_facts(shards: list[Shard]) -> dict[str, Any]:
         "rows": sum(shard.n_rows for shard in shards),
         "shards": len(shards),
         "context_length": int(first["context_length"]),
+        "llm_batch_contexts": int(first["batch_contexts"]),
         "storage_dtype": first["storage_dtype"],
         "versions": first["versions"],
     }

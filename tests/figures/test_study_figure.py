@@ -1,0 +1,77 @@
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from atlas.figures.study import draw_study, plot_study
+
+mpl.use("Agg")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = [(layer, seed, role) for layer in (4, 10, 19) for seed in (0, 1) for role in ("in_sample", "oos")]
+    table = pd.DataFrame(rows, columns=["layer", "seed", "role"])
+    values = {
+        f"guide_{name}": generator.random(len(table)) for name in ("loss_recovered_pct", "l0", "dead_pct", "absorption")
+    }
+    return table.assign(
+        hook="resid_post." + table.layer.astype(str),
+        n_latents=400,
+        k=32,
+        corpus=table.role.map({"in_sample": "chat", "oos": "news"}),
+        outcome="good",
+        guide_outcome="under-capacity",
+        atlas_loss_recovered_zero=0.7,
+        atlas_loss_recovered_zero_interval_low=0.6,
+        atlas_loss_recovered_zero_interval_high=0.8,
+        atlas_l0=32.0,
+        atlas_dead_pct=1.0,
+        atlas_dead_status="untested",
+        atlas_dead_tokens=16_000,
+        redundancy_absorption_guide_value=0.2,
+        redundancy_absorption_guide_null_mean=0.1,
+        redundancy_absorption_guide_null_sd=0.01,
+        published_model="org/model",
+        published_outcome="failed",
+        published_loss_recovered_pct=50.0,
+        published_l0=100.0,
+        published_dead_pct=3.0,
+        published_absorption=0.3,
+        **values,
+    )
+
+
+def marks(axis) -> list[float]:
+    """Heights of the filled and hollow marks (lines without a marker are intervals and rules)."""
+    return [line.get_ydata()[0] for line in axis.lines if line.get_marker() not in (None, "None", "")]
+
+
+def test_every_row_is_a_mark_and_every_layer_a_published_one(table):
+    axes = plot_study(table).axes
+    assert len(marks(axes[0])) == len(table) + 3
+    assert len(marks(axes[4])) == len(table)
+    assert set(marks(axes[4])) == {70.0}
+
+
+def test_untested_deadness_is_said(table):
+    texts = [text.get_text() for text in plot_study(table).axes[6].texts]
+    assert any("untested" in text and "16k" in text for text in texts)
+    tested = plot_study(table.assign(atlas_dead_status="dead")).axes[6].texts
+    assert not any("untested" in text.get_text() for text in tested)
+
+
+def test_missing_values_and_a_study_without_published_rows_are_drawn(table):
+    published = [column for column in table if column.startswith("published")]
+    figure = plot_study(table.assign(**dict.fromkeys(published), atlas_loss_recovered_zero=np.nan))
+    assert len(marks(figure.axes[0])) == len(table)
+    assert all("published" not in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_files_depend_on_the_table_alone(table, tmp_path):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for number in (0, 1):
+        draw_study(tmp_path / "t.csv", [tmp_path / f"{number}.pdf", tmp_path / f"{number}.png"])
+    for suffix in ("pdf", "png"):
+        assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()

@@ -1,0 +1,80 @@
+import json
+
+import pandas as pd
+import pytest
+
+from atlas.config.study import Taxonomy
+from atlas.evaluation.outcome import judge, published_evidence
+from atlas.studies.published import published_for, published_rows
+from atlas.studies.table import write_study_table
+
+OUTCOME = {"verdict": "good", "rules": [{"rule": "weak_below", "value": 0.25, "threshold": 0.5}], "unknown": ["dead"]}
+
+
+def metrics(tmp_path, **atlas) -> dict:
+    judged = {
+        "n_tokens": 64,
+        "n_counted": 60,
+        "n_massive": 1,
+        "atlas": {"l0": 32.0, "kl": None, "kl_interval": None, "delta_loss_interval": [0.1, 0.2]} | atlas,
+        "guide": {"loss_recovered_pct": 97.0},
+        "outcome": {"atlas": OUTCOME, "guide": OUTCOME},
+        "random": {"l0": 31.0, "outcome": OUTCOME},
+        "reasons": {"atlas_kl": "no distribution"},
+    }
+    return {
+        "architecture": "topk",
+        "n_latents": 1200,
+        "d_model": 576,
+        "k": 32,
+        "redundancy": {"absorption_guide": {"value": 0.3, "null_mean": 0.1, "null_sd": 0.01, "z": 20.0}},
+        "reasons": {"redundancy_x_z": "all equal"},
+        "corpora": {"chat": judged | {"role": "in_sample"}, "news": judged | {"role": "oos"}},
+    }
+
+
+@pytest.fixture
+def table(tmp_path) -> pd.DataFrame:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(metrics(tmp_path)))
+    saes = {f"m/resid_post.{layer}/chat/topk/seed-{seed}": path for layer in (4, 10) for seed in (0, 1)}
+    write_study_table("s", saes, {"chat": "in_sample", "news": "oos"}, "llama_sweep", tmp_path / "s.csv")
+    return pd.read_csv(tmp_path / "s.csv")
+
+
+def test_one_row_per_sae_and_corpus(table):
+    assert len(table) == 8
+    assert list(table.corpus[:2]) == ["chat", "news"]
+    assert not table.duplicated(["hook", "seed", "corpus"]).any()
+
+
+def test_intervals_have_two_columns_even_when_not_defined(table):
+    assert table.atlas_delta_loss_interval_low[0] == 0.1
+    assert table.atlas_delta_loss_interval_high[0] == 0.2
+    assert table.atlas_kl_interval_low.isna().all()
+    assert "atlas_kl_interval" not in table
+
+
+def test_what_is_not_defined_is_empty_and_has_a_reason(table):
+    assert table.atlas_kl.isna().all()
+    assert json.loads(table.reasons[0]) == {"atlas_kl": "no distribution", "redundancy_x_z": "all equal"}
+
+
+def test_published_values_stand_beside_the_layer_and_size_they_belong_to(table):
+    layer_4 = table[table.layer == 4].iloc[0]
+    assert (layer_4.published_loss_recovered_pct, layer_4.published_outcome) == (97.7, "deceptively-good")
+    assert table[table.layer == 10].published_l0.isna().all()  # the guide's layer 10 has 400 latents
+    assert published_for(None, 4, 1200)["published_l0"] is None
+
+
+def test_outcome_says_which_rules_fired_and_what_is_unknown(table):
+    assert table.outcome_because[0] == "weak_below: 0.25 (limit 0.5)"
+    assert table.outcome_unknown[0] == "dead"
+    assert table.random_outcome[0] == "good"
+
+
+def test_published_rows_get_the_published_verdicts():
+    for row in published_rows().itertuples():
+        values = (row.loss_recovered_pct, row.dead_pct, row.absorption)
+        evidence = published_evidence(*(None if pd.isna(value) else value for value in values))
+        assert judge(evidence, Taxonomy())["verdict"] == row.outcome, row
