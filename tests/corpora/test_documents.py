@@ -2,13 +2,10 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))
 from wheels import make_wheel, source_of
 
 import atlas.corpora.documents as documents_module

@@ -52,8 +52,12 @@ def test_published_rows_get_published_verdicts(row):
         ("failed", ["sparsity_constraint"], {"l0": 28.0}),
         ("dead", ["dead_above"], {"dead": 0.95, "absorption": 0.9}),
         ("duplicated", ["duplicated_above"], {"absorption": 0.6}),
-        ("duplicated", ["duplicated_share_above"], {"duplicated_share": 0.3, "dense": 0.9}),
-        ("noisy", ["dense_above"], {"dense": 0.3, "reconstruction": 0.95, "dead": 0.6}),
+        (
+            "duplicated",
+            ["duplicated_share_above"],
+            {"duplicated_share": LIMITS.duplicated_share_above + 0.05, "dense": 0.9},
+        ),
+        ("noisy", ["dense_above"], {"dense": LIMITS.dense_above + 0.05, "reconstruction": 0.95, "dead": 0.6}),
         (
             "deceptively-good",
             ["deceptive_reconstruction", "deceptive_dead_above"],

@@ -1,13 +1,10 @@
 """Wheels: pinned by hash, whole or absent, unpacked without surprises."""
 
 import stat
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from wheels import make_wheel, source_of
 
 from atlas.errors import SourceError

@@ -28,9 +28,7 @@ def finished(tmp_path_factory) -> Path:
 def test_table_has_a_row_per_sae_and_corpus(finished):
     table = pd.read_csv(finished / TABLE)
     assert len(table) == 2 * 3
-    assert table.groupby(["hook", "seed"]).corpus.apply(list).map(sorted).map(tuple).unique() == [
-        ("chat", "news", "wiki")
-    ]
+    assert {tuple(sorted(group.corpus)) for _, group in table.groupby(["hook", "seed"])} == {("chat", "news", "wiki")}
     assert set(table.role) == {"in_sample", "proxy", "oos"}
     assert (table.atlas_l0 - 4).abs().max() < 0.4
     assert table.atlas_loss_clean.notna().all()

@@ -18,7 +18,6 @@ rule download_wheel:
         runtime=20,
     params:
         source=wheel_source,
-        code=CODE["sources"],
     message:
         "Downloading {wildcards.wheel}"
     script:

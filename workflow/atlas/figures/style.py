@@ -21,6 +21,7 @@ OUTCOME_COLOURS = {
     "noisy": "#F0E442",
     "dead": "#7F7F7F",
     "failed": "#000000",
+    "unknown": "#BBBBBB",
 }
 ROLE_MARKERS = {"in_sample": "o", "proxy": "s", "oos": "^"}
 ROLE_NAMES = {"in_sample": "in-sample", "proxy": "proxy", "oos": "out-of-sample"}
