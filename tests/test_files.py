@@ -58,6 +58,8 @@ def test_hash_of_code_sees_content_and_names(tmp_path):
     first = sha256_code([tmp_path / "p"])
     (tmp_path / "p" / "notes.txt").write_text("not code")
     assert sha256_code([tmp_path / "p"]) == first
+    with pytest.raises(FileNotFoundError, match="holds no code"):
+        sha256_code([tmp_path / "elsewhere"])
     (tmp_path / "p" / "a.py").rename(tmp_path / "p" / "b.py")
     assert sha256_code([tmp_path / "p"]) != first
 

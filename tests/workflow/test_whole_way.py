@@ -89,8 +89,8 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
 def test_damaged_shard_is_named_and_made_again_after_deletion(finished):
     shard = finished / "results/activations/llama/chat/train-001.h5"
     good = shard.read_bytes()
-    middle = len(good) // 2
-    weights = next(finished.glob("results/saes/**/sae_weights.safetensors"))
+    middle = len(good) // 2  # among the rows of resid_post.0
+    weights = next(finished.glob("results/saes/llama/resid_post.0/**/sae_weights.safetensors"))
     before = digests(finished)
     weights.unlink()
     shard.write_bytes(good[:middle] + bytes([good[middle] ^ 4]) + good[middle + 1 :])

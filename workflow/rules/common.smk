@@ -4,8 +4,9 @@
 import sys
 from pathlib import Path
 
-ATLAS = Path(workflow.basedir) / "atlas"
-sys.path.insert(0, workflow.basedir)
+# Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this workflow.
+LIBRARY = Path(str(workflow.current_basedir)).parent
+sys.path.insert(0, str(LIBRARY))
 
 from atlas.config import expand_rows, load_config
 from atlas.config.data import ModelSpec, TokenBudget
@@ -53,7 +54,9 @@ STAGES_BELOW = {
     "studies": [],
     "figures": [],
 }
-CODE = {stage: sha256_code([ATLAS / name for name in [stage, *below]]) for stage, below in STAGES_BELOW.items()}
+CODE = {
+    stage: sha256_code([LIBRARY / "atlas" / name for name in [stage, *below]]) for stage, below in STAGES_BELOW.items()
+}
 
 
 def sae_row(wildcards):
