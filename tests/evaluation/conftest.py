@@ -43,7 +43,14 @@ class FakeShard:
 
     def statistics(self, hook: str) -> dict:
         counted = self.rows[torch.from_numpy(self.counted)].double()
-        return {"count": len(counted), "mean": counted.mean(0).numpy()}
+        norms = counted.norm(dim=1)
+        regular = counted[norms <= 10 * norms.median()]
+        return {
+            "count": len(counted),
+            "mean": counted.mean(0).numpy(),
+            "count_regular": len(regular),
+            "mean_regular": regular.mean(0).numpy(),
+        }
 
 
 def build_shards(loaded, corpus: str, seed: int, n_contexts: int = 12, length: int = 16, split: str = "eval") -> list:

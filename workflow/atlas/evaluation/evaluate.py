@@ -24,7 +24,7 @@ from atlas.evaluation.losses import loss_metrics
 from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
-from atlas.evaluation.references import References, counted_mean, require_model
+from atlas.evaluation.references import References, regular_mean, require_model
 from atlas.evaluation.splice import chunk_rows, splice_losses
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
@@ -55,7 +55,7 @@ class TrainingFacts:
         """From the training shards of each corpus."""
         every = [shard for group in shards.values() for shard in group]
         fingerprints = {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()}
-        return cls(median_norm(every, hook), counted_mean(every, hook), fingerprints)
+        return cls(median_norm(every, hook), regular_mean(every, hook), fingerprints)
 
 
 @dataclass(frozen=True)

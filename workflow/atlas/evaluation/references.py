@@ -58,9 +58,18 @@ def compute_references(
 
 def counted_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:
     """Float64 mean of the counted rows of all shards, from the statistics in the store."""
+    return _mean(shards, hook, "")
+
+
+def regular_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:
+    """The same over rows that are no massive activations: a few of those shift it by more than all others vary."""
+    return _mean(shards, hook, "_regular")
+
+
+def _mean(shards: Sequence[Shard], hook: str, suffix: str) -> Float[Tensor, " d_model"]:
     parts = [shard.statistics(hook) for shard in shards]
-    total = sum(part["count"] for part in parts)
-    return torch.from_numpy(sum(part["mean"] * (part["count"] / total) for part in parts))
+    total = sum(part[f"count{suffix}"] for part in parts)
+    return torch.from_numpy(sum(part[f"mean{suffix}"] * (part[f"count{suffix}"] / total) for part in parts))
 
 
 def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:
