@@ -79,7 +79,6 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
     kill_job(project, "harvest.py", lambda: list(project.rglob("activations/**/*.h5.tmp")))
     kill_job(project, "train.py", lambda: list(state.rglob("*.safetensors")))
     kill_job(project, "evaluate.py", lambda: True)
-    assert not (project / TABLE).exists()
     snakemake(project, TABLE)
     assert any("resumed from" in path.read_text() for path in project.glob("results/logs/train/**/*.log"))
     assert not list(state.rglob("*.safetensors"))
@@ -125,7 +124,8 @@ def kill_job(project: Path, script: str, ready) -> None:
         # The other jobs are ended in an orderly way, as by Ctrl-C.
         os.kill(process.pid, signal.SIGINT)
         process.wait(timeout=240)
-    assert process.returncode != 0
+    # Whatever status it ends with (a training is tried again by itself): the table is not there.
+    assert not (project / TABLE).exists()
 
 
 def runs(child: psutil.Process, script: str) -> bool:
