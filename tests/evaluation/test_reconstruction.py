@@ -49,7 +49,7 @@ def test_perfect_reconstruction(rows):
 
 
 def test_three_quarters_explained_in_unequal_batches():
-    """A per-batch baseline reports 1.23 for this true .75, and .795 for the mean predictor: batches differ in mean."""
+    """Batches differ in mean: a baseline taken per batch would score both of these wrongly."""
     generator = torch.Generator().manual_seed(1)
     means = torch.randn(20, 1, 8, generator=generator, dtype=torch.float64) * 5
     rows = (torch.randn(20, 50, 8, generator=generator, dtype=torch.float64) + means).flatten(0, 1)

@@ -1,6 +1,6 @@
 """Studies: named sets of SAEs that end in one table; and the thresholds of evaluation."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -84,6 +84,3 @@ class Evaluation(Section):
     monitor_rows: int = Field(default=4096, ge=1, description="Rows per corpus looked at while training.")
     bootstrap_samples: int = Field(default=1000, ge=100, description="Document-level resamples behind each interval.")
     taxonomy: Taxonomy = Field(default=Taxonomy())
-
-
-Role = Literal["in_sample", "proxy", "oos"]
