@@ -12,11 +12,11 @@ import torch
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
 from atlas.training.checkpoint import History
+from atlas.training.optimise import GRADIENT_CLIP
 from atlas.training.sae import Sae
 from atlas.training.schedule import base_lr
 from atlas.training.state import Numerics
 from atlas.training.streams import RowStream
-from atlas.training.update import GRADIENT_CLIP
 
 # Sections that training writes; all others come from its caller.
 TRAINING_SECTIONS = frozenset(
