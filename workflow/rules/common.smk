@@ -36,7 +36,7 @@ wildcard_constraints:
     recipe="[A-Za-z0-9._-]+",
     study="[A-Za-z0-9._-]+",
     wheel="[A-Za-z0-9._+!-]+",
-    hook="[a-z_]+[.][0-9]+",
+    hook="[a-z_]+[.][0-9]+(-to-[a-z_]+[.][0-9]+)?",
     seed="[0-9]+",
     split="train|eval",
     shard="[0-9]+",

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from atlas.config.base import Section
 
+# Architectures whose encoder needs nothing of the decoder, so that input and target may be different hooks.
+TRANSCODERS = ("topk", "batch_topk")
+
 
 class Recipe(Section):
     """Every setting that changes a trained SAE, apart from its data and seed."""

@@ -1,14 +1,15 @@
 """Study rows become SAEs: references resolved, overrides applied, duplicates refused."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pydantic import ValidationError
 
-from atlas.config.recipe import Recipe
+from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.sections import AtlasConfig
 from atlas.config.study import Study, StudyRow
 from atlas.errors import ConfigError
-from atlas.hook_points import HookPoint
+from atlas.hook_points import HookPoint, SaeHooks
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class SaeRow:
     seed: int
     recipe: Recipe
     roles: dict[str, str] = field(hash=False)  # evaluation corpus -> in_sample | proxy | oos
+    target_hook: str | None = None  # of a transcoder
 
-    @property
+    @cached_property
     def sae_id(self) -> str:
         """Path of the SAE below results/saes/, and its name everywhere."""
-        return f"{self.model}/{self.hook}/{self.mix}/{self.recipe_name}/seed-{self.seed}"
+        hooks = SaeHooks.of(self.hook, self.target_hook)
+        return f"{self.model}/{hooks}/{self.mix}/{self.recipe_name}/seed-{self.seed}"
 
 
 def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
@@ -57,7 +60,7 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
         chosen[key] = getattr(row, key) or getattr(study, key)
         if chosen[key] not in table:
             raise ConfigError(f"{where}.{key}: {chosen[key]!r} is not one of {sorted(table)}")
-    _check_hook(config, chosen["model"], row.hook, where)
+    _check_hook(config, chosen["model"], row.hook, f"{where}.hook")
     roles = study.evaluation.by_corpus()
     for corpus in roles:
         if corpus not in config.corpora:
@@ -75,10 +78,28 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
             f"{chosen['mix']!r}; expected one of {', '.join(trained)}"
         )
     recipe = _override(config.recipes[chosen["recipe"]], row, where)
+    if row.target_hook is not None:
+        _check_transcoder(config, chosen["model"], row, recipe, f"{where}.target_hook")
     seeds = row.seeds if row.seeds is not None else study.seeds
     return [
-        SaeRow(name, chosen["model"], row.hook, chosen["mix"], chosen["recipe"], seed, recipe, roles) for seed in seeds
+        SaeRow(name, chosen["model"], row.hook, chosen["mix"], chosen["recipe"], seed, recipe, roles, row.target_hook)
+        for seed in seeds
     ]
+
+
+def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Recipe, where: str) -> None:
+    _check_hook(config, model, row.target_hook, where)
+    try:
+        SaeHooks.of(row.hook, row.target_hook)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if recipe.architecture not in TRANSCODERS:
+        raise ConfigError(
+            f"{where}: {row.target_hook!r} makes a transcoder, which architecture {recipe.architecture!r} is not "
+            f"made for; expected a recipe with one of {', '.join(TRANSCODERS)}"
+        )
+    if recipe.parity:
+        raise ConfigError(f"{where}: parity reproduces dictionary_learning, which trains no transcoder; unset parity")
 
 
 def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
@@ -86,13 +107,11 @@ def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
     try:
         layer = HookPoint.parse(hook).layer
     except ValueError as error:
-        raise ConfigError(f"{where}.hook: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
     if layer >= entry.n_layers:
-        raise ConfigError(f"{where}.hook: {hook!r} is beyond {model!r}, which has layers 0 to {entry.n_layers - 1}")
+        raise ConfigError(f"{where}: {hook!r} is beyond {model!r}, which has layers 0 to {entry.n_layers - 1}")
     if hook not in entry.hooks:
-        raise ConfigError(
-            f"{where}.hook: {hook!r} is not stored; add it to models.{model}.hooks (now {list(entry.hooks)})"
-        )
+        raise ConfigError(f"{where}: {hook!r} is not stored; add it to models.{model}.hooks (now {list(entry.hooks)})")
 
 
 def _override(recipe: Recipe, row: StudyRow, where: str) -> Recipe:

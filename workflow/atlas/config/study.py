@@ -32,6 +32,11 @@ class StudyRow(Section):
     """One SAE per seed. What is left out comes from the study."""
 
     hook: str = Field(description="Hook point, for example resid_post.19.")
+    target_hook: str | None = Field(
+        default=None,
+        description="Makes a transcoder: rows of `hook` are read, those of this later hook are reconstructed, for "
+        "example mlp_in.10 and mlp_out.10. null: an SAE, which reconstructs what it reads.",
+    )
     model: Name | None = None
     mix: Name | None = None
     recipe: Name | None = None
