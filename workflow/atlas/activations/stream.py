@@ -1,5 +1,6 @@
 """Batches for training: a pure function of (seed, step) over the shards of a mix."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from atlas.activations.store import Shard
 from atlas.config.data import Mix
 from atlas.errors import StoreError
 from atlas.files import sha256_strings
+from atlas.hook_points import SaeHooks
 
 # A batch is put together from this many contiguous blocks: large enough reads for a disk, many enough draws for a mix.
 BLOCKS_PER_BATCH = 8
@@ -21,10 +23,14 @@ _GOLDEN = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one update in the storage dtype, and how many came from each corpus."""
+    """Rows of one update in the storage dtype, and how many came from each corpus.
+
+    `targets` are what a transcoder reconstructs: the same tokens' rows at its target hook.
+    """
 
     rows: Float[Tensor, "batch d_model"]
     corpora: dict[str, int]
+    targets: Float[Tensor, "batch d_target"] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,30 +50,34 @@ class _Pool:
     rows left over by the division are others each time.
     """
 
-    def __init__(self, shards: list[Shard], hook: str, limit: float, block_rows: int, key: list[int]):
-        self.shards, self.hook, self.block_rows, self._key = shards, hook, block_rows, key
-        self.rows = [np.flatnonzero(s.counted & (s.norms(hook) <= limit)).astype(np.uint32) for s in shards]
+    def __init__(self, shards: list[Shard], limits: Mapping[str, float], block_rows: int, key: list[int]):
+        self.shards, self.block_rows, self._key = shards, block_rows, key
+        self.rows = [eligible_rows(shard, limits).astype(np.uint32) for shard in shards]
         self.n_rows = sum(map(len, self.rows))
         blocks = np.array([len(rows) // block_rows for rows in self.rows])
         self.n_blocks = int(blocks.sum())
         self._first_block = np.concatenate([[0], np.cumsum(blocks)])
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def block(self, rank: int) -> Float[Tensor, "block_rows d_model"]:
-        """The rank-th block that is ever drawn."""
+    def block(self, rank: int) -> tuple[int, np.ndarray]:
+        """Shard and rows of the rank-th block that is ever drawn; rows rise but for one wrap to the front."""
         epoch, within = divmod(rank, self.n_blocks)
         order, shifts = self._epoch(epoch)
         number = int(order[within])
         shard = int(np.searchsorted(self._first_block, number, side="right")) - 1
         rows = self.rows[shard]
         start = (number - self._first_block[shard]) * self.block_rows + shifts[shard]
-        wanted = rows[(start + np.arange(self.block_rows)) % len(rows)].astype(np.int64)
-        turn = int(np.argmin(wanted))  # rows rise but for one wrap to the front
-        return torch.cat([self._read(shard, part) for part in (wanted[:turn], wanted[turn:]) if len(part)])
+        return shard, rows[(start + np.arange(self.block_rows)) % len(rows)].astype(np.int64)
 
-    def _read(self, shard: int, wanted: np.ndarray) -> Tensor:
+    def read(self, block: tuple[int, np.ndarray], hook: str) -> Float[Tensor, "block_rows d_model"]:
+        """The rows of a block at a hook."""
+        shard, wanted = block
+        turn = int(np.argmin(wanted))
+        return torch.cat([self._read(shard, part, hook) for part in (wanted[:turn], wanted[turn:]) if len(part)])
+
+    def _read(self, shard: int, wanted: np.ndarray, hook: str) -> Tensor:
         first, last = int(wanted[0]), int(wanted[-1])
-        return self.shards[shard].read_rows(self.hook, first, last + 1)[torch.from_numpy(wanted - first)]
+        return self.shards[shard].read_rows(hook, first, last + 1)[torch.from_numpy(wanted - first)]
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         if epoch not in self._epochs:
@@ -80,12 +90,12 @@ class _Pool:
 
 
 class BatchStream:
-    """The rows that train one SAE.
+    """The rows that train one SAE, or the pairs of rows that train one transcoder (`hook` names two, then).
 
     `batch(step)` depends on the shards, mix, seed and step only: no state is carried from step to step, so a resumed
     run draws what an uninterrupted one would. Rows that are not counted, and massive activations if `exclude_massive`,
-    are never drawn. A corpus that is smaller than the steps need is visited again, in another order; `epochs` says
-    how often.
+    are never drawn; of a pair neither side may be one. A corpus that is smaller than the steps need is visited again,
+    in another order; `epochs` says how often.
     """
 
     def __init__(
@@ -100,12 +110,15 @@ class BatchStream:
     ):
         if batch_size % BLOCKS_PER_BATCH:
             raise StoreError(f"batch_size is {batch_size}: must be a multiple of {BLOCKS_PER_BATCH}")
-        self.hook, self.mix, self.seed, self.batch_size, self.steps = hook, mix, seed, batch_size, steps
-        self._shards = shards
-        self._massive_limit = MASSIVE_FACTOR * self._median_norm if exclude_massive else float("inf")
+        self.hooks = SaeHooks.parse(hook)
+        self.mix, self.seed, self.batch_size, self.steps = mix, seed, batch_size, steps
+        self._shards, self._exclude_massive = shards, exclude_massive
+        self._limits = {
+            name: MASSIVE_FACTOR * norm if exclude_massive else float("inf") for name, norm in self._medians.items()
+        }
         block_rows = batch_size // BLOCKS_PER_BATCH
         self._pools = {
-            name: _Pool(shards[name], hook, self._massive_limit, block_rows, [seed, number])
+            name: _Pool(shards[name], self._limits, block_rows, [seed, number])
             for number, name in enumerate(mix.corpora)
         }
         for name, pool in self._pools.items():
@@ -118,7 +131,12 @@ class BatchStream:
     @property
     def d_model(self) -> int:
         """Width of the rows."""
-        return next(iter(self._shards.values()))[0].d_model(self.hook)
+        return next(self._all()).d_model(self.hooks.source)
+
+    @property
+    def d_target(self) -> int:
+        """Width of what is reconstructed; `d_model` for an SAE."""
+        return next(self._all()).d_model(self.hooks.target)
 
     @cached_property
     def identity(self) -> str:
@@ -127,8 +145,8 @@ class BatchStream:
             f"{s.identity['corpus_fingerprint']}/{s.identity['weights_sha256']}/{s.identity['shard']}"
             for s in self._all()
         ]
-        plan = [self.hook, self.mix.model_dump_json(), str(self.seed), str(self.batch_size), str(self.steps)]
-        return sha256_strings([*plan, str(self._massive_limit), *files])
+        plan = [str(self.hooks), self.mix.model_dump_json(), str(self.seed), str(self.batch_size), str(self.steps)]
+        return sha256_strings([*plan, *map(str, self._limits.values()), *files])
 
     def batch(self, step: int) -> Batch:
         """The rows of one step, shuffled; `step` counts from 0 and is below `steps`."""
@@ -138,11 +156,15 @@ class BatchStream:
             name = self.mix.corpora[self._plan[0][slot]]
             names.append(name)
             blocks.append(self._pools[name].block(int(self._plan[1][slot])))
-        rows = torch.cat(blocks)
-        order = np.random.Generator(np.random.PCG64([self.seed, 2**31, step])).permutation(len(rows))
+        order = np.random.Generator(np.random.PCG64([self.seed, 2**31, step])).permutation(self.batch_size)
         block_rows = self.batch_size // BLOCKS_PER_BATCH
         drawn = {name: names.count(name) * block_rows for name in self.mix.corpora}
-        return Batch(rows[torch.from_numpy(order)], drawn)
+
+        def rows(hook: str) -> Tensor:
+            read = [self._pools[name].read(block, hook) for name, block in zip(names, blocks, strict=True)]
+            return torch.cat(read)[torch.from_numpy(order)]
+
+        return Batch(rows(self.hooks.source), drawn, rows(self.hooks.target) if self.hooks.is_transcoder else None)
 
     def drawn_shares(self, steps: int | None = None) -> dict[str, float]:
         """The share of each corpus among the rows of the first `steps` steps, as really drawn."""
@@ -155,16 +177,26 @@ class BatchStream:
         return {name: float(counts[i]) / self._pools[name].n_blocks for i, name in enumerate(self.mix.corpora)}
 
     def statistics(self) -> StreamStatistics:
-        """Statistics over the trainable rows."""
-        shares, regular = self.drawn_shares(), np.isfinite(self._massive_limit)
-        mean, square, suffix = 0.0, 0.0, "_regular" if regular else ""
+        """Statistics over the trainable rows; of a transcoder, of those it reads."""
+        return self._statistics(self.hooks.source)
+
+    def target_statistics(self) -> StreamStatistics:
+        """Statistics over what is reconstructed.
+
+        Of a transcoder: rows left out only because the other hook is massive there are in mean and mean square.
+        """
+        return self._statistics(self.hooks.target)
+
+    def _statistics(self, hook: str) -> StreamStatistics:
+        shares = self.drawn_shares()
+        mean, square, suffix = 0.0, 0.0, "_regular" if self._exclude_massive else ""
         for name, share in shares.items():
-            parts = [shard.statistics(self.hook) for shard in self._shards[name]]
+            parts = [shard.statistics(hook) for shard in self._shards[name]]
             count = sum(part["count" + suffix] for part in parts)
             mean = mean + share * sum(part["mean" + suffix] * part["count" + suffix] for part in parts) / count
             square += share * sum(part["sum_square_norm" + suffix] for part in parts) / count
         n_rows = sum(pool.n_rows for pool in self._pools.values())
-        return StreamStatistics(n_rows, torch.from_numpy(np.asarray(mean)), square, self._median_norm)
+        return StreamStatistics(n_rows, torch.from_numpy(np.asarray(mean)), square, self._medians[hook])
 
     @cached_property
     def _plan(self) -> tuple[np.ndarray, np.ndarray]:
@@ -190,8 +222,8 @@ class BatchStream:
         return corpus, rank
 
     @cached_property
-    def _median_norm(self) -> float:
-        return median_norm(list(self._all()), self.hook)
+    def _medians(self) -> dict[str, float]:
+        return {hook: median_norm(list(self._all()), hook) for hook in (self.hooks.source, self.hooks.target)}
 
     def _all(self):
         return (shard for name in self.mix.corpora for shard in self._shards[name])
@@ -202,14 +234,29 @@ def median_norm(shards: list[Shard], hook: str) -> float:
     return float(np.median(np.concatenate([shard.norms(hook)[shard.counted] for shard in shards])))
 
 
+def eligible_rows(shard: Shard, limits: Mapping[str, float]) -> np.ndarray:
+    """Numbers of the counted rows whose norm at each hook of `limits` is up to its limit, rising."""
+    fits = shard.counted
+    for hook, limit in limits.items():
+        fits = fits & (shard.norms(hook) <= limit)
+    return np.flatnonzero(fits)
+
+
 def sample_rows(
     shards: list[Shard], hook: str, n_rows: int, limit: float, seed: int = 0
 ) -> Float[Tensor, "rows d_model"]:
     """A fixed sample of counted rows with norms up to `limit`, for monitoring; all of them where there are fewer."""
-    rows = []
+    return sample_tokens(shards, {hook: limit}, n_rows, seed)[hook]
+
+
+def sample_tokens(
+    shards: list[Shard], limits: Mapping[str, float], n_rows: int, seed: int = 0
+) -> dict[str, Float[Tensor, "rows d_model"]]:
+    """The same for several hooks: rows of the same tokens, within the limit of each hook."""
     generator = np.random.Generator(np.random.PCG64(seed))
+    rows = {hook: [] for hook in limits}
     for shard in shards:
-        eligible = np.flatnonzero(shard.counted & (shard.norms(hook) <= limit))
-        chosen = np.sort(generator.permutation(eligible)[: -(-n_rows // len(shards))])
-        rows += [shard.read_rows(hook, int(row), int(row) + 1) for row in chosen]
-    return torch.cat(rows)
+        chosen = np.sort(generator.permutation(eligible_rows(shard, limits))[: -(-n_rows // len(shards))])
+        for hook, parts in rows.items():
+            parts += [shard.read_rows(hook, int(row), int(row) + 1) for row in chosen]
+    return {hook: torch.cat(parts) for hook, parts in rows.items()}
