@@ -42,10 +42,11 @@ def _log_to(log_file: Path) -> None:
 def _prepare_torch(threads: int, gpus: int):
     # Imported here, after the thread count is in the environment: OpenMP reads it once.
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    from atlas.devices import choose_device, make_deterministic, use_threads
+    from atlas.devices import choose_device, keep_freed_memory, make_deterministic, use_threads
 
     use_threads(threads)
     make_deterministic()
+    keep_freed_memory()
     return choose_device(gpus)
 
 

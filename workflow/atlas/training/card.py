@@ -1,6 +1,7 @@
 """The part of the run card that training knows."""
 
 import importlib.metadata
+import math
 import platform
 import resource
 import sys
@@ -12,7 +13,7 @@ import torch
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
 from atlas.training.checkpoint import History
-from atlas.training.optimise import GRADIENT_CLIP
+from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 from atlas.training.schedule import base_lr
 from atlas.training.state import Numerics
@@ -63,7 +64,7 @@ def training_fields(
             "decay_start": recipe.decay_start,
             "steps": recipe.steps,
             "batch_size": recipe.batch_size,
-            "gradient_clip": GRADIENT_CLIP,
+            "gradient_clip": limit if (limit := conventions(recipe).gradient_clip) < math.inf else None,
             "aux_coefficient": recipe.aux_coefficient,
             "dead_feature_tokens": recipe.dead_feature_tokens,
             "parity": recipe.parity,

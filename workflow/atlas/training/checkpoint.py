@@ -17,7 +17,7 @@ from atlas.training.state import TrainingState
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_MOMENTS = ("mean", "mean_square")
 
 
 @dataclass
@@ -36,7 +36,7 @@ def write_checkpoint(folder: Path, state: TrainingState, history: History, ident
     for name, parameter in state.parameters.items():
         tensors[name] = parameter.detach()
         for moment in _MOMENTS:
-            tensors[f"{name}.{moment}"] = state.optimizer.state[parameter][moment]
+            tensors[f"{name}.{moment}"] = getattr(state.optimizer, moment)[name]
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"identity": identity, "step": str(state.step), "history": json.dumps(vars(history), allow_nan=False)}
     target = Path(folder) / CHECKPOINT_FILE
@@ -66,8 +66,8 @@ def read_checkpoint(folder: Path, state: TrainingState, identity: str) -> Histor
                 log.warning("%s: belongs to another recipe, seed, data or code; discarded, training starts anew", path)
                 return History()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        _restore(state, tensors)
         state.step = int(metadata["step"])
+        _restore(state, tensors)
         history = History(**json.loads(metadata["history"]))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: damaged checkpoint ({error}); delete it to train from the start") from error
@@ -81,8 +81,8 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
     device = state.threshold.device
     for name, parameter in state.parameters.items():
         parameter.copy_(tensors[name])
-        state.optimizer.state[parameter] = {
-            moment: tensors[f"{name}.{moment}"].to(device).clone() for moment in _MOMENTS
-        }
+        for moment in _MOMENTS:
+            getattr(state.optimizer, moment)[name].copy_(tensors[f"{name}.{moment}"])
+    state.optimizer.steps.fill_(state.step)
     state.threshold = tensors["threshold"].to(device)
     state.tokens_since_fired = tensors["tokens_since_fired"].to(device)

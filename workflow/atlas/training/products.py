@@ -45,7 +45,7 @@ class Encode(Function):
         """Gradients of W_enc, b_enc and b_dec."""
         centred, W_enc = ctx.saved_tensors
         dtype, of_bias = ctx.dtype, grad.sum(dim=0)
-        of_weight = (centred.to(dtype).T @ grad.to(dtype)).float()
+        of_weight = (grad.to(dtype).T @ centred.to(dtype)).float().T  # laid out as the parameter is: see initialise.py
         return None, of_weight, of_bias, -(W_enc @ of_bias), None
 
 
@@ -58,7 +58,7 @@ def decode(
 
 @dataclass(frozen=True)
 class Kept:
-    """The kept entries of a (n_rows, n_latents) matrix, by `flat` index in row-major order."""
+    """The kept entries of a (n_rows, n_latents) matrix by `flat` index: row by row, in any order within a row."""
 
     flat: Int[Tensor, " kept"]
     n_rows: int
@@ -110,7 +110,7 @@ class EncodeKept(Function):
         centred, W_enc = ctx.saved_tensors
         kept = ctx.kept
         of_bias = grad.new_zeros(kept.n_latents).index_add_(0, kept.latents, grad)
-        of_weight = kept.weighted_rows(grad, centred).T.contiguous()
+        of_weight = kept.weighted_rows(grad, centred).T  # laid out as the parameter is: see initialise.py
         return None, of_weight, of_bias, -(W_enc @ of_bias), None, None
 
 
