@@ -60,7 +60,7 @@ def make_deterministic() -> None:
     """Ask for deterministic kernels: the same seed on the same machine gives the same bits."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # Filling every new tensor would only make a read of uninitialised memory repeatable, at a fifth of an update's time.
+    # Filling new tensors would only make reads of uninitialised memory repeatable, and took a fifth of an update.
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
