@@ -91,6 +91,15 @@ def test_rows_belong_to_the_corpus_they_are_said_to(shards):
     assert sum(tuple(row.tolist()) in finance for row in batch.rows) == batch.corpora["finance"] > 0
 
 
+def test_every_row_of_a_batch_can_be_traced_to_its_file(shards):
+    s = stream(shards, CURRICULUM)
+    by_path = {shard.path: shard for group in shards.values() for shard in group}
+    for step in (0, 17, 39):
+        places = s.where(step)
+        read = torch.cat([by_path[path].read_rows(HOOK, row, row + 1) for path, row in places])
+        assert torch.equal(read, s.batch(step).rows)
+
+
 def test_statistics_are_those_of_the_drawn_rows(shards):
     s = stream(shards, steps=400)
     drawn = torch.cat([s.batch(step).rows for step in range(400)]).double()

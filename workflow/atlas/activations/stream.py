@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -150,13 +151,8 @@ class BatchStream:
 
     def batch(self, step: int) -> Batch:
         """The rows of one step, shuffled; `step` counts from 0 and is below `steps`."""
-        slots = range(step * BLOCKS_PER_BATCH, (step + 1) * BLOCKS_PER_BATCH)
-        names, blocks = [], []
-        for slot in slots:
-            name = self.mix.corpora[self._plan[0][slot]]
-            names.append(name)
-            blocks.append(self._pools[name].block(int(self._plan[1][slot])))
-        order = np.random.Generator(np.random.PCG64([self.seed, 2**31, step])).permutation(self.batch_size)
+        names, blocks = self._blocks(step)
+        order = self._order(step)
         block_rows = self.batch_size // BLOCKS_PER_BATCH
         drawn = {name: names.count(name) * block_rows for name in self.mix.corpora}
 
@@ -165,6 +161,27 @@ class BatchStream:
             return torch.cat(read)[torch.from_numpy(order)]
 
         return Batch(rows(self.hooks.source), drawn, rows(self.hooks.target) if self.hooks.is_transcoder else None)
+
+    def where(self, step: int) -> list[tuple[Path, int]]:
+        """File and row number of every row of `batch(step)`: what an error about a row has to name."""
+        names, blocks = self._blocks(step)
+        places = [
+            (self._shards[name][shard].path, int(row))
+            for name, (shard, rows) in zip(names, blocks, strict=True)
+            for row in rows
+        ]
+        return [places[place] for place in self._order(step)]
+
+    def _blocks(self, step: int) -> tuple[list[str], list[tuple[int, np.ndarray]]]:
+        """Corpus of each block of a step, and its shard and rows."""
+        slots = range(step * BLOCKS_PER_BATCH, (step + 1) * BLOCKS_PER_BATCH)
+        names = [self.mix.corpora[self._plan[0][slot]] for slot in slots]
+        ranks = [int(self._plan[1][slot]) for slot in slots]
+        return names, [self._pools[name].block(rank) for name, rank in zip(names, ranks, strict=True)]
+
+    def _order(self, step: int) -> np.ndarray:
+        """Which row of a step's blocks stands at each place of its batch."""
+        return np.random.Generator(np.random.PCG64([self.seed, 2**31, step])).permutation(self.batch_size)
 
     def drawn_shares(self, steps: int | None = None) -> dict[str, float]:
         """The share of each corpus among the rows of the first `steps` steps, as really drawn."""
