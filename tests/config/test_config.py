@@ -63,7 +63,7 @@ def test_default_expands_to_the_guides_grid():
         (
             "recipes/topk/architecture",
             "topkk",
-            r"recipes\.topk\.architecture: 'topkk' .*'topk', 'batch_topk' or 'relu'",
+            r"recipes\.topk\.architecture: 'topkk' .*'topk', 'batch_topk', .* or 'jumprelu'",
         ),
         (
             "studies/llama_sweep/rows/2/hook",

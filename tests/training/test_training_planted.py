@@ -12,7 +12,7 @@ from atlas.training.sae import load_sae
 ARCHITECTURES = {
     "topk": {},
     "batch_topk": {"threshold_start_step": 50, "threshold_beta": 0.98},
-    "relu": {"l1_coefficient": 0.05, "l1_warmup_steps": 50},
+    "relu": {"l1_coefficient": 0.05, "sparsity_warmup_steps": 50},
 }
 
 

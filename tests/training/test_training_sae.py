@@ -137,8 +137,11 @@ def test_damaged_folders_are_named(tmp_path):
     alter_config(tmp_path, atlas={"threshold": None})
     with pytest.raises(TrainingError, match=r"cfg.json: threshold is None"):
         load_sae(tmp_path)
-    alter_config(tmp_path, architecture="gated", atlas={"architecture": "gated"})
-    with pytest.raises(TrainingError, match=r"architecture is 'gated'.*expected one of topk, batch_topk, relu"):
+    alter_config(tmp_path, architecture="crosscoder", atlas={"architecture": "crosscoder"})
+    with pytest.raises(
+        TrainingError,
+        match=r"architecture is 'crosscoder'.*expected one of topk, batch_topk, matryoshka_batch_topk, relu",
+    ):
         load_sae(tmp_path)
     save_sae(random_sae("topk"), tmp_path / "other", METADATA)
     (tmp_path / "other" / "sae_weights.safetensors").write_bytes(whole)

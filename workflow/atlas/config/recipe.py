@@ -1,23 +1,55 @@
 """How an SAE is trained."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from atlas.config.base import Section
 
 # Architectures whose encoder needs nothing of the decoder, so that input and target may be different hooks.
 TRANSCODERS = ("topk", "batch_topk")
+# Which architectures take a setting; the others must leave it at its default.
+_TAKEN_BY = {
+    "k": ("topk", "batch_topk", "matryoshka_batch_topk"),
+    "group_fractions": ("matryoshka_batch_topk",),
+    "threshold_beta": ("batch_topk", "matryoshka_batch_topk"),
+    "threshold_start_step": ("batch_topk", "matryoshka_batch_topk"),
+    "l1_coefficient": ("relu", "gated"),
+    "l0_coefficient": ("jumprelu",),
+    "target_l0": ("jumprelu",),
+    "bandwidth": ("jumprelu",),
+    "sparsity_warmup_steps": ("relu", "gated", "jumprelu"),
+}
+# Which references train an architecture.
+_REFERENCES = {
+    "dictionary_learning": ("topk", "batch_topk", "matryoshka_batch_topk", "relu", "gated", "jumprelu"),
+    "sparsify": ("topk",),
+}
 
 
 class Recipe(Section):
     """Every setting that changes a trained SAE, apart from its data and seed."""
 
-    architecture: Literal["topk", "batch_topk", "relu"] = Field(description="Sparsity mechanism.")
+    architecture: Literal["topk", "batch_topk", "matryoshka_batch_topk", "relu", "gated", "jumprelu"] = Field(
+        description="Sparsity mechanism."
+    )
     n_latents: int = Field(ge=2, description="Size of the dictionary, F.")
-    k: int | None = Field(default=None, ge=1, description="Target L0 of topk and batch_topk.")
-    l1_coefficient: float | None = Field(default=None, gt=0, description="Weight of the L1 penalty of relu.")
-    l1_warmup_steps: int = Field(default=0, ge=0, description="Steps over which the penalty grows from 0.")
+    k: int | None = Field(default=None, ge=1, description="Target L0 of topk, batch_topk and matryoshka_batch_topk.")
+    group_fractions: tuple[PositiveFloat, ...] | None = Field(
+        default=None,
+        min_length=2,
+        description="Shares of the latents that form the nested groups of matryoshka_batch_topk; they sum to 1.",
+    )
+    l1_coefficient: float | None = Field(default=None, gt=0, description="Weight of the L1 penalty of relu and gated.")
+    l0_coefficient: float = Field(default=1.0, gt=0, description="Weight of jumprelu's penalty (L0 / target_l0 - 1)^2.")
+    target_l0: float | None = Field(default=None, gt=0, description="L0 that jumprelu's penalty pulls towards.")
+    bandwidth: float = Field(
+        default=0.001, gt=0, description="Distance of two values between which jumprelu's thresholds get a gradient."
+    )
+    sparsity_warmup_steps: int = Field(
+        default=0, ge=0, description="Steps over which the penalty of relu, gated or jumprelu grows from 0."
+    )
     steps: int = Field(ge=1, description="Updates.")
     batch_size: int = Field(default=2048, ge=1, description="Rows of one update.")
     lr: float | None = Field(default=None, gt=0, description="Learning rate of Adam; null: 2e-4 / sqrt(F / 2^14).")
@@ -27,7 +59,7 @@ class Recipe(Section):
     dead_feature_tokens: int = Field(
         default=10_000_000, ge=1, description="A latent that fired on none of this many last tokens is dead to AuxK."
     )
-    threshold_beta: float = Field(default=0.999, ge=0, lt=1, description="Memory of batch_topk's inference threshold.")
+    threshold_beta: float = Field(default=0.999, ge=0, lt=1, description="Memory of the inference threshold.")
     threshold_start_step: int = Field(default=1000, ge=0, description="Step after which the threshold adapts.")
     normalise_activations: bool = Field(
         default=True,
@@ -38,23 +70,48 @@ class Recipe(Section):
         default="auto",
         description="Number format of products; master weights are always float32. 'auto' asks the device.",
     )
-    parity: bool = Field(
-        default=False, description="Reproduce dictionary_learning's update exactly, including what ours does better."
+    parity: Literal["dictionary_learning", "sparsify"] | None = Field(
+        default=None, description="Reproduce the update of a reference exactly, including what ours does better."
     )
     monitor_every: int = Field(default=100, ge=1, description="Steps between looks at held-out and OOS rows.")
     checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints.")
 
+    def sparsity(self) -> dict[str, Any]:
+        """The settings of the sparsity mechanism, those that this architecture takes."""
+        return {key: getattr(self, key) for key, takers in _TAKEN_BY.items() if self.architecture in takers}
+
     @model_validator(mode="after")
     def _sparsity(self):
-        if self.architecture == "relu":
-            if self.l1_coefficient is None or self.k is not None:
-                raise ValueError("architecture relu needs l1_coefficient and takes no k")
-        else:
-            if self.k is None or self.l1_coefficient is not None:
-                raise ValueError(f"architecture {self.architecture} needs k and takes no l1_coefficient")
-            if self.k >= self.n_latents:
-                raise ValueError(f"k is {self.k}: must be below n_latents, which is {self.n_latents}")
-        if self.architecture == "batch_topk" and self.threshold_start_step >= self.steps:
+        for key, takers in _TAKEN_BY.items():
+            default = type(self).model_fields[key].default
+            if self.architecture not in takers and getattr(self, key) != default:
+                raise ValueError(f"architecture {self.architecture} takes no {key}; it is for {', '.join(takers)}")
+            if self.architecture in takers and getattr(self, key) is None:
+                raise ValueError(f"architecture {self.architecture} needs {key}")
+        if self.parity and self.architecture not in _REFERENCES[self.parity]:
+            raise ValueError(
+                f"parity is {self.parity}, which has no architecture {self.architecture}; "
+                f"expected one of {', '.join(_REFERENCES[self.parity])}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes(self):
+        for key in ("k", "target_l0"):
+            if getattr(self, key) is not None and getattr(self, key) >= self.n_latents:
+                raise ValueError(f"{key} is {getattr(self, key)}: must be below n_latents, which is {self.n_latents}")
+        if self.group_fractions is not None:
+            if not math.isclose(sum(self.group_fractions), 1.0):
+                raise ValueError(f"group_fractions is {list(self.group_fractions)}: must sum to 1")
+            if any(int(fraction * self.n_latents) < 1 for fraction in self.group_fractions):
+                raise ValueError(
+                    f"group_fractions is {list(self.group_fractions)}: a group of {self.n_latents} latents is empty"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule(self):
+        if self.architecture in _TAKEN_BY["threshold_start_step"] and self.threshold_start_step >= self.steps:
             raise ValueError(
                 f"threshold_start_step is {self.threshold_start_step}: must be below steps ({self.steps}), "
                 "or the inference threshold is never set"

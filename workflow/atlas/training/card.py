@@ -48,13 +48,14 @@ def training_fields(
         "sae": {
             "architecture": recipe.architecture,
             "d_model": sae.d_model,
+            "d_target": sae.d_target,
             "n_latents": recipe.n_latents,
             "k": recipe.k,
             "l1_coefficient": recipe.l1_coefficient,
-            "l1_warmup_steps": recipe.l1_warmup_steps,
             "threshold": sae.threshold,
             "threshold_beta": recipe.threshold_beta,
             "threshold_start_step": recipe.threshold_start_step,
+            **recipe.sparsity(),
             "normalisation": {"rows_divided_by": scale, "folded_into_weights": True},
         },
         "optimisation": {

@@ -1,49 +1,78 @@
 """The forward pass of training: which latents are kept, and what they reconstruct."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from atlas.config.recipe import Recipe
-from atlas.training.architectures import ARCHITECTURES
+from atlas.training.architectures import ARCHITECTURES, Architecture
+from atlas.training.architectures.base import Batch, Encoded
 from atlas.training.products import DecodeKept, Encode, EncodeKept, Kept, decode, pre_activations
-from atlas.training.state import Numerics, TrainingState
 
 
 @dataclass(frozen=True)
 class Forward:
-    """Reconstruction, the values that were kept (any shape; zeros are not kept), and which latents fired."""
+    """What a batch looks like to the SAE in training.
 
-    reconstruction: Float[Tensor, "batch d_model"]
+    `reconstructions` are those of the nested groups, from the first group to all latents; only the last where there are
+    no groups. `values` are the kept values (any shape; zeros are not kept), `fired` which latents kept one. `encoded`
+    has the dense latents of an architecture that computes them.
+    """
+
+    reconstructions: tuple[Float[Tensor, "batch d_model"], ...]
     values: Float[Tensor, "..."]
     fired: Bool[Tensor, " n_latents"]
+    encoded: Encoded | None = None
 
 
-def forward(state: TrainingState, rows: Tensor, recipe: Recipe, numerics: Numerics) -> Forward:
-    """Reconstruct normalised float32 rows, keeping what the recipe's architecture keeps in training."""
-    return (_sparse_forward if numerics.sparse else _dense_forward)(state, rows, recipe, numerics)
+def forward(batch: Batch, sparse: bool) -> Forward:
+    """Encode and decode a batch as training does; `sparse` computes with kept latents alone, if they are selected."""
+    architecture = ARCHITECTURES[batch.recipe.architecture]
+    if architecture.select is None:
+        encoded = architecture.encode(batch)
+        fired = (encoded.latents.detach() > 0).any(dim=0)
+        return Forward(_decode(encoded.latents, architecture, batch), encoded.latents, fired, encoded)
+    return (_sparse_forward if sparse else _dense_forward)(batch, architecture)
 
 
-def _dense_forward(state: TrainingState, rows: Tensor, recipe: Recipe, numerics: Numerics) -> Forward:
-    p, select = state.parameters, ARCHITECTURES[recipe.architecture].select
-    pre = Encode.apply(rows, p["W_enc"], p["b_enc"], p["b_dec"], numerics.dtype)
-    if select is None:
-        kept = pre.detach() > 0
-    else:
-        kept = torch.zeros_like(pre, dtype=torch.bool)
-        kept.view(-1).index_fill_(0, select(pre.detach(), recipe.k), True)
+def _dense_forward(batch: Batch, architecture: Architecture) -> Forward:
+    p = batch.parameters
+    pre = Encode.apply(batch.rows, p["W_enc"], p["b_enc"], batch.centre, batch.dtype)
+    kept = torch.zeros_like(pre, dtype=torch.bool)
+    kept.view(-1).index_fill_(0, architecture.select(pre.detach(), batch.recipe.k), True)
     latents = torch.where(kept, pre, 0.0)
-    return Forward(decode(latents, p["W_dec"], numerics.dtype) + p["b_dec"], latents, kept.any(dim=0))
+    return Forward(_decode(latents, architecture, batch), latents, kept.any(dim=0))
 
 
-def _sparse_forward(state: TrainingState, rows: Tensor, recipe: Recipe, numerics: Numerics) -> Forward:
-    p, select = state.parameters, ARCHITECTURES[recipe.architecture].select
+def _decode(latents: Tensor, architecture: Architecture, batch: Batch) -> tuple[Tensor, ...]:
+    p = batch.parameters
+    if architecture.groups is None:
+        return (decode(latents, p["W_dec"], batch.dtype) + p["b_dec"],)
+    sizes = architecture.groups(batch.recipe)
+    parts = zip(latents.split(sizes, dim=1), p["W_dec"].split(sizes), strict=True)
+    return _nested([decode(of_group, rows, batch.dtype) for of_group, rows in parts], p["b_dec"])
+
+
+def _sparse_forward(batch: Batch, architecture: Architecture) -> Forward:
+    p = batch.parameters
     with torch.no_grad():
-        centred = rows - p["b_dec"]
-        pre = pre_activations(centred, p["W_enc"], p["b_enc"], numerics.dtype)
-        kept = Kept(select(pre, recipe.k), *pre.shape)
-    values = EncodeKept.apply(centred, p["W_enc"], p["b_enc"], p["b_dec"], pre.view(-1)[kept.flat], kept)
-    fired = torch.zeros(kept.n_latents, dtype=torch.bool, device=rows.device).index_fill_(0, kept.latents, True)
-    return Forward(DecodeKept.apply(values, p["W_dec"], kept) + p["b_dec"], values, fired)
+        centred = batch.rows - batch.centre
+        pre = pre_activations(centred, p["W_enc"], p["b_enc"], batch.dtype)
+        kept = Kept(architecture.select(pre, batch.recipe.k), *pre.shape)
+    values = EncodeKept.apply(centred, p["W_enc"], p["b_enc"], batch.centre, pre.view(-1)[kept.flat], kept)
+    fired = torch.zeros(kept.n_latents, dtype=torch.bool, device=pre.device).index_fill_(0, kept.latents, True)
+    if architecture.groups is None:
+        return Forward((DecodeKept.apply(values, p["W_dec"], kept) + p["b_dec"],), values, fired)
+    parts, first = [], 0
+    for rows in p["W_dec"].split(architecture.groups(batch.recipe)):
+        mine = ((kept.latents >= first) & (kept.latents < first + len(rows))).nonzero().squeeze(1)
+        of_group = Kept(kept.rows[mine] * len(rows) + kept.latents[mine] - first, kept.n_rows, len(rows))
+        parts.append(DecodeKept.apply(values[mine], rows, of_group))
+        first += len(rows)
+    return Forward(_nested(parts, p["b_dec"]), values, fired)
+
+
+def _nested(parts: list[Tensor], b_dec: Tensor) -> tuple[Tensor, ...]:
+    return tuple(accumulate(parts[1:], initial=b_dec + parts[0]))

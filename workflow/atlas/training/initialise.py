@@ -32,14 +32,15 @@ def initial_weights(d_model: int, n_latents: int, seed: int) -> dict[str, Float[
     """Random unit decoder rows, the encoder their transpose, biases 0; a function of the arguments alone.
 
     Drawn on the CPU whatever the training device, as ``torch.nn.Linear(n_latents, d_model)`` draws, so that the same
-    seed starts from the same dictionary as dictionary_learning's trainers do.
+    seed starts from the same dictionary as dictionary_learning's trainers do. In memory a latent's encoder weights are
+    neighbours, as its decoder weights are: gradients come per latent, and are used without being transposed.
     """
     generator = torch.Generator().manual_seed(seed)
     columns = torch.empty(d_model, n_latents)
     torch.nn.init.kaiming_uniform_(columns, a=math.sqrt(5), generator=generator)
     W_dec = unit_rows(columns.T.contiguous())
     return {
-        "W_enc": W_dec.T.contiguous(),
+        "W_enc": W_dec.clone().T,
         "b_enc": torch.zeros(n_latents),
         "W_dec": W_dec,
         "b_dec": torch.zeros(d_model),
@@ -48,4 +49,9 @@ def initial_weights(d_model: int, n_latents: int, seed: int) -> dict[str, Float[
 
 def unit_rows(W_dec: Float[Tensor, "n_latents d_model"]) -> Float[Tensor, "n_latents d_model"]:
     """Rows scaled to unit norm; a row of zeros stays one."""
-    return W_dec / (W_dec.norm(dim=1, keepdim=True) + torch.finfo(W_dec.dtype).eps)
+    return W_dec / row_norms(W_dec)
+
+
+def row_norms(W_dec: Float[Tensor, "n_latents d_model"]) -> Float[Tensor, "n_latents 1"]:
+    """Norms of the rows, of which none is 0, to divide by."""
+    return W_dec.norm(dim=1, keepdim=True) + torch.finfo(W_dec.dtype).eps

@@ -5,36 +5,35 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.config.recipe import Recipe
-from atlas.training.initialise import unit_rows
+from atlas.training.initialise import row_norms
+from atlas.training.parity import conventions
 from atlas.training.schedule import lr_at
 from atlas.training.state import TrainingState
 
-GRADIENT_CLIP = 1.0
 
-
-def project_and_clip(state: TrainingState, recipe: Recipe) -> Float[Tensor, ""]:
-    """Remove the gradient along decoder rows, clip the rest to a global norm of 1, return the norm before clipping."""
+@torch.no_grad()
+def project(state: TrainingState) -> Float[Tensor, ""]:
+    """Remove the gradient along decoder rows; returns the global norm of what is left."""
     _remove_parallel_gradient(state.parameters["W_dec"])
-    # dictionary_learning clips in every trainer but that of relu.
-    limit = float("inf") if recipe.parity and recipe.architecture == "relu" else GRADIENT_CLIP
-    return torch.nn.utils.clip_grad_norm_(state.parameters.values(), limit)
+    return torch.nn.utils.get_total_norm([value.grad for value in state.parameters.values()])
 
 
-def apply_gradients(state: TrainingState, recipe: Recipe) -> float:
-    """One step of Adam and the renormalisation of the decoder; `state` changes in place. Returns the learning rate."""
-    lr = lr_at(recipe, state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    state.optimizer.step()
-    state.optimizer.zero_grad()
-    with torch.no_grad():
-        state.parameters["W_dec"].copy_(unit_rows(state.parameters["W_dec"]))
+@torch.no_grad()
+def apply_gradients(state: TrainingState, recipe: Recipe, gradient_norm: Float[Tensor, ""]) -> float:
+    """Clip the global norm, one step of Adam, decoder rows back to unit norm; returns the learning rate.
+
+    `state` changes in place. Clipping is a factor that Adam applies while it reads the gradients.
+    """
+    lr, limit = lr_at(recipe, state.step), conventions(recipe).gradient_clip
+    state.optimizer.step(state.parameters, lr, (limit / (gradient_norm + 1e-6)).clamp(max=1.0))
+    W_dec = state.parameters["W_dec"]
+    W_dec.div_(row_norms(W_dec))
     state.step += 1
     return lr
 
 
-@torch.no_grad()
 def _remove_parallel_gradient(W_dec: torch.nn.Parameter) -> None:
     """Take out of each decoder row's gradient what would only change its norm, which is put back to 1 anyway."""
-    unit = W_dec / (W_dec.norm(dim=1, keepdim=True) + 1e-6)
-    W_dec.grad -= (W_dec.grad * unit).sum(dim=1, keepdim=True) * unit
+    norms = W_dec.norm(dim=1, keepdim=True) + 1e-6
+    along = torch.linalg.vecdot(W_dec.grad, W_dec).unsqueeze(1) / norms.square()
+    W_dec.grad.addcmul_(along, W_dec, value=-1)

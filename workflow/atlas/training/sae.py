@@ -1,14 +1,16 @@
 """A trained SAE: its inference path, and its files in the SAELens layout.
 
 The files follow SAELens 6 (`sae_weights.safetensors` and `cfg.json`, names and shapes as its loader expects), so
-that tools of that family load them directly. A batch_topk SAE is written as a jumprelu SAE, which computes the
-same inference path; the `atlas` block of the metadata keeps our own name for it.
+that tools of that family load them directly. An SAE with one threshold for all latents (batch_topk,
+matryoshka_batch_topk) is written as a jumprelu SAE, which computes the same inference path; the `atlas` block of the
+metadata keeps our own name for it.
 """
 
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from torch import Tensor
 from atlas.errors import TrainingError
 from atlas.files import atomic_path, write_json
 from atlas.hook_points import HookPoint
-from atlas.training.architectures import ARCHITECTURES
+from atlas.training.architectures import ARCHITECTURES, Architecture
 
 WEIGHTS_FILE, CONFIG_FILE = "sae_weights.safetensors", "cfg.json"
 # First version whose configuration has this form; a loader that sees an older or no version rewrites the file.
 SAELENS_VERSION = "6.0.0"
+_SHARED = ("W_enc", "b_enc", "W_dec", "b_dec")
 _SAELENS_SITES = {
     "resid_pre": "hook_resid_pre",
     "resid_post": "hook_resid_post",
@@ -39,21 +42,33 @@ _SAELENS_SITES = {
 class Sae:
     """A sparse autoencoder for rows as they are in the store; any normalisation is folded into the weights.
 
-    `k` is the target L0 of topk and batch_topk; `threshold` that of batch_topk, None until training has set it.
+    `k` is the target L0 of architectures that have one; `threshold` the one that batch_topk and matryoshka_batch_topk
+    have for all latents, None until training has set it. `latent_parameters` are what the architecture has besides, a
+    number per latent: `thresholds` of jumprelu, `r_mag` and `b_mag` of gated, whose `b_enc` is the bias of the gate.
+
+    A transcoder reads rows of one hook and reconstructs the same tokens' rows of another, which may be of another
+    width: W_dec is (n_latents, d_target), b_dec (d_target,).
     """
 
     architecture: str
     W_enc: Float[Tensor, "d_model n_latents"]
     b_enc: Float[Tensor, " n_latents"]
-    W_dec: Float[Tensor, "n_latents d_model"]
-    b_dec: Float[Tensor, " d_model"]
+    W_dec: Float[Tensor, "n_latents d_target"]
+    b_dec: Float[Tensor, " d_target"]
     k: int | None = None
     threshold: float | None = None
+    latent_parameters: Mapping[str, Float[Tensor, " n_latents"]] = field(default_factory=dict)
+    is_transcoder: bool = False
 
     @property
     def d_model(self) -> int:
-        """Width of the rows."""
+        """Width of the rows that are read."""
         return self.W_enc.shape[0]
+
+    @property
+    def d_target(self) -> int:
+        """Width of what is reconstructed; `d_model` for an SAE."""
+        return self.W_dec.shape[1]
 
     @property
     def n_latents(self) -> int:
@@ -62,36 +77,41 @@ class Sae:
 
     def to(self, device: torch.device | str) -> "Sae":
         """The same SAE on another device."""
-        moved = {name: getattr(self, name).to(device) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        return dataclasses.replace(self, **moved)
+        moved = {name: getattr(self, name).to(device) for name in _SHARED}
+        own = {name: tensor.to(device) for name, tensor in self.latent_parameters.items()}
+        return dataclasses.replace(self, **moved, latent_parameters=own)
 
     def pre_activations(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
-        """``(rows - b_dec) @ W_enc + b_enc`` in float32, before any selection."""
-        return (rows.float() - self.b_dec) @ self.W_enc + self.b_enc
+        """``(rows - b_dec) @ W_enc + b_enc`` in float32, before any selection.
+
+        A transcoder subtracts nothing: its b_dec is a point of the target.
+        """
+        centred = rows.float() if self.is_transcoder else rows.float() - self.b_dec
+        return centred @ self.W_enc + self.b_enc
 
     def encode(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
         """Latents of the inference path, dense, float32, none negative."""
         return self.activate(self.pre_activations(rows))
 
     def activate(self, pre: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows n_latents"]:
-        """Latents from pre-activations. Raises TrainingError for a batch_topk SAE whose threshold is not set."""
+        """Latents from pre-activations. Raises TrainingError for an SAE whose one threshold is not set."""
         architecture = ARCHITECTURES[self.architecture]
         if architecture.has_threshold and self.threshold is None:
             raise TrainingError(
                 f"this {self.architecture} SAE has no inference threshold yet: it is set after threshold_start_step"
             )
-        return architecture.activate(pre, self.k, self.threshold)
+        return architecture.activate(pre, self)
 
-    def decode(self, latents: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows d_model"]:
-        """Reconstruction of the rows, float32."""
+    def decode(self, latents: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows d_target"]:
+        """Reconstruction of the rows, float32; of a transcoder, of the rows of its target."""
         return latents @ self.W_dec + self.b_dec
 
 
 def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     """Write an SAE; `metadata` needs `model_name` and `hook_name` (our grammar), the rest is kept beside them.
 
-    Raises TrainingError when the SAE could not be used: a weight that is not finite, or a batch_topk SAE whose
-    threshold was never set (inference would then keep every positive latent).
+    Raises TrainingError when the SAE could not be used: a weight that is not finite, or a threshold that was never set
+    (inference would then keep every positive latent).
     """
     architecture = ARCHITECTURES[sae.architecture]
     where = Path(folder) / WEIGHTS_FILE
@@ -103,7 +123,8 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     for key in ("model_name", "hook_name"):
         if key not in metadata:
             raise TrainingError(f"{Path(folder) / CONFIG_FILE}: metadata lacks {key!r}")
-    tensors = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    tensors = {name: getattr(sae, name) for name in _SHARED} | dict(sae.latent_parameters)
+    tensors = {architecture.saelens_names.get(name, name): tensor for name, tensor in tensors.items()}
     if architecture.has_threshold:
         tensors["threshold"] = torch.full((sae.n_latents,), sae.threshold)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
@@ -163,21 +184,26 @@ def load_sae(folder: Path) -> Sae:
             f"{path}: architecture is {config['architecture']!r}, by our name {name!r}; "
             f"expected one of {', '.join(ARCHITECTURES)}"
         )
-    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, d_model, n_latents, architecture.has_threshold)
+    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents)
     if architecture.has_threshold:
         stored = tensors.pop("threshold")
         same = threshold is not None and bool((stored == torch.tensor(threshold, dtype=torch.float32)).all())
         if not same or threshold < 0:
             raise TrainingError(f"{path}: threshold is {threshold}, but the weights file has {stored[0].item()}")
-    return Sae(name, k=k, threshold=threshold, **tensors)
+    ours_by_theirs = {theirs: ours for ours, theirs in architecture.saelens_names.items()}
+    tensors = {ours_by_theirs.get(name, name): tensor for name, tensor in tensors.items()}
+    own = {name: tensors.pop(name) for name in architecture.latent_parameters}
+    return Sae(name, k=k, threshold=threshold, latent_parameters=own, **tensors)
 
 
-def _read_tensors(path: Path, d_model: int, n_latents: int, has_threshold: bool) -> dict[str, Tensor]:
+def _read_tensors(path: Path, architecture: Architecture, d_model: int, n_latents: int) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: missing, truncated or not a safetensors file ({error})") from error
-    expected = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if has_threshold else set())
+    ours = {*_SHARED, *architecture.latent_parameters}
+    expected = {architecture.saelens_names.get(name, name) for name in ours}
+    expected |= {"threshold"} if architecture.has_threshold else set()
     if set(tensors) != expected:
         raise TrainingError(f"{path}: holds {sorted(tensors)}, expected {sorted(expected)}")
     _check_tensors(tensors, path, d_model, n_latents)
@@ -185,15 +211,10 @@ def _read_tensors(path: Path, d_model: int, n_latents: int, has_threshold: bool)
 
 
 def _check_tensors(tensors: dict[str, Tensor], path: Path, d_model: int, n_latents: int) -> None:
-    shapes = {
-        "W_enc": (d_model, n_latents),
-        "b_enc": (n_latents,),
-        "W_dec": (n_latents, d_model),
-        "b_dec": (d_model,),
-        "threshold": (n_latents,),
-    }
+    shapes = {"W_enc": (d_model, n_latents), "W_dec": (n_latents, d_model), "b_dec": (d_model,)}
     for name, tensor in tensors.items():
-        if tuple(tensor.shape) != shapes[name]:
-            raise TrainingError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {shapes[name]}")
+        expected = shapes.get(name, (n_latents,))
+        if tuple(tensor.shape) != expected:
+            raise TrainingError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {expected}")
         if not bool(tensor.isfinite().all()):
             raise TrainingError(f"{path}: {name} has values that are not finite; this SAE cannot be used")

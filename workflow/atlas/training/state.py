@@ -8,8 +8,10 @@ from torch import Tensor
 
 from atlas.config.recipe import Recipe
 from atlas.devices import DTYPES, fast_matmul_dtype
+from atlas.training.adam import Adam
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.initialise import initial_weights
+from atlas.training.initialise import geometric_median, initial_weights
+from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 
 # Sparse products are faster than dense ones up to about this share of kept latents (measured: 2 CPU cores, bfloat16).
@@ -25,7 +27,7 @@ class TrainingState:
     """
 
     parameters: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     threshold: Float[Tensor, ""]
     tokens_since_fired: Int[Tensor, " n_latents"]
     step: int = 0
@@ -50,27 +52,45 @@ def choose_numerics(recipe: Recipe, device: torch.device) -> Numerics:
 
 
 def new_state(recipe: Recipe, d_model: int, seed: int, device: torch.device) -> TrainingState:
-    """The state before the first update; b_dec is set from the first batch."""
+    """The state before the first update; `set_decoder_bias` completes it from the first batch."""
+    architecture = ARCHITECTURES[recipe.architecture]
     weights = initial_weights(d_model, recipe.n_latents, seed)
+    for name, parameter in architecture.latent_parameters.items():
+        weights[name] = torch.full((recipe.n_latents,), parameter.initial)
     parameters = {name: torch.nn.Parameter(value.to(device)) for name, value in weights.items()}
     return TrainingState(
         parameters=parameters,
-        # The rate is set at every update; betas of dictionary_learning.
-        optimizer=torch.optim.Adam(list(parameters.values()), lr=0.0, betas=(0.9, 0.999), fused=True),
+        optimizer=Adam.of(parameters, architecture.betas),
         threshold=torch.tensor(-1.0, device=device),
         tokens_since_fired=torch.zeros(recipe.n_latents, dtype=torch.long, device=device),
     )
 
 
-def folded_sae(state: TrainingState, recipe: Recipe, scale: float) -> Sae:
-    """The SAE for rows as stored: rows were divided by `scale` in training, so biases and threshold are multiplied.
+@torch.no_grad()
+def set_decoder_bias(state: TrainingState, rows: Float[Tensor, "batch d_model"], recipe: Recipe) -> None:
+    """Let b_dec start from the first batch, in place: its geometric median, or what the reference starts from."""
+    start = conventions(recipe).bias_start
+    if start != "zero":
+        state.parameters["b_dec"].copy_(geometric_median(rows) if start == "median" else rows.mean(dim=0))
 
-    Weights stay as they are, decoder rows unit norm: latents and reconstructions grow with the rows.
+
+def folded_sae(state: TrainingState, recipe: Recipe, scale: float) -> Sae:
+    """The SAE for rows as stored: rows were divided by `scale` in training, so biases and thresholds are multiplied.
+
+    Weights stay as they are, decoder rows unit norm: latents and reconstructions grow with the rows. An encoder that
+    was trained on rows with b_dec still in them gets it into its bias, for inference always subtracts it.
     """
+    architecture = ARCHITECTURES[recipe.architecture]
     weights = {name: value.detach().clone() for name, value in state.parameters.items()}
+    if not conventions(recipe).centred:
+        weights["b_enc"] += weights["b_dec"] @ weights["W_enc"]
+    own = {name: weights.pop(name) for name in architecture.latent_parameters}
+    for name, parameter in architecture.latent_parameters.items():
+        if parameter.scales:
+            own[name] *= scale
     for name in ("b_enc", "b_dec"):
         weights[name] *= scale
     threshold = None
-    if ARCHITECTURES[recipe.architecture].has_threshold and state.threshold >= 0:
+    if architecture.has_threshold and state.threshold >= 0:
         threshold = (state.threshold * scale).item()
-    return Sae(recipe.architecture, k=recipe.k, threshold=threshold, **weights)
+    return Sae(recipe.architecture, k=recipe.k, threshold=threshold, latent_parameters=own, **weights)

@@ -21,12 +21,11 @@ from atlas.runcard import require_fields, write_run_card
 from atlas.training.architectures import ARCHITECTURES
 from atlas.training.card import TRAINING_SECTIONS, training_fields
 from atlas.training.checkpoint import History, read_checkpoint, write_checkpoint
-from atlas.training.initialise import geometric_median
 from atlas.training.monitor import look
 from atlas.training.preemption import Preempted, listen
 from atlas.training.prefetch import prefetch
 from atlas.training.sae import Sae, save_sae
-from atlas.training.state import Numerics, TrainingState, choose_numerics, folded_sae, new_state
+from atlas.training.state import Numerics, TrainingState, choose_numerics, folded_sae, new_state, set_decoder_bias
 from atlas.training.streams import RowStream
 from atlas.training.update import Report, update
 
@@ -142,7 +141,7 @@ def _train(run: _Run, state: TrainingState, history: History) -> None:
                 raise TrainingError(f"step {state.step}: the batch has {len(batch.rows)} rows, batch_size is {size}")
             rows = batch.rows.to(run.device).float() / run.scale
             if state.step == 0:
-                _set_decoder_bias(state, rows, recipe)
+                set_decoder_bias(state, rows, recipe)
             report = update(state, rows, recipe, run.numerics, ", ".join(batch.corpora))
             if state.step % recipe.monitor_every == 0 or state.step == recipe.steps:
                 _monitor(run, state, history, report, rows, shown)
@@ -155,13 +154,6 @@ def _train(run: _Run, state: TrainingState, history: History) -> None:
             if asked_to_end.is_set() and state.step < recipe.steps:
                 log.warning("asked to end at step %d of %d; run again to go on", state.step, recipe.steps)
                 raise Preempted(state.step)
-
-
-@torch.no_grad()
-def _set_decoder_bias(state: TrainingState, rows: Tensor, recipe: Recipe) -> None:
-    """The geometric median of the first batch; dictionary_learning's relu trainer starts from 0 instead."""
-    if not (recipe.parity and recipe.architecture == "relu"):
-        state.parameters["b_dec"].copy_(geometric_median(rows))
 
 
 def _monitor(run: _Run, state: TrainingState, history: History, report: Report, rows: Tensor, shown: Progress) -> None:

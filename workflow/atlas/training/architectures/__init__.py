@@ -2,9 +2,14 @@
 
 from atlas.training.architectures.base import Architecture
 from atlas.training.architectures.batch_topk import BATCH_TOPK
+from atlas.training.architectures.gated import GATED
+from atlas.training.architectures.jumprelu import JUMPRELU
+from atlas.training.architectures.matryoshka_batch_topk import MATRYOSHKA_BATCH_TOPK
 from atlas.training.architectures.relu import RELU
 from atlas.training.architectures.topk import TOPK
 
-ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (TOPK, BATCH_TOPK, RELU)}
+ARCHITECTURES: dict[str, Architecture] = {
+    entry.name: entry for entry in (TOPK, BATCH_TOPK, MATRYOSHKA_BATCH_TOPK, RELU, GATED, JUMPRELU)
+}
 
 __all__ = ["ARCHITECTURES", "Architecture"]

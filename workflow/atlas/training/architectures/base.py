@@ -1,32 +1,90 @@
 """What an architecture has to say; everything else is shared."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas.config.recipe import Recipe
 
-Select = Callable[[Float[Tensor, "batch n_latents"], int], Int[Tensor, " kept"]]
-Activate = Callable[[Float[Tensor, "rows n_latents"], int | None, float | None], Float[Tensor, "rows n_latents"]]
-Penalty = Callable[[Float[Tensor, "..."], int, Recipe, int], Tensor]
+if TYPE_CHECKING:
+    from atlas.training.sae import Sae
+
+Parameters = Mapping[str, Tensor]
+Latents = Float[Tensor, "rows n_latents"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the forward pass and the loss of one update are computed from: normalised float32 rows, and the settings.
+
+    `centre` is what the encoder subtracts from the rows, `dtype` the format of dense products.
+    """
+
+    rows: Float[Tensor, "batch d_model"]
+    centre: Float[Tensor, " d_model"]
+    parameters: Parameters
+    recipe: Recipe
+    step: int
+    dtype: torch.dtype
+
+    def warmed_up(self) -> float:
+        """The share of a sparsity penalty that holds at this step; grows from 0 over `sparsity_warmup_steps`."""
+        steps = self.recipe.sparsity_warmup_steps
+        return min(self.step / steps, 1.0) if steps else 1.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of a batch, none negative, and the pre-activations they came from, both dense and with gradients."""
+
+    latents: Float[Tensor, "batch n_latents"]
+    pre: Float[Tensor, "batch n_latents"]
+
+
+@dataclass(frozen=True)
+class LatentParameter:
+    """A number per latent that only some architectures have.
+
+    `initial` is its value for rows of unit norm; `scales` says that it is in the units of the rows.
+    """
+
+    initial: float
+    scales: bool
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A sparsity mechanism.
 
-    `select(pre, k)` gives the flat, ascending indices of the positive pre-activations that training keeps; None
-    means all of them. `activate(pre, k, threshold)` is the inference path. `penalty(latents, n_rows, recipe, step)`
-    is added to the loss. `saelens` is the name under which SAELens computes the same inference path. With
-    `has_threshold` training tracks the threshold that inference uses; with `revives` the auxiliary loss applies.
+    Either `select(pre, k)` gives the flat indices of the positive pre-activations that training keeps, row by row, and
+    only those are computed with where that is faster; or `encode(batch)` gives dense latents.
+    `activate(pre, sae)` is the inference path, from ``(rows - b_dec) @ W_enc + b_enc``.
+    `penalty(encoded, batch)` is added to the loss of an architecture with `encode`.
+    `groups(recipe)` are sizes of groups of latents; the loss is then the mean of the errors of the reconstructions
+    from the first group, the first two, and so on.
+    `latent_parameters` are what is trained besides W_enc, b_enc, W_dec and b_dec; `restrict(parameters)` brings
+    parameters back to where they may be after an update, in place.
+    With `has_threshold` training tracks one threshold for inference; with `revives` the auxiliary loss applies.
+    `saelens` is the name under which SAELens computes the same inference path, `saelens_names` what it calls
+    parameters that it calls otherwise.
     """
 
     name: str
     saelens: str
-    select: Select | None
-    activate: Activate
-    penalty: Penalty | None = None
+    activate: Callable[[Latents, Sae], Latents]
+    select: Callable[[Latents, int], Int[Tensor, " kept"]] | None = None
+    encode: Callable[[Batch], Encoded] | None = None
+    penalty: Callable[[Encoded, Batch], Float[Tensor, ""]] | None = None
+    groups: Callable[[Recipe], tuple[int, ...]] | None = None
+    latent_parameters: Mapping[str, LatentParameter] = field(default_factory=dict)
+    restrict: Callable[[Parameters], None] | None = None
     has_threshold: bool = False
     revives: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    saelens_names: Mapping[str, str] = field(default_factory=dict)

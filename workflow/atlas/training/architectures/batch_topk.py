@@ -7,14 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.training.architectures.base import Architecture
+from atlas.training.architectures.base import Architecture, Latents
 from atlas.training.selection import select_batch
 
 
-def _activate(
-    pre: Float[Tensor, "rows n_latents"], k: int | None, threshold: float | None
-) -> Float[Tensor, "rows n_latents"]:
-    return torch.where(pre > threshold, pre, 0.0)
+def activate_above_threshold(pre: Latents, sae) -> Latents:
+    """Pre-activations above the SAE's one threshold."""
+    return torch.where(pre > sae.threshold, pre, 0.0)
 
 
 def adapt_threshold(threshold: Float[Tensor, ""], kept: Float[Tensor, "..."], beta: float) -> Float[Tensor, ""]:
@@ -29,5 +28,9 @@ def adapt_threshold(threshold: Float[Tensor, ""], kept: Float[Tensor, "..."], be
 
 
 BATCH_TOPK = Architecture(
-    name="batch_topk", saelens="jumprelu", select=select_batch, activate=_activate, has_threshold=True
+    name="batch_topk",
+    saelens="jumprelu",
+    activate=activate_above_threshold,
+    select=select_batch,
+    has_threshold=True,
 )

@@ -1,4 +1,4 @@
-"""ReLU with an L1 penalty: every positive pre-activation is kept, and paid for.
+"""ReLU with an L1 penalty: every positive pre-activation is kept, and paid for (arXiv 2309.08600).
 
 Decoder rows are held at unit norm, so the penalty cannot be escaped by shrinking latents and growing the decoder.
 There is no auxiliary loss: it would bring back what the penalty removes. Source of the objective:
@@ -9,20 +9,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.config.recipe import Recipe
-from atlas.training.architectures.base import Architecture
+from atlas.training.architectures.base import Architecture, Batch, Encoded, Latents
+from atlas.training.products import Encode
 
 
-def _activate(
-    pre: Float[Tensor, "rows n_latents"], k: int | None, threshold: float | None
-) -> Float[Tensor, "rows n_latents"]:
+def _activate(pre: Latents, sae) -> Latents:
     return torch.relu(pre)
 
 
-def l1_penalty(latents: Float[Tensor, "..."], n_rows: int, recipe: Recipe, step: int) -> Float[Tensor, ""]:
-    """`l1_coefficient` times the mean L1 norm of the latents; grows from 0 over the first `l1_warmup_steps`."""
-    share = min(step / recipe.l1_warmup_steps, 1.0) if recipe.l1_warmup_steps else 1.0
-    return recipe.l1_coefficient * share * latents.sum() / n_rows
+def _encode(batch: Batch) -> Encoded:
+    p = batch.parameters
+    pre = Encode.apply(batch.rows, p["W_enc"], p["b_enc"], batch.centre, batch.dtype)
+    return Encoded(torch.relu(pre), pre)
 
 
-RELU = Architecture(name="relu", saelens="standard", select=None, activate=_activate, penalty=l1_penalty, revives=False)
+def _penalty(encoded: Encoded, batch: Batch) -> Float[Tensor, ""]:
+    """`l1_coefficient` times the mean L1 norm of the latents."""
+    return batch.recipe.l1_coefficient * batch.warmed_up() * encoded.latents.sum() / len(batch.rows)
+
+
+RELU = Architecture(
+    name="relu", saelens="standard", activate=_activate, encode=_encode, penalty=_penalty, revives=False
+)

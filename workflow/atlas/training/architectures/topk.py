@@ -1,20 +1,16 @@
 """TopK: each row keeps its k largest pre-activations, in training and at inference (arXiv 2406.04093)."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from atlas.training.architectures.base import Architecture
+from atlas.training.architectures.base import Architecture, Latents
 from atlas.training.selection import select_rows
 
 
-def _activate(
-    pre: Float[Tensor, "rows n_latents"], k: int | None, threshold: float | None
-) -> Float[Tensor, "rows n_latents"]:
-    kept = select_rows(pre, k)
+def _activate(pre: Latents, sae) -> Latents:
+    kept = select_rows(pre, sae.k)
     latents = torch.zeros_like(pre)
     latents.view(-1)[kept] = pre.reshape(-1)[kept]
     return latents
 
 
-TOPK = Architecture(name="topk", saelens="topk", select=select_rows, activate=_activate)
+TOPK = Architecture(name="topk", saelens="topk", activate=_activate, select=select_rows)
