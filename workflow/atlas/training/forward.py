@@ -60,7 +60,7 @@ def _sparse_forward(batch: Batch, architecture: Architecture) -> Forward:
     with torch.no_grad():
         centred = batch.rows - batch.centre
         pre = pre_activations(centred, p["W_enc"], p["b_enc"], batch.dtype)
-        kept = Kept(architecture.select(pre, batch.recipe.k), *pre.shape)
+        kept = Kept(architecture.select(pre, batch.recipe.k), *pre.shape, batch.dtype)
     values = EncodeKept.apply(centred, p["W_enc"], p["b_enc"], batch.centre, pre.view(-1)[kept.flat], kept)
     fired = torch.zeros(kept.n_latents, dtype=torch.bool, device=pre.device).index_fill_(0, kept.latents, True)
     if architecture.groups is None:
@@ -68,7 +68,7 @@ def _sparse_forward(batch: Batch, architecture: Architecture) -> Forward:
     parts, first = [], 0
     for rows in p["W_dec"].split(architecture.groups(batch.recipe)):
         mine = ((kept.latents >= first) & (kept.latents < first + len(rows))).nonzero().squeeze(1)
-        of_group = Kept(kept.rows[mine] * len(rows) + kept.latents[mine] - first, kept.n_rows, len(rows))
+        of_group = Kept(kept.rows[mine] * len(rows) + kept.latents[mine] - first, kept.n_rows, len(rows), batch.dtype)
         parts.append(DecodeKept.apply(values[mine], rows, of_group))
         first += len(rows)
     return Forward(_nested(parts, p["b_dec"]), values, fired)

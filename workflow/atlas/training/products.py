@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
 
+from atlas.training import kernels
+
 
 def pre_activations(
     centred: Float[Tensor, "batch d_model"],
@@ -58,11 +60,15 @@ def decode(
 
 @dataclass(frozen=True)
 class Kept:
-    """The kept entries of a (n_rows, n_latents) matrix by `flat` index: row by row, in any order within a row."""
+    """The kept entries of a (n_rows, n_latents) matrix by `flat` index: row by row, in any order within a row.
+
+    `dtype` is the format in which CUDA kernels gather the rows they sum; sums are float32.
+    """
 
     flat: Int[Tensor, " kept"]
     n_rows: int
     n_latents: int
+    dtype: torch.dtype = torch.float32
 
     @cached_property
     def rows(self) -> Int[Tensor, " kept"]:
@@ -86,12 +92,34 @@ class Kept:
         starts = torch.searchsorted(self.latents[order], torch.arange(self.n_latents, device=self.flat.device))
         return order, starts
 
-    def weighted_rows(
+    def sums_by_row(
+        self, values: Float[Tensor, " kept"], table: Float[Tensor, "n_latents d_model"]
+    ) -> Float[Tensor, "n_rows d_model"]:
+        """For each row the sum of value x latent's row of `table` over its entries: the sparse product."""
+        return self._segment_sums(table, self.latents, values, self.row_starts)
+
+    def sums_by_latent(
         self, values: Float[Tensor, " kept"], table: Float[Tensor, "n_rows d_model"]
     ) -> Float[Tensor, "n_latents d_model"]:
         """For each latent the sum of value x row of `table` over its entries: the transposed sparse product."""
         order, starts = self.by_latent
-        return F.embedding_bag(self.rows[order], table, starts, mode="sum", per_sample_weights=values[order])
+        return self._segment_sums(table, self.rows[order], values[order], starts)
+
+    def products(
+        self, by_row: Float[Tensor, "n_rows d_model"], by_latent: Float[Tensor, "n_latents d_model"]
+    ) -> Float[Tensor, " kept"]:
+        """For each entry the scalar product of its row of `by_row` and its latent's row of `by_latent`."""
+        if kernels.available(by_row.device):
+            return kernels.sampled_products(by_row.to(self.dtype), by_latent.to(self.dtype), self.rows, self.latents)
+        # What embedding_bag computes for its own backward pass; gathering both sides would move 30 times the memory.
+        return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            by_row, by_latent, self.latents, self.row_starts, self.rows, 0, -1
+        )
+
+    def _segment_sums(self, table: Tensor, rows: Tensor, values: Tensor, starts: Tensor) -> Tensor:
+        if kernels.available(table.device):
+            return kernels.segment_sums(table.to(self.dtype), rows, values, starts)
+        return F.embedding_bag(rows, table, starts, mode="sum", per_sample_weights=values)
 
 
 class EncodeKept(Function):
@@ -110,7 +138,7 @@ class EncodeKept(Function):
         centred, W_enc = ctx.saved_tensors
         kept = ctx.kept
         of_bias = grad.new_zeros(kept.n_latents).index_add_(0, kept.latents, grad)
-        of_weight = kept.weighted_rows(grad, centred).T  # laid out as the parameter is: see initialise.py
+        of_weight = kept.sums_by_latent(grad, centred).T  # laid out as the parameter is: see initialise.py
         return None, of_weight, of_bias, -(W_enc @ of_bias), None, None
 
 
@@ -122,16 +150,11 @@ class DecodeKept(Function):
         """Reconstruction without b_dec, (batch, d_model) float32."""
         ctx.save_for_backward(values, W_dec)
         ctx.kept = kept
-        return F.embedding_bag(kept.latents, W_dec, kept.row_starts, mode="sum", per_sample_weights=values)
+        return kept.sums_by_row(values, W_dec)
 
     @staticmethod
     def backward(ctx, grad):
         """Gradients of the values and W_dec."""
         values, W_dec = ctx.saved_tensors
         kept, grad = ctx.kept, grad.contiguous()
-        # The sampled product <grad of the row, decoder of the latent> for each entry, as embedding_bag's own
-        # backward computes it; gathering both sides would move 30 times the memory.
-        of_values = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            grad, W_dec, kept.latents, kept.row_starts, kept.rows, 0, -1
-        )
-        return of_values, kept.weighted_rows(values, grad), None
+        return kept.products(grad, W_dec), kept.sums_by_latent(values, grad), None

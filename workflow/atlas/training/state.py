@@ -8,14 +8,16 @@ from torch import Tensor
 
 from atlas.config.recipe import Recipe
 from atlas.devices import DTYPES, fast_matmul_dtype
+from atlas.training import kernels
 from atlas.training.adam import Adam
 from atlas.training.architectures import ARCHITECTURES
 from atlas.training.initialise import geometric_median, initial_weights
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 
-# Sparse products are faster than dense ones up to about this share of kept latents (measured: 2 CPU cores, bfloat16).
-_SPARSE_SHARE = 1 / 8
+# Sparse products are faster than dense ones up to about this share of kept latents. CPU: measured, 2 cores, bfloat16.
+# CUDA: from an H100's memory bandwidth and bfloat16 rate (docs/performance.md); not measured.
+_SPARSE_SHARE = {"cpu": 1 / 8, "cuda": 1 / 256}
 
 
 @dataclass
@@ -47,8 +49,8 @@ def choose_numerics(recipe: Recipe, device: torch.device) -> Numerics:
         dtype = DTYPES[recipe.matmul_dtype]
     else:
         dtype = torch.float32 if recipe.parity else fast_matmul_dtype(device)
-    few = recipe.k is not None and recipe.k <= _SPARSE_SHARE * recipe.n_latents
-    return Numerics(dtype, sparse=few and device.type == "cpu")
+    few = recipe.k is not None and recipe.k <= _SPARSE_SHARE[device.type] * recipe.n_latents
+    return Numerics(dtype, sparse=few and (device.type == "cpu" or kernels.available(device)))
 
 
 def new_state(recipe: Recipe, d_model: int, seed: int, device: torch.device) -> TrainingState:
