@@ -5,6 +5,8 @@ import pytest
 import yaml
 
 from atlas.config import expand_rows, load_config, read_config
+from atlas.config.budget import mean_weights
+from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
 from atlas.config.reference import FOLDER, readme_text, schema_text
 from atlas.errors import ConfigError
@@ -82,6 +84,15 @@ def test_default_expands_to_the_guides_grid():
         ),
         ("studies/llama_sweep/rows/0/override", {"k": 1200, "n_latents": 1200}, r"rows\[0\]\.override: .*k is 1200"),
         ("studies/llama_sweep/rows/0/override", {"depth": 2}, r"rows\[0\]\.override\.depth: 2: Extra inputs"),
+        (
+            "recipes/topk/max_epochs",
+            5,
+            r"rows\[0\]: corpus 'chat' has 196,608 rows to train on, of which 1,500 steps of 1,024 rows draw 1,536,000: "
+            r"7\.81 epochs, max_epochs is 5\. .* 307,200 rows are stored, lower steps to 960 or fewer, or raise max_ep",
+        ),
+        ("studies/llama_sweep/rows/0/override", {"steps": 10_000}, r"rows\[0\]: corpus 'chat' .*52\.1 epochs"),
+        ("tracking", {"wandb": {"mode": "offline"}}, r"tracking\.wandb\.project: required key is missing"),
+        ("tracking", {"wandb": {"project": "p", "api_key": "x"}}, r"tracking\.wandb\.api_key: 'x' unknown key"),
         ("studies/llama_sweep/mix", "chats", r"rows\[0\]\.mix: 'chats' is not one of \['chat'\]"),
         ("studies/llama_sweep/recipe", "topq", r"rows\[0\]\.recipe: 'topq' is not one of \['topk'\]"),
         ("studies/llama_sweep/evaluation/oos", ["chat"], r"studies\.llama_sweep\.evaluation: corpora .* repeat"),
@@ -121,6 +132,24 @@ def test_same_sae_with_two_recipes_in_two_studies_is_refused():
 def test_batch_topk_that_would_never_set_its_threshold_is_refused():
     with pytest.raises(ValueError, match="threshold_start_step is 1000: must be below steps"):
         Recipe(architecture="batch_topk", n_latents=64, k=4, steps=1000)
+
+
+def test_any_number_of_epochs_can_be_asked_for():
+    raw = changed("recipes/topk/max_epochs", None)
+    raw["recipes"]["topk"]["steps"] = 10**6
+    assert load_config(raw).recipes["topk"].max_epochs is None
+
+
+def test_average_shares_of_a_curriculum():
+    phases = [{"until": 0.25, "weights": {"a": 1.0}}, {"until": 1.0, "weights": {"a": 0.6, "b": 0.4}}]
+    assert mean_weights(Mix(phases=phases)) == pytest.approx({"a": 0.25 + 0.75 * 0.6, "b": 0.75 * 0.4})
+
+
+def test_a_study_must_not_be_named_as_a_file_of_another():
+    raw = copy.deepcopy(RAW)
+    raw["studies"]["llama_sweep_runs"] = raw["studies"].pop("llama_sweep")
+    with pytest.raises(ConfigError, match=r"studies\.llama_sweep_runs ends in '_runs'"):
+        load_config(raw)
 
 
 def test_all_faults_are_reported_at_once():

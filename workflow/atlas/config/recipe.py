@@ -52,6 +52,11 @@ class Recipe(Section):
     )
     steps: int = Field(ge=1, description="Updates.")
     batch_size: int = Field(default=2048, ge=1, description="Rows of one update.")
+    max_epochs: float | None = Field(
+        default=10.0,
+        gt=0,
+        description="How often the steps may visit a corpus of the mix before that is an error; null: any number.",
+    )
     lr: float | None = Field(default=None, gt=0, description="Learning rate of Adam; null: 2e-4 / sqrt(F / 2^14).")
     warmup_steps: int = Field(default=1000, ge=0, description="Linear warm-up; the first update has learning rate 0.")
     decay_start: int | None = Field(default=None, ge=0, description="Step from which the rate falls linearly to 0.")

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from pydantic import ValidationError
 
+from atlas.config.budget import mean_weights, too_many_epochs
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.sections import AtlasConfig
 from atlas.config.study import Study, StudyRow
@@ -78,6 +79,7 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
             f"{chosen['mix']!r}; expected one of {', '.join(trained)}"
         )
     recipe = _override(config.recipes[chosen["recipe"]], row, where)
+    _check_epochs(config, chosen["model"], chosen["mix"], recipe, where)
     if row.target_hook is not None:
         _check_transcoder(config, chosen["model"], row, recipe, f"{where}.target_hook")
     seeds = row.seeds if row.seeds is not None else study.seeds
@@ -99,7 +101,15 @@ def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Re
             f"made for; expected a recipe with one of {', '.join(TRANSCODERS)}"
         )
     if recipe.parity:
-        raise ConfigError(f"{where}: parity reproduces dictionary_learning, which trains no transcoder; unset parity")
+        raise ConfigError(f"{where}: parity is for SAEs, it reproduces no transcoder; leave out the recipe's parity")
+
+
+def _check_epochs(config: AtlasConfig, model: str, mix: str, recipe: Recipe, where: str) -> None:
+    """A corpus has at most as many rows as its token budget; the exact number is known when it is stored."""
+    shares = mean_weights(config.mixes[mix])
+    budget = config.models[model].harvest.train_tokens
+    if fault := too_many_epochs(recipe, shares, dict.fromkeys(shares, budget)):
+        raise ConfigError(f"{where}: {fault}")
 
 
 def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:

@@ -6,10 +6,11 @@ from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation, Study
+from atlas.config.tracking import Tracking
 
 
 class AtlasConfig(Section):
-    """Everything that changes a result. Resources live in rules, partitions in profiles."""
+    """Everything that changes a result, and `tracking`, which does not. Resources live in rules."""
 
     models: dict[Name, Model] = Field(min_length=1)
     corpora: dict[Name, Corpus] = Field(min_length=1)
@@ -17,6 +18,7 @@ class AtlasConfig(Section):
     recipes: dict[Name, Recipe] = Field(min_length=1)
     evaluation: Evaluation = Field(default=Evaluation())
     studies: dict[Name, Study] = Field(min_length=1)
+    tracking: Tracking = Field(default=Tracking())
 
     @model_validator(mode="after")
     def _mixes_name_corpora(self):
@@ -24,4 +26,12 @@ class AtlasConfig(Section):
             for corpus in mix.corpora:
                 if corpus not in self.corpora:
                     raise ValueError(f"mixes.{name} names corpus {corpus!r}: must be one of {sorted(self.corpora)}")
+        return self
+
+    @model_validator(mode="after")
+    def _study_names_are_free(self):
+        for name in self.studies:
+            for ending in ("_runs", "_training"):
+                if name.endswith(ending):
+                    raise ValueError(f"studies.{name} ends in {ending!r}: files of a study have names of that form")
         return self
