@@ -65,7 +65,7 @@ def test_a_public_card_withholds_the_recipe_and_says_so():
     text = yaml.safe_dump(public)
     for secret in ("4321", "77", "0.625", "secret: 1"):
         assert secret not in text
-    assert public["sae"] == {"architecture": "topk", "d_model": 7}
+    assert public["sae"] == {"architecture": "topk", "d_model": 7, "d_target": 7}
     assert public["outcomes"] == {"in_sample": {"explained_variance": 0.75}}
     assert (public["taxonomy"], public["warnings"]) == ("good", ["sparsity_constraint_broken"])
     assert {"optimisation", "mix", "drawn_shares", "tokens", "sae.n_latents", "sae.k", "something_new"} <= set(

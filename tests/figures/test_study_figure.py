@@ -18,6 +18,7 @@ def table() -> pd.DataFrame:
     }
     return table.assign(
         hook="resid_post." + table.layer.astype(str),
+        target_hook=None,
         n_latents=400,
         k=32,
         corpus=table.role.map({"in_sample": "chat", "oos": "news"}),
@@ -67,6 +68,14 @@ def test_missing_values_and_a_study_without_published_rows_are_drawn(table):
     figure = plot_study(table.assign(**dict.fromkeys(published), atlas_loss_recovered_zero=np.nan))
     assert len(marks(figure.axes[0])) == len(table)
     assert all("published" not in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_a_transcoder_stands_beside_the_sae_of_its_input(table):
+    transcoders = table.assign(target_hook="mlp_out.30")
+    axis = plot_study(pd.concat([table, transcoders])).axes[4]
+    assert len(marks(axis)) == 2 * len(table)
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels == [f"{layer}\n400{kind}" for layer in (4, 10, 19) for kind in ("", "\ntranscoder")]
 
 
 def test_files_depend_on_the_table_alone(table, tmp_path):

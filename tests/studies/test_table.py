@@ -67,6 +67,18 @@ def test_published_values_stand_beside_the_layer_and_size_they_belong_to(table):
     assert published_for(None, 4, 1200)["published_l0"] is None
 
 
+def test_a_transcoder_names_its_target_and_has_no_published_counterpart(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(metrics(tmp_path)))
+    saes = {f"m/{hook}/chat/topk/seed-0": path for hook in ("resid_post.4", "mlp_in.4-to-mlp_out.4")}
+    write_study_table("s", saes, {"chat": "in_sample"}, "llama_sweep", tmp_path / "s.csv")
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert list(table.hook) == ["resid_post.4", "mlp_in.4"]
+    assert pd.isna(table.target_hook[0]) and table.target_hook[1] == "mlp_out.4"
+    assert (list(table.site), list(table.layer)) == (["resid_post", "mlp_in"], [4, 4])
+    assert table.published_l0.notna().tolist() == [True, False]
+
+
 def test_outcome_says_which_rules_fired_and_what_is_unknown(table):
     assert table.outcome_because[0] == "weak_below: 0.25 (limit 0.5)"
     assert table.outcome_unknown[0] == "dead"

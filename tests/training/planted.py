@@ -60,6 +60,17 @@ class PlantedStream:
         return {"planted": 1.0}
 
 
+_THRESHOLD = {"k": 3, "threshold_start_step": 10, "threshold_beta": 0.9}
+SPARSITY = {
+    "topk": {"k": 3},
+    "batch_topk": _THRESHOLD,
+    "matryoshka_batch_topk": _THRESHOLD | {"group_fractions": [0.25, 0.75]},
+    "relu": {"l1_coefficient": 0.05},
+    "gated": {"l1_coefficient": 0.05},
+    "jumprelu": {"target_l0": 3.0, "bandwidth": 0.05},
+}
+
+
 def recipe(architecture="topk", **overrides):
     fields = {
         "architecture": architecture,
@@ -69,9 +80,7 @@ def recipe(architecture="topk", **overrides):
         "lr": 3e-3,
         "warmup_steps": 5,
     }
-    fields |= {"l1_coefficient": 0.05} if architecture == "relu" else {"k": 3}
-    if architecture == "batch_topk":
-        fields |= {"threshold_start_step": 10, "threshold_beta": 0.9}
+    fields |= SPARSITY[architecture]
     fields |= {"matmul_dtype": "float32", "monitor_every": 10, "checkpoint_every": 10, "dead_feature_tokens": 10**6}
     return Recipe(**(fields | overrides))
 
@@ -91,6 +100,7 @@ def card_fields():
             "weights_sha256": "00",
         },
         "hook": "resid_post.2",
+        "target_hook": None,
         "store": {"rows": 1, "context_length": 16, "llm_batch_contexts": 8, "storage_dtype": "float32"},
         "corpora": {"planted": corpus},
         "token_fingerprints": {"planted": "b"},

@@ -83,6 +83,11 @@ class SaeHooks:
         return self.source != self.target
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The hooks, each once."""
+        return tuple(dict.fromkeys((self.source, self.target)))
+
+    @property
     def target_hook(self) -> str | None:
         """The target of a transcoder, None for an SAE: how configuration, tables and run cards say it."""
         return self.target if self.is_transcoder else None

@@ -18,9 +18,11 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "names": ("model", "mix", "recipe"),
     "model": ("name", "source", "revision", "architecture", "d_model", "dtype", "licence", "weights_sha256"),
     "hook": (),
+    "target_hook": (),
     "sae": (
         "architecture",
         "d_model",
+        "d_target",
         "n_latents",
         "k",
         "l1_coefficient",
@@ -60,13 +62,15 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 # Of every corpus that is trained on.
 REQUIRED_OF_CORPUS = ("source", "licence", "template", "fingerprint")
+NULLABLE_SECTIONS = {"target_hook"}  # an SAE has none
 NULLABLE = {("sae", "k"), ("sae", "l1_coefficient"), ("sae", "threshold"), ("optimisation", "decay_start")}
 
 # What a public card keeps. Anything not named here is withheld, so that a new field is private until decided.
 PUBLIC: dict[str, tuple[str, ...] | None] = {
     "model": None,
     "hook": None,
-    "sae": ("architecture", "d_model"),
+    "target_hook": None,
+    "sae": ("architecture", "d_model", "d_target"),
     "store": ("context_length", "storage_dtype"),
     "corpora": None,
     "token_fingerprints": None,
@@ -110,6 +114,8 @@ def missing_fields(fields: dict[str, Any]) -> list[str]:
     missing = []
     for section, keys in REQUIRED.items():
         value = fields.get(section)
+        if value is None and section in fields and section in NULLABLE_SECTIONS:
+            continue
         if value is None:
             missing.append(section)
             continue

@@ -18,7 +18,7 @@ from atlas.activations.stream import median_norm
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.baseline import random_sae
+from atlas.evaluation.baseline import random_sae, random_transcoder
 from atlas.evaluation.bootstrap import Groups
 from atlas.evaluation.losses import loss_metrics
 from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
@@ -26,6 +26,7 @@ from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
 from atlas.evaluation.references import References, regular_mean, require_model
 from atlas.evaluation.splice import chunk_rows, splice_losses
+from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 from atlas.training.sae import Sae, load_sae
@@ -43,27 +44,44 @@ class CorpusInputs:
 
 
 @dataclass(frozen=True)
-class TrainingFacts:
-    """What evaluation takes from the training store at the hook: the scale, the centre, and which text was seen."""
+class HookFacts:
+    """Of one hook's counted training rows: median norm, and mean over those that are no massive activations."""
 
     median_norm: float
     mean: Float[Tensor, " d_model"]
+
+    @property
+    def limit(self) -> float:
+        """Norm above which a row is a massive activation."""
+        return MASSIVE_FACTOR * self.median_norm
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What evaluation takes from the training store: scale and centre of what is read and of what is reconstructed
+    (the same for an SAE), and which text was seen.
+    """
+
+    source: HookFacts
+    target: HookFacts
     fingerprints: Mapping[str, str]
 
     @classmethod
     def of(cls, shards: Mapping[str, Sequence[Shard]], hook: str) -> "TrainingFacts":
-        """From the training shards of each corpus."""
+        """From the training shards of each corpus; `hook` names two hooks for a transcoder."""
         every = [shard for group in shards.values() for shard in group]
+        hooks = SaeHooks.parse(hook)
+        facts = {name: HookFacts(median_norm(every, name), regular_mean(every, name)) for name in hooks.names}
         fingerprints = {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()}
-        return cls(median_norm(every, hook), regular_mean(every, hook), fingerprints)
+        return cls(facts[hooks.source], facts[hooks.target], fingerprints)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: an SAE at a hook of a model, and the geometry of its decoder."""
+    """What is judged: an SAE at a hook of a model (a transcoder: at two), and the geometry of its decoder."""
 
     loaded: LoadedModel
-    hook: str
+    hooks: SaeHooks
     sae: Sae
     geometry: Geometry
     redundancy: Mapping[str, Any]
@@ -86,22 +104,24 @@ def evaluate_sae(
     batch_contexts: int = 8,
     with_random: bool = True,
 ) -> dict[str, Any]:
-    """All metrics of one SAE as JSON-able values: what is not defined is None and has a reason.
+    """All metrics of one SAE or transcoder as JSON-able values: what is not defined is None and has a reason.
 
+    `hook` is one hook, or a transcoder's two (``mlp_in.10-to-mlp_out.10``), as in the names of results.
     With `with_random`, a random dictionary of the same shape (drawn with `seed`) goes through reconstruction, L0 and
     outcome beside it. Raises EvaluationError when SAE, activations, model and text do not belong together.
     """
-    sae = _load(sae_folder, recipe).to(loaded.device)
-    _require_consistent(sae, loaded, hook, corpora, training)
+    hooks = SaeHooks.parse(hook)
+    sae = _load(sae_folder, recipe, hooks).to(loaded.device)
+    _require_consistent(sae, loaded, hooks, corpora, training)
     nulls = Nulls(settings.null_dictionaries, loaded.device)
     geometry = decoder_geometry(sae.W_dec)
-    redundancy, reasons = redundancy_metrics(geometry, sae.W_enc, sae.W_dec, nulls)
-    baseline = random_sae(sae, training.mean, seed) if with_random else None
+    redundancy, reasons = redundancy_metrics(geometry, _encoder(sae), sae.W_dec, nulls)
+    baseline = _random(sae, training, seed) if with_random else None
     baseline_redundancy = None
     if baseline is not None:
         own = decoder_geometry(baseline.W_dec)
-        baseline_redundancy = redundancy_metrics(own, baseline.W_enc, baseline.W_dec, nulls)[0]
-    subject = Subject(loaded, hook, sae, geometry, redundancy, baseline, baseline_redundancy)
+        baseline_redundancy = redundancy_metrics(own, _encoder(baseline), baseline.W_dec, nulls)[0]
+    subject = Subject(loaded, hooks, sae, geometry, redundancy, baseline, baseline_redundancy)
     results = {}
     for name, inputs in corpora.items():
         results[name] = _evaluate_corpus(subject, name, inputs, training, settings, batch_contexts)
@@ -119,6 +139,17 @@ def evaluate_sae(
     }
 
 
+def _encoder(sae: Sae) -> Tensor | None:
+    return None if sae.is_transcoder else sae.W_enc
+
+
+def _random(sae: Sae, training: TrainingFacts, seed: int) -> Sae:
+    if not sae.is_transcoder:
+        return random_sae(sae, training.source.mean, seed)
+    gain = training.target.median_norm / training.source.median_norm
+    return random_transcoder(sae, training.source.mean, training.target.mean, gain, seed)
+
+
 def _evaluate_corpus(
     subject: Subject,
     name: str,
@@ -128,10 +159,10 @@ def _evaluate_corpus(
     batch_contexts: int,
 ) -> dict[str, Any]:
     # Opened first: a damaged file is met before the long pass, not after it.
-    references = References.open(inputs.references, subject.hook, inputs.shards[0].identity)
+    references = References.open(inputs.references, subject.hooks.target, inputs.shards[0].identity)
     atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
     atlas, reasons = atlas_sums.metrics(settings)
-    splice = splice_losses(subject.loaded, subject.sae, subject.hook, inputs.shards, references, batch_contexts)
+    splice = splice_losses(subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts)
     losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings)
     guide, guide_reasons = guide_sums.metrics(subject.redundancy["absorption_guide"]["value"])
     outcome = {
@@ -158,27 +189,34 @@ def _pass_over_rows(
     subject: Subject, name: str, shards: Sequence[Shard], training: TrainingFacts
 ) -> tuple[AtlasSums, GuideSums, AtlasSums | None]:
     """One pass over all rows of a corpus feeds both protocols and the random dictionary."""
-    device, sae = subject.loaded.device, subject.sae
-    center = training.mean.to(device)
+    device, sae, hooks = subject.loaded.device, subject.sae, subject.hooks
+    center = training.target.mean.to(device)
     groups = Groups.of(np.concatenate([shard.document[shard.counted] for shard in shards]))
     atlas_sums = AtlasSums(sae, center, groups.count, subject.geometry)
     guide_sums = GuideSums(sae, center)
     random_sums = None if subject.baseline is None else AtlasSums(subject.baseline, center, groups.count, None)
-    limit = MASSIVE_FACTOR * training.median_norm
     with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}") as shown:
         for shard, start, stop in _chunks(shards, chunk_rows(sae)):
-            rows = shard.read_rows(subject.hook, start, stop).to(device).float()
+            rows = shard.read_rows(hooks.source, start, stop).to(device).float()
+            targets = shard.read_rows(hooks.target, start, stop).to(device).float() if hooks.is_transcoder else rows
             pre = sae.pre_activations(rows)
-            guide_sums.update(rows, pre)
+            guide_sums.update(targets, pre)
             counted = torch.from_numpy(shard.counted[start:stop]).to(device)
-            massive = torch.from_numpy(shard.norms(subject.hook)[start:stop] > limit).to(device)[counted]
+            massive = torch.from_numpy(_massive(shard, hooks, training)[start:stop]).to(device)[counted]
             document = groups.index(shard.document[start:stop][shard.counted[start:stop]])
             group = torch.from_numpy(document).to(device)
-            atlas_sums.update(rows[counted], pre[counted], massive, group)
+            atlas_sums.update(targets[counted], pre[counted], massive, group)
             if random_sums is not None:
-                random_sums.update(rows[counted], subject.baseline.pre_activations(rows[counted]), massive, group)
+                random_pre = subject.baseline.pre_activations(rows[counted])
+                random_sums.update(targets[counted], random_pre, massive, group)
             shown.update(stop - start)
     return atlas_sums, guide_sums, random_sums
+
+
+def _massive(shard: Shard, hooks: SaeHooks, training: TrainingFacts) -> np.ndarray:
+    """Which rows are massive activations at either hook: training leaves out the same ones."""
+    massive = shard.norms(hooks.source) > training.source.limit
+    return massive | (shard.norms(hooks.target) > training.target.limit) if hooks.is_transcoder else massive
 
 
 def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> dict[str, Any]:
@@ -206,7 +244,7 @@ def without_nonfinite(value: Any, reasons: dict[str, str], path: str = "") -> An
     return value
 
 
-def _load(folder: Path, recipe: Recipe) -> Sae:
+def _load(folder: Path, recipe: Recipe, hooks: SaeHooks) -> Sae:
     try:
         sae = load_sae(folder)
     except TrainingError as error:
@@ -217,22 +255,30 @@ def _load(folder: Path, recipe: Recipe) -> Sae:
                 f"{folder}: {key} is {getattr(sae, key)!r}, but its recipe says {getattr(recipe, key)!r}: "
                 "this SAE was trained by another recipe; delete the folder and run again"
             )
+    if sae.is_transcoder != hooks.is_transcoder:
+        kinds = {True: "a transcoder", False: "an SAE"}
+        raise EvaluationError(
+            f"{folder}: holds {kinds[sae.is_transcoder]}, but {hooks} is to be judged, which is "
+            f"{kinds[hooks.is_transcoder]}; delete the folder and run again"
+        )
     return sae
 
 
 def _require_consistent(
-    sae: Sae, loaded: LoadedModel, hook: str, corpora: Mapping[str, CorpusInputs], training: TrainingFacts
+    sae: Sae, loaded: LoadedModel, hooks: SaeHooks, corpora: Mapping[str, CorpusInputs], training: TrainingFacts
 ) -> None:
+    widths = {hooks.target: ("d_target", sae.d_target), hooks.source: ("d_model", sae.d_model)}
     seen = {fingerprint: f"training corpus {name!r}" for name, fingerprint in training.fingerprints.items()}
     for name, inputs in corpora.items():
         require_model(inputs.shards, loaded)
         for shard in inputs.shards:
-            width = shard.read_rows(hook, 0, 1).shape[1]
-            if width != sae.d_model:
-                raise EvaluationError(
-                    f"corpus {name!r}: rows of {hook} have width {width}, but the SAE has d_model {sae.d_model}: "
-                    "it was trained on another hook or model"
-                )
+            for hook, (size, expected) in widths.items():
+                width = shard.read_rows(hook, 0, 1).shape[1]
+                if width != expected:
+                    raise EvaluationError(
+                        f"corpus {name!r}: rows of {hook} have width {width}, but the SAE has {size} {expected}: "
+                        "it was trained on another hook or model"
+                    )
         fingerprint = inputs.shards[0].identity["corpus_fingerprint"]
         if fingerprint in seen:
             raise EvaluationError(

@@ -43,7 +43,7 @@ class AtlasSums:
         massive: Bool[Tensor, " rows"],
         groups: Int[Tensor, " rows"],
     ) -> None:
-        """Add counted rows with their pre-activations."""
+        """Add counted rows with their pre-activations; `rows` are what is reconstructed, a transcoder's targets."""
         latents = self._sae.activate(pre)
         reconstruction = self._sae.decode(latents)
         for sums, mine in ((self._regular, ~massive), (self._massive, massive)):
@@ -85,21 +85,21 @@ class AtlasSums:
 class GuideSums:
     """What the published numbers were evidently computed with; all rows count, special tokens and massive ones too.
 
-    The encoder does not subtract b_dec, although the SAE was trained so; reconstruction passes through TopK, but L0
-    and deadness are taken from ReLU pre-activations before it.
+    The encoder does not subtract b_dec, although the SAE was trained so (a transcoder's never does); reconstruction
+    passes through TopK, but L0 and deadness are taken from ReLU pre-activations before it.
     """
 
     def __init__(self, sae: Sae, center: Float[Tensor, " d_model"]):
         self._sae = sae
         # (x − b_dec) W + b + b_dec W = x W + b: the pre-activations without the subtraction, for the price of a sum.
-        self._offset = (sae.b_dec.double() @ sae.W_enc.double()).float()
+        self._offset = 0.0 if sae.is_transcoder else (sae.b_dec.double() @ sae.W_enc.double()).float()
         self._sums = ReconstructionSums.start(center)
         self._fired = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.W_enc.device)
         self._strength = torch.zeros(sae.n_latents, dtype=torch.float64, device=sae.W_enc.device)
         self._n_rows = 0
 
     def update(self, rows: Float[Tensor, "rows d_model"], pre: Float[Tensor, "rows n_latents"]) -> None:
-        """Add rows with the pre-activations of the inference path (with b_dec subtracted)."""
+        """Add rows (a transcoder's targets) with the pre-activations of the inference path (b_dec subtracted)."""
         positive = torch.relu(pre + self._offset)
         self._sums.update(rows, self._sae.decode(self._sae.activate(positive)))
         self._fired += (positive > 0).sum(0)

@@ -99,11 +99,14 @@ class Nulls:
 
 def redundancy_metrics(
     geometry: Geometry,
-    W_enc: Float[Tensor, "d_model n_latents"],
+    W_enc: Float[Tensor, "d_model n_latents"] | None,
     W_dec: Float[Tensor, "n_latents d_model"],
     nulls: Nulls,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Each measure as {value, null_mean, null_sd, z}, and reasons for the z-scores that are not defined."""
+    """Each measure as {value, null_mean, null_sd, z}, and reasons for what is not defined.
+
+    `W_enc` is None for a transcoder: directions of two hooks are not compared.
+    """
     null = nulls.of(*W_dec.shape)
     result: dict[str, Any] = {}
     reasons = {}
@@ -113,9 +116,15 @@ def redundancy_metrics(
         if z is None:
             reasons[f"redundancy_{name}_z"] = f"all {nulls.n_dictionaries} random dictionaries score {mean:g}"
         result[name] = {"value": value, "null_mean": mean, "null_sd": sd, "z": z}
-    cosine = partial(torch.nn.functional.cosine_similarity, dim=1)
     result["n_pairs_cosine_above_05"] = geometry.n_pairs
-    result["encoder_decoder_cosine"] = cosine(W_enc.T.double(), W_dec.double()).mean().item()
+    result["encoder_decoder_cosine"] = None
+    if W_enc is None:
+        reasons["redundancy_encoder_decoder_cosine"] = (
+            "a transcoder's encoder and decoder are directions of two different hooks"
+        )
+    else:
+        cosine = partial(torch.nn.functional.cosine_similarity, dim=1)
+        result["encoder_decoder_cosine"] = cosine(W_enc.T.double(), W_dec.double()).mean().item()
     return result, reasons
 
 

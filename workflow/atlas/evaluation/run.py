@@ -40,6 +40,7 @@ def run_evaluation(
 ) -> None:
     """Judge one SAE on the corpora of `roles` (corpus → in_sample, proxy or oos) and write metrics.json.
 
+    `hook` is one hook, or a transcoder's two, as in the SAE's path.
     Shards lie in a folder with their corpus' name, references are files of that name; the SAE's id is the last five
     parts of its folder. Raises EvaluationError when a corpus lacks its files, StoreError for damaged shards.
     """

@@ -1,4 +1,4 @@
-"""Run the model with an SAE's reconstruction in place of the activation."""
+"""Run the model with an SAE's reconstruction in place of the activation, a transcoder's in place of its target."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from atlas.activations.store import Shard
 from atlas.evaluation.losses import LossTable, context_batches, unit_kl, unit_losses
 from atlas.evaluation.references import References, put
+from atlas.hook_points import SaeHooks
 from atlas.models.forward import run_from
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
@@ -38,15 +39,18 @@ def splice_losses(
     """Losses with the reconstruction at the counted positions, beside the reference losses of the same units.
 
     Positions that are not counted keep their stored activation, and so does everything before the hook: only what
-    follows the hook is run. Raises AtlasError when an output is not finite.
+    follows the hook is run. A transcoder (`hook` names two) reads the stored, hence clean, rows of its first hook and
+    is put in at its second, whose references these must be. Raises AtlasError when an output is not finite.
     """
+    hooks = SaeHooks.parse(hook)
     losses, divergences = [], []
     with progress(references.n_contexts * shards[0].context_length, f"splice {hook}") as shown:
         for batch in context_batches(shards, references.n_contexts, batch_contexts):
             ids, counted = batch.tokens.to(loaded.device), batch.counted.to(loaded.device)
-            rows = batch.rows(hook).to(loaded.device)
-            spliced = put(rows, counted, reconstruct(sae, rows[counted]))
-            hidden = run_from(loaded, ids, hook, spliced)
+            rows = batch.rows(hooks.source).to(loaded.device)
+            clean_rows = batch.rows(hooks.target).to(loaded.device) if hooks.is_transcoder else rows
+            spliced = put(clean_rows, counted, reconstruct(sae, rows[counted]))
+            hidden = run_from(loaded, ids, hooks.target, spliced)
             clean = references.hidden(batch.first, batch.n_contexts).to(loaded.device)
             losses.append(unit_losses(loaded, ids, hidden, clean).cpu().numpy())
             divergence = unit_kl(loaded, hidden, clean)

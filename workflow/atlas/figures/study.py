@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -54,13 +55,16 @@ def plot_study(rows: pd.DataFrame) -> Figure:
     """The figure of a study table; what is missing in the table is missing in the figure."""
     shares = [column for column in rows if column.startswith("atlas_loss_recovered_zero")]
     rows = rows.assign(**{column: rows[column] * 100 for column in shares})
+    # A transcoder stands beside the SAE of the hook that it reads.
+    pairs = zip(rows.hook, rows.target_hook, strict=True)
+    rows = rows.assign(hook=[hook if pd.isna(target) else f"{hook} to {target}" for hook, target in pairs])
     hooks = rows[["hook", "layer", "n_latents"]].drop_duplicates().sort_values(["layer", "hook", "n_latents"])
     places = {(hook.hook, hook.n_latents): number for number, hook in enumerate(hooks.itertuples())}
     figure, axes = plt.subplots(2, 4, figsize=(WIDTH, 3.6), sharex=True, layout="constrained")
     for axes_row, (protocol, panels) in zip(axes, PANELS.items(), strict=True):
         for axis, panel in zip(axes_row, panels, strict=True):
             _draw_panel(axis, rows, panel, protocol, places)
-            axis.set_xticks(range(len(places)), [f"{h.layer}\n{h.n_latents}" for h in hooks.itertuples()])
+            axis.set_xticks(range(len(places)), [_place_name(hook) for hook in hooks.itertuples()])
             axis.set_xlim(-0.6, len(places) - 0.4)
         axes_row[0].set_ylabel(f"{protocol} protocol", fontweight="bold")
     _share_limits(axes[:, 3])
@@ -71,6 +75,11 @@ def plot_study(rows: pd.DataFrame) -> Figure:
         axis.set_xlabel("layer / latents")
     _legend(figure, rows)
     return figure
+
+
+def _place_name(hook: Any) -> str:
+    transcoder = "\ntranscoder" if " to " in hook.hook else ""
+    return f"{hook.layer}\n{hook.n_latents}{transcoder}"
 
 
 def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, places: dict) -> None:

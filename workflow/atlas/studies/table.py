@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.files import atomic_path, read_json
-from atlas.hook_points import HookPoint
+from atlas.hook_points import HookPoint, SaeHooks
 from atlas.studies.published import published_for
 
 
@@ -28,12 +28,14 @@ def write_study_table(
 
 def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
     model, hook, mix, recipe, seed = sae_id.split("/")
-    point, judged = HookPoint.parse(hook), metrics["corpora"][corpus]
+    hooks, judged = SaeHooks.parse(hook), metrics["corpora"][corpus]
+    point = HookPoint.parse(hooks.source)
     outcome = judged["outcome"]
     return {
         "study": study,
         "model": model,
-        "hook": hook,
+        "hook": hooks.source,
+        "target_hook": hooks.target_hook,
         "site": point.site,
         "layer": point.layer,
         "mix": mix,
@@ -57,7 +59,8 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         "guide_outcome": outcome["guide"]["verdict"],
         "guide_outcome_because": _because(outcome["guide"]),
         **dict(_flat("guide", judged["guide"])),
-        **published_for(published, point.layer, metrics["n_latents"]),
+        # What was published are SAEs: a transcoder of the same layer and size is no counterpart of theirs.
+        **published_for(None if hooks.is_transcoder else published, point.layer, metrics["n_latents"]),
         "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
     }
 

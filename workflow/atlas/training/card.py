@@ -13,6 +13,7 @@ import torch
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
 from atlas.training.checkpoint import History
+from atlas.training.normalise import Normalisation
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 from atlas.training.schedule import base_lr
@@ -33,7 +34,7 @@ def training_fields(
     stream: RowStream,
     sae: Sae,
     numerics: Numerics,
-    scale: float,
+    normalisation: Normalisation,
     history: History,
     final: dict[str, dict[str, Any]],
     seed: int,
@@ -56,7 +57,7 @@ def training_fields(
             "threshold_beta": recipe.threshold_beta,
             "threshold_start_step": recipe.threshold_start_step,
             **recipe.sparsity(),
-            "normalisation": {"rows_divided_by": scale, "folded_into_weights": True},
+            "normalisation": normalisation.described(),
         },
         "optimisation": {
             "optimizer": "Adam, betas 0.9 and 0.999, decoder rows at unit norm",

@@ -35,16 +35,26 @@ def initial_weights(d_model: int, n_latents: int, seed: int) -> dict[str, Float[
     seed starts from the same dictionary as dictionary_learning's trainers do. In memory a latent's encoder weights are
     neighbours, as its decoder weights are: gradients come per latent, and are used without being transposed.
     """
+    W_dec = _directions(d_model, n_latents, torch.Generator().manual_seed(seed))
+    return _weights(W_dec.clone(), W_dec)
+
+
+def initial_transcoder(d_model: int, d_target: int, n_latents: int, seed: int) -> dict[str, Float[Tensor, "..."]]:
+    """The same with encoder columns of their own, random and of unit norm: input and target are different spaces."""
     generator = torch.Generator().manual_seed(seed)
-    columns = torch.empty(d_model, n_latents)
+    W_dec = _directions(d_target, n_latents, generator)
+    return _weights(_directions(d_model, n_latents, generator), W_dec)
+
+
+def _directions(width: int, n_latents: int, generator: torch.Generator) -> Float[Tensor, "n_latents width"]:
+    columns = torch.empty(width, n_latents)
     torch.nn.init.kaiming_uniform_(columns, a=math.sqrt(5), generator=generator)
-    W_dec = unit_rows(columns.T.contiguous())
-    return {
-        "W_enc": W_dec.clone().T,
-        "b_enc": torch.zeros(n_latents),
-        "W_dec": W_dec,
-        "b_dec": torch.zeros(d_model),
-    }
+    return unit_rows(columns.T.contiguous())
+
+
+def _weights(encoder: Float[Tensor, "n_latents d_model"], W_dec: Tensor) -> dict[str, Float[Tensor, "..."]]:
+    n_latents, d_target = W_dec.shape
+    return {"W_enc": encoder.T, "b_enc": torch.zeros(n_latents), "W_dec": W_dec, "b_dec": torch.zeros(d_target)}
 
 
 def unit_rows(W_dec: Float[Tensor, "n_latents d_model"]) -> Float[Tensor, "n_latents d_model"]:

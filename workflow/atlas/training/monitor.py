@@ -22,20 +22,21 @@ class Look:
 
 
 @torch.no_grad()
-def look(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Look:
-    """Measure the inference path on rows in the store's scale.
+def look(sae: Sae, rows: Float[Tensor, "rows d_model"], targets: Float[Tensor, "rows d_target"] | None = None) -> Look:
+    """Measure the inference path on rows in the store's scale; `targets` are what a transcoder reconstructs, x below.
 
     ``explained_variance = 1 - sum |e|^2 / sum |x - mean|^2`` over all rows, sums in float64. A batch_topk SAE whose
     threshold is not set has no inference path yet; the selection of training stands in for it, over these rows.
     """
-    mean = rows.double().mean(dim=0)
+    targets = rows if targets is None else targets
+    mean = targets.double().mean(dim=0)
     error = variance = fired_count = torch.zeros((), dtype=torch.float64)
     fired = torch.zeros(sae.n_latents, dtype=torch.bool)
-    for chunk in rows.split(_CHUNK):
-        chunk = chunk.to(sae.W_enc.device).float()
-        latents = _latents(sae, chunk)
-        error = error + (chunk - sae.decode(latents)).double().square().sum().cpu()
-        variance = variance + (chunk.double().cpu() - mean).square().sum()
+    for chunk, target in zip(rows.split(_CHUNK), targets.split(_CHUNK), strict=True):
+        latents = _latents(sae, chunk.to(sae.W_enc.device).float())
+        target = target.to(sae.W_enc.device).float()
+        error = error + (target - sae.decode(latents)).double().square().sum().cpu()
+        variance = variance + (target.double().cpu() - mean).square().sum()
         fired_count = fired_count + (latents > 0).sum().cpu()
         fired |= (latents > 0).any(dim=0).cpu()
     return Look(

@@ -9,11 +9,12 @@ import torch
 
 from atlas.activations.layout import MASSIVE_FACTOR
 from atlas.activations.store import Shard, open_shards
-from atlas.activations.stream import BatchStream, median_norm, sample_rows
+from atlas.activations.stream import BatchStream, median_norm, sample_tokens
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
 from atlas.errors import StoreError
 from atlas.files import read_json
+from atlas.hook_points import SaeHooks
 from atlas.training.train import train_sae
 
 
@@ -42,7 +43,7 @@ def run_training(
     folder: Path,
     state: Path,
 ) -> None:
-    """Train one SAE into `folder`.
+    """Train one SAE, or one transcoder if `hook` names two hooks (``mlp_in.10-to-mlp_out.10``), into `folder`.
 
     `names` are the names of model, mix and recipe in the configuration; `roles` maps evaluation corpora to roles, and
     `monitored` the roles to the corpora that are watched while training. Raises StoreError when a shard belongs to
@@ -55,12 +56,15 @@ def run_training(
     _require_distinct(shards, watched)
     stream = BatchStream(shards, hook, mix, seed, recipe.batch_size, recipe.steps, recipe.exclude_massive)
     every = [shard for group in shards.values() for shard in group]
-    limit = MASSIVE_FACTOR * median_norm(every, hook)
-    monitors = {role: sample_rows(watched[corpus], hook, monitor_rows, limit) for role, corpus in monitored.items()}
+    hooks = SaeHooks.parse(hook)
+    limits = {name: MASSIVE_FACTOR * median_norm(every, name) for name in hooks.names}
+    samples = {role: sample_tokens(watched[corpus], limits, monitor_rows) for role, corpus in monitored.items()}
+    monitors, targets = ({role: rows[name] for role, rows in samples.items()} for name in (hooks.source, hooks.target))
     card = {
         "names": dict(names),
         "model": identity,
-        "hook": hook,
+        "hook": hooks.source,
+        "target_hook": hooks.target_hook,
         "corpora": {summary["name"]: summary for summary in map(read_json, inputs.corpora)},
         "token_fingerprints": {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()},
         "mix": mix.model_dump(mode="json"),
@@ -70,7 +74,8 @@ def run_training(
         "monitored": dict(monitored),
         "store": _store_facts(every),
     }
-    train_sae(recipe, stream, monitors, seed, device, folder, state, card)
+    targets = targets if hooks.is_transcoder else None
+    train_sae(recipe, stream, monitors, seed, device, folder, state, card, monitor_targets=targets)
 
 
 def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:

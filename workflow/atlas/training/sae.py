@@ -110,6 +110,7 @@ class Sae:
 def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     """Write an SAE; `metadata` needs `model_name` and `hook_name` (our grammar), the rest is kept beside them.
 
+    A transcoder needs `target_hook_name` too, which an SAE must not have.
     Raises TrainingError when the SAE could not be used: a weight that is not finite, or a threshold that was never set
     (inference would then keep every positive latent).
     """
@@ -120,15 +121,20 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
             f"{where}: threshold is {sae.threshold}, expected a number ≥ 0: it is first set after "
             "threshold_start_step; train for more steps or lower threshold_start_step"
         )
-    for key in ("model_name", "hook_name"):
+    for key in ("model_name", "hook_name", *(["target_hook_name"] if sae.is_transcoder else [])):
         if key not in metadata:
             raise TrainingError(f"{Path(folder) / CONFIG_FILE}: metadata lacks {key!r}")
+    if not sae.is_transcoder and "target_hook_name" in metadata:
+        raise TrainingError(
+            f"{Path(folder) / CONFIG_FILE}: metadata has target_hook_name {metadata['target_hook_name']!r}, but this "
+            "is an SAE, which reconstructs what it reads"
+        )
     tensors = {name: getattr(sae, name) for name in _SHARED} | dict(sae.latent_parameters)
     tensors = {architecture.saelens_names.get(name, name): tensor for name, tensor in tensors.items()}
     if architecture.has_threshold:
         tensors["threshold"] = torch.full((sae.n_latents,), sae.threshold)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
-    _check_tensors(tensors, where, sae.d_model, sae.n_latents)
+    _check_tensors(tensors, where, sae.d_model, sae.n_latents, sae.d_target)
     write_json(Path(folder) / CONFIG_FILE, _saelens_config(sae, metadata))
     with atomic_path(where) as temporary:
         save_file(tensors, temporary)
@@ -138,13 +144,16 @@ def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
     architecture = ARCHITECTURES[sae.architecture]
     # Only topk's configuration has these; rescale_acts_by_decoder_norm changes what is selected.
     only_topk = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if architecture.saelens == "topk" else {}
+    width = {"d_out": sae.d_target} if sae.is_transcoder else {}
+    output = {"hook_name_out": saelens_hook_name(metadata["target_hook_name"])} if sae.is_transcoder else {}
     return {
-        "architecture": architecture.saelens,
+        "architecture": _saelens_architecture(architecture, sae.is_transcoder),
         "d_in": sae.d_model,
+        **width,
         "d_sae": sae.n_latents,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": not sae.is_transcoder,
         "normalize_activations": "none",
         "reshape_activations": "none",
         **only_topk,
@@ -153,9 +162,14 @@ def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
             "sae_lens_training_version": None,
             "model_name": metadata["model_name"],
             "hook_name": saelens_hook_name(metadata["hook_name"]),
+            **output,
             "atlas": {"architecture": sae.architecture, "k": sae.k, "threshold": sae.threshold, **metadata},
         },
     }
+
+
+def _saelens_architecture(architecture: Architecture, is_transcoder: bool) -> str:
+    return architecture.saelens_transcoder if is_transcoder else architecture.saelens
 
 
 def saelens_hook_name(hook: str) -> str:
@@ -175,16 +189,17 @@ def load_sae(folder: Path) -> Sae:
         config = json.loads(path.read_text(encoding="utf-8"))
         ours = config["metadata"]["atlas"]
         name, d_model, n_latents = ours["architecture"], config["d_in"], config["d_sae"]
-        k, threshold = ours["k"], ours["threshold"]
+        k, threshold, is_transcoder = ours["k"], ours["threshold"], "target_hook_name" in ours
+        d_target = config["d_out"] if is_transcoder else d_model
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path}: is not the configuration of an SAE of this project ({error!r})") from error
     architecture = ARCHITECTURES.get(name)
-    if architecture is None or config["architecture"] != architecture.saelens:
+    if architecture is None or config["architecture"] != _saelens_architecture(architecture, is_transcoder):
         raise TrainingError(
             f"{path}: architecture is {config['architecture']!r}, by our name {name!r}; "
             f"expected one of {', '.join(ARCHITECTURES)}"
         )
-    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents)
+    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents, d_target)
     if architecture.has_threshold:
         stored = tensors.pop("threshold")
         same = threshold is not None and bool((stored == torch.tensor(threshold, dtype=torch.float32)).all())
@@ -193,10 +208,12 @@ def load_sae(folder: Path) -> Sae:
     ours_by_theirs = {theirs: ours for ours, theirs in architecture.saelens_names.items()}
     tensors = {ours_by_theirs.get(name, name): tensor for name, tensor in tensors.items()}
     own = {name: tensors.pop(name) for name in architecture.latent_parameters}
-    return Sae(name, k=k, threshold=threshold, latent_parameters=own, **tensors)
+    return Sae(name, k=k, threshold=threshold, latent_parameters=own, is_transcoder=is_transcoder, **tensors)
 
 
-def _read_tensors(path: Path, architecture: Architecture, d_model: int, n_latents: int) -> dict[str, Tensor]:
+def _read_tensors(
+    path: Path, architecture: Architecture, d_model: int, n_latents: int, d_target: int
+) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -206,12 +223,12 @@ def _read_tensors(path: Path, architecture: Architecture, d_model: int, n_latent
     expected |= {"threshold"} if architecture.has_threshold else set()
     if set(tensors) != expected:
         raise TrainingError(f"{path}: holds {sorted(tensors)}, expected {sorted(expected)}")
-    _check_tensors(tensors, path, d_model, n_latents)
+    _check_tensors(tensors, path, d_model, n_latents, d_target)
     return tensors
 
 
-def _check_tensors(tensors: dict[str, Tensor], path: Path, d_model: int, n_latents: int) -> None:
-    shapes = {"W_enc": (d_model, n_latents), "W_dec": (n_latents, d_model), "b_dec": (d_model,)}
+def _check_tensors(tensors: dict[str, Tensor], path: Path, d_model: int, n_latents: int, d_target: int) -> None:
+    shapes = {"W_enc": (d_model, n_latents), "W_dec": (n_latents, d_target), "b_dec": (d_target,)}
     for name, tensor in tensors.items():
         expected = shapes.get(name, (n_latents,))
         if tuple(tensor.shape) != expected:

@@ -11,7 +11,7 @@ from atlas.devices import DTYPES, fast_matmul_dtype
 from atlas.training import kernels
 from atlas.training.adam import Adam
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.initialise import geometric_median, initial_weights
+from atlas.training.initialise import geometric_median, initial_transcoder, initial_weights
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 
@@ -53,10 +53,17 @@ def choose_numerics(recipe: Recipe, device: torch.device) -> Numerics:
     return Numerics(dtype, sparse=few and (device.type == "cpu" or kernels.available(device)))
 
 
-def new_state(recipe: Recipe, d_model: int, seed: int, device: torch.device) -> TrainingState:
-    """The state before the first update; `set_decoder_bias` completes it from the first batch."""
+def new_state(
+    recipe: Recipe, d_model: int, seed: int, device: torch.device, d_target: int | None = None
+) -> TrainingState:
+    """The state before the first update, of a transcoder if a `d_target` is given; `set_decoder_bias` completes it from
+    the first batch.
+    """
     architecture = ARCHITECTURES[recipe.architecture]
-    weights = initial_weights(d_model, recipe.n_latents, seed)
+    if d_target is None:
+        weights = initial_weights(d_model, recipe.n_latents, seed)
+    else:
+        weights = initial_transcoder(d_model, d_target, recipe.n_latents, seed)
     for name, parameter in architecture.latent_parameters.items():
         weights[name] = torch.full((recipe.n_latents,), parameter.initial)
     parameters = {name: torch.nn.Parameter(value.to(device)) for name, value in weights.items()}

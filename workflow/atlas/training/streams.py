@@ -22,6 +22,7 @@ class RowStatistics(Protocol):
     """Float64 statistics over all rows that can be drawn."""
 
     n_rows: int
+    mean: Float[Tensor, " d_model"]
     mean_square_norm: float
     median_norm: float
 
@@ -45,3 +46,25 @@ class RowStream(Protocol):
 
     def drawn_shares(self, steps: int) -> dict[str, float]:
         """Share of each corpus in the rows of the first `steps` steps."""
+
+
+class PairBatch(RowBatch, Protocol):
+    """Rows of one update with what a transcoder reconstructs from them."""
+
+    @property
+    def targets(self) -> Float[Tensor, "batch d_target"]:
+        """The same tokens' rows at the target hook, in the storage dtype."""
+
+
+class PairStream(RowStream, Protocol):
+    """Batches of pairs, for a transcoder; `statistics` are those of the rows."""
+
+    @property
+    def d_target(self) -> int:
+        """Width of the targets."""
+
+    def batch(self, step: int) -> PairBatch:
+        """The pairs of one step."""
+
+    def target_statistics(self) -> RowStatistics:
+        """Statistics over all targets."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.config.recipe import Recipe
+from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.errors import TrainingError
 from atlas.files import atomic_path, sha256_code, sha256_strings
 from atlas.progress import Progress, progress
@@ -22,11 +22,13 @@ from atlas.training.architectures import ARCHITECTURES
 from atlas.training.card import TRAINING_SECTIONS, training_fields
 from atlas.training.checkpoint import History, read_checkpoint, write_checkpoint
 from atlas.training.monitor import look
+from atlas.training.normalise import Normalisation, normalisation_of_sae, normalisation_of_transcoder
 from atlas.training.preemption import Preempted, listen
 from atlas.training.prefetch import prefetch
 from atlas.training.sae import Sae, save_sae
 from atlas.training.state import Numerics, TrainingState, choose_numerics, folded_sae, new_state, set_decoder_bias
-from atlas.training.streams import RowStream
+from atlas.training.streams import PairStream, RowBatch, RowStream
+from atlas.training.transcoder import folded_transcoder
 from atlas.training.update import Report, update
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,22 @@ class _Run:
     device: torch.device
     state_folder: Path
     numerics: Numerics
-    scale: float
+    normalisation: Normalisation
     identity: str
+    monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None
+
+    def normalised(self, batch: RowBatch) -> tuple[Tensor, Tensor | None]:
+        """Rows of a batch on the device, as trained on, and a transcoder's targets."""
+        rows = self.normalisation.rows(batch.rows.to(self.device))
+        if self.monitor_targets is None:
+            return rows, None
+        return rows, self.normalisation.targets(batch.targets.to(self.device))
+
+    def folded(self, state: TrainingState) -> Sae:
+        """The SAE or transcoder for rows as stored."""
+        if self.monitor_targets is None:
+            return folded_sae(state, self.recipe, self.normalisation.scale)
+        return folded_transcoder(state, self.recipe, self.normalisation)
 
 
 def train_sae(
@@ -61,10 +77,12 @@ def train_sae(
     folder: Path,
     state_folder: Path,
     run_card: dict[str, Any],
+    monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None,
 ) -> None:
     """Train one SAE and write its weights, configuration, curves and run card to `folder`.
 
-    `monitors` are rows that are not trained on, by role; `in_sample` is required. `run_card` holds the fields the
+    `monitors` are rows that are not trained on, by role; `in_sample` is required. With `monitor_targets`, what is to be
+    reconstructed from them, a transcoder is trained, and `stream` must be a PairStream. `run_card` holds the fields the
     caller knows (atlas.runcard names them); ``model.name`` and ``hook`` go into the SAE's own files. Checkpoints go
     to `state_folder`, from which a killed run goes on to the same bits; it is removed at the end.
 
@@ -75,52 +93,77 @@ def train_sae(
 
     Raises TrainingError for values that make the result meaningless, and Preempted after SIGTERM.
     """
-    run = _prepare(recipe, stream, monitors, seed, device, state_folder)
+    run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets)
     require_fields(Path(folder) / CARD_FILE, run_card, filled_later=TRAINING_SECTIONS)
     warnings = _warnings_before(recipe)
-    state = new_state(recipe, stream.d_model, seed, device)
+    state = new_state(recipe, stream.d_model, seed, device, None if monitor_targets is None else stream.d_target)
     history = read_checkpoint(state_folder, state, run.identity)
     _train(run, state, history)
 
-    sae = folded_sae(state, recipe, run.scale)
+    sae = run.folded(state)
     final = {row["split"]: row for row in history.curves if row["step"] == recipe.steps}
     warnings += _warnings_after(recipe, final["in_sample"])
     for warning in warnings:
         log.warning("%s", warning)
-    fields = training_fields(run_card, recipe, stream, sae, run.numerics, run.scale, history, final, seed, device)
+    fields = training_fields(
+        run_card, recipe, stream, sae, run.numerics, run.normalisation, history, final, seed, device
+    )
     _write_outputs(Path(folder), sae, history, fields | {"warnings": warnings})
     shutil.rmtree(state_folder, ignore_errors=True)
 
 
 def _prepare(
-    recipe: Recipe, stream: RowStream, monitors: Mapping[str, Tensor], seed: int, device: torch.device, state: Path
+    recipe: Recipe,
+    stream: RowStream,
+    monitors: Mapping[str, Tensor],
+    seed: int,
+    device: torch.device,
+    state: Path,
+    targets: Mapping[str, Tensor] | None,
 ) -> _Run:
     if "in_sample" not in monitors:
         raise TrainingError(f"monitors are {sorted(monitors)}: 'in_sample' is required, its L0 is compared with K")
     for name, rows in monitors.items():
-        if rows.ndim != 2 or rows.shape[1] != stream.d_model or len(rows) < 2:
-            raise TrainingError(
-                f"monitor {name!r} has shape {tuple(rows.shape)}: expected at least 2 rows of d_model {stream.d_model}"
-            )
-        if not bool(rows.isfinite().all()) or bool((rows == rows[0]).all()):
-            raise TrainingError(f"monitor {name!r}: rows are not finite or all equal; check its activation files")
-    scale = 1.0
-    if recipe.normalise_activations:
-        scale = stream.statistics().mean_square_norm ** 0.5
-        if not 0 < scale < float("inf"):
-            raise TrainingError(f"root mean square norm of the training rows is {scale}: expected a positive number")
+        _check_monitor(f"monitor {name!r}", rows, f"d_model {stream.d_model}", stream.d_model)
+    if targets is None:
+        normalisation = normalisation_of_sae(recipe, stream)
+    else:
+        _check_transcoder(recipe, stream, monitors, targets)
+        normalisation = normalisation_of_transcoder(recipe, stream, device)
     identity = sha256_strings(
         [
             recipe.model_dump_json(),
             str(seed),
             stream.identity,
-            repr(scale),
+            repr(normalisation.scale),
             device.type,
             *sorted(monitors),
             sha256_code([Path(__file__).parent]),
         ]
     )
-    return _Run(recipe, stream, monitors, seed, device, state, choose_numerics(recipe, device), scale, identity)
+    numerics = choose_numerics(recipe, device)
+    return _Run(recipe, stream, monitors, seed, device, state, numerics, normalisation, identity, targets)
+
+
+def _check_monitor(name: str, rows: Tensor, size: str, width: int) -> None:
+    if rows.ndim != 2 or rows.shape[1] != width or len(rows) < 2:
+        raise TrainingError(f"{name} has shape {tuple(rows.shape)}: expected at least 2 rows of {size}")
+    if not bool(rows.isfinite().all()) or bool((rows == rows[0]).all()):
+        raise TrainingError(f"{name}: rows are not finite or all equal; check its activation files")
+
+
+def _check_transcoder(
+    recipe: Recipe, stream: PairStream, monitors: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> None:
+    if recipe.architecture not in TRANSCODERS or recipe.parity:
+        raise TrainingError(
+            f"a transcoder cannot have architecture {recipe.architecture!r} with parity {recipe.parity!r}: expected "
+            f"one of {', '.join(TRANSCODERS)}, without parity"
+        )
+    for name, rows in monitors.items():
+        if name not in targets or len(targets[name]) != len(rows):
+            raise TrainingError(f"monitor {name!r}: its {len(rows)} rows need as many targets")
+        _check_monitor(f"targets of monitor {name!r}", targets[name], f"d_target {stream.d_target}", stream.d_target)
 
 
 def _train(run: _Run, state: TrainingState, history: History) -> None:
@@ -139,12 +182,12 @@ def _train(run: _Run, state: TrainingState, history: History) -> None:
             batch = batches.next_batch()
             if len(batch.rows) != size:
                 raise TrainingError(f"step {state.step}: the batch has {len(batch.rows)} rows, batch_size is {size}")
-            rows = batch.rows.to(run.device).float() / run.scale
+            rows, targets = run.normalised(batch)
             if state.step == 0:
-                set_decoder_bias(state, rows, recipe)
-            report = update(state, rows, recipe, run.numerics, ", ".join(batch.corpora))
+                set_decoder_bias(state, rows if targets is None else targets, recipe)
+            report = update(state, rows, recipe, run.numerics, ", ".join(batch.corpora), targets)
             if state.step % recipe.monitor_every == 0 or state.step == recipe.steps:
-                _monitor(run, state, history, report, rows, shown)
+                _monitor(run, state, history, report, rows if targets is None else targets, shown)
             else:
                 shown.update(len(rows))
             history.wall_seconds = before[0] + time.monotonic() - started
@@ -157,7 +200,7 @@ def _train(run: _Run, state: TrainingState, history: History) -> None:
 
 
 def _monitor(run: _Run, state: TrainingState, history: History, report: Report, rows: Tensor, shown: Progress) -> None:
-    """Append to the curves what the last update saw and what each monitor shows."""
+    """Append to the curves what the last update saw (`rows`: what it reconstructed) and what each monitor shows."""
     place = {"step": state.step, "tokens": state.step * run.recipe.batch_size}
     variance = (rows - rows.mean(dim=0)).square().sum(dim=1).mean().item()
     squared_error, has_threshold = report.squared_error.item(), state.threshold.item() >= 0
@@ -176,9 +219,10 @@ def _monitor(run: _Run, state: TrainingState, history: History, report: Report, 
             "gradient_norm": report.gradient_norm.item(),
         }
     )
-    sae = folded_sae(state, run.recipe, run.scale)
+    sae = run.folded(state)
     for name, held_out in run.monitors.items():
-        history.curves.append(place | {"split": name} | vars(look(sae, held_out)))
+        targets = None if run.monitor_targets is None else run.monitor_targets[name]
+        history.curves.append(place | {"split": name} | vars(look(sae, held_out, targets)))
     in_sample = next(row for row in reversed(history.curves) if row["split"] == "in_sample")
     shown.update(
         len(rows),
@@ -216,7 +260,8 @@ def _write_outputs(folder: Path, sae: Sae, history: History, fields: dict[str, A
     curves["dead_latents"] = curves["dead_latents"].astype("Int64")
     floats = [name for name in columns if name not in ("step", "tokens", "split", "dead_latents")]
     curves[floats] = curves[floats].astype("float64")
-    save_sae(sae, folder, {"model_name": fields["model"]["name"], "hook_name": fields["hook"]})
+    target = {} if fields["target_hook"] is None else {"target_hook_name": fields["target_hook"]}
+    save_sae(sae, folder, {"model_name": fields["model"]["name"], "hook_name": fields["hook"]} | target)
     with atomic_path(folder / CURVES_FILE) as temporary:
         curves.to_parquet(temporary, index=False)
     write_run_card(folder / CARD_FILE, fields)

@@ -35,23 +35,29 @@ class Report:
 
 
 def update(
-    state: TrainingState, rows: Float[Tensor, "batch d_model"], recipe: Recipe, numerics: Numerics, corpora: str
+    state: TrainingState,
+    rows: Float[Tensor, "batch d_model"],
+    recipe: Recipe,
+    numerics: Numerics,
+    corpora: str,
+    targets: Float[Tensor, "batch d_target"] | None = None,
 ) -> Report:
-    """One update of `state`, in place, with normalised float32 rows.
+    """One update of `state`, in place, with normalised float32 rows; with `targets`, of a transcoder.
 
     Raises TrainingError, before any weight changes, when the loss or its gradient is not finite; `corpora` says where
     the rows came from and is quoted in the message.
     """
     architecture, rules = ARCHITECTURES[recipe.architecture], conventions(recipe)
-    b_dec = state.parameters["b_dec"]
-    centre = b_dec if rules.centred else torch.zeros_like(b_dec)
-    batch = Batch(rows, centre, state.parameters, recipe, state.step, numerics.dtype)
+    targets, centre = (rows, state.parameters["b_dec"]) if targets is None else (targets, torch.zeros_like(rows[0]))
+    if not rules.centred:
+        centre = torch.zeros_like(rows[0])
+    batch = Batch(rows, targets, centre, state.parameters, recipe, state.step, numerics.dtype)
     seen = forward(batch, numerics.sparse)
     if architecture.has_threshold and state.step > recipe.threshold_start_step:
         state.threshold = adapt_threshold(state.threshold, seen.values.detach(), recipe.threshold_beta)
     dead = _count_firings(state, seen, batch, rules)
 
-    residual = rows - seen.reconstructions[-1]
+    residual = targets - seen.reconstructions[-1]
     squared_error = residual.square().sum(dim=1).mean()
     loss = _reconstruction_loss(squared_error, seen, batch, rules)
     auxiliary = squared_error.new_zeros(())
@@ -60,11 +66,11 @@ def update(
         loss = loss + recipe.aux_coefficient * auxiliary
     if architecture.penalty is not None:
         loss = loss + architecture.penalty(seen.encoded, batch)
-    _check_finite(loss, "loss", state.step, rows, corpora)
+    _check_finite(loss, "loss", state.step, batch, corpora)
 
     loss.backward()
     gradient_norm = project(state)
-    _check_finite(gradient_norm, "gradient", state.step, rows, corpora)
+    _check_finite(gradient_norm, "gradient", state.step, batch, corpora)
     lr = apply_gradients(state, recipe, gradient_norm)
     if architecture.restrict is not None and rules.restricts:
         architecture.restrict(state.parameters)
@@ -84,27 +90,28 @@ def _auxiliary_loss(batch: Batch, residual: Tensor, dead: Tensor, rules: Convent
     if rules.auxiliary == "rectified, decoder only":
         return decoder_auxiliary_loss(batch, residual, dead)
     rectify = rules.auxiliary == "rectified"
-    return auxiliary_loss(batch.rows, residual, batch.parameters, dead, batch.dtype, rectify)
+    return auxiliary_loss(batch.rows, residual, batch.parameters, dead, batch.dtype, rectify, batch.centre)
 
 
 def _reconstruction_loss(squared_error: Tensor, seen: Forward, batch: Batch, rules: Conventions) -> Tensor:
     """The mean error of the nested reconstructions; without groups, of the only one."""
-    earlier = [(batch.rows - part).square().sum(dim=1).mean() for part in seen.reconstructions[:-1]]
+    earlier = [(batch.targets - part).square().sum(dim=1).mean() for part in seen.reconstructions[:-1]]
     loss = torch.stack([*earlier, squared_error]).mean() if earlier else squared_error
     if rules.groups_averaged_twice:
         loss = loss / len(seen.reconstructions)
     if rules.relative:
-        loss = loss / (batch.rows - batch.rows.mean(dim=0)).square().sum(dim=1).mean()
+        loss = loss / (batch.targets - batch.targets.mean(dim=0)).square().sum(dim=1).mean()
     return loss
 
 
-def _check_finite(value: Tensor, name: str, step: int, rows: Tensor, corpora: str) -> None:
+def _check_finite(value: Tensor, name: str, step: int, batch: Batch, corpora: str) -> None:
     if bool(value.isfinite()):
         return
-    broken = int((~rows.isfinite().all(dim=1)).sum())
+    whole = batch.rows.isfinite().all(dim=1) & batch.targets.isfinite().all(dim=1)
+    broken = int((~whole).sum())
     if broken:
         cause = (
-            f"{broken} of {len(rows)} activation rows are not finite: the activation files are damaged; harvest anew"
+            f"{broken} of {len(whole)} activation rows are not finite: the activation files are damaged; harvest anew"
         )
     else:
         cause = "the rows are finite, so training diverged; lower lr or lengthen warmup_steps"

@@ -23,10 +23,12 @@ Latents = Float[Tensor, "rows n_latents"]
 class Batch:
     """What the forward pass and the loss of one update are computed from: normalised float32 rows, and the settings.
 
-    `centre` is what the encoder subtracts from the rows, `dtype` the format of dense products.
+    `targets` are what is reconstructed: the rows, but for a transcoder. `centre` is what the encoder subtracts from the
+    rows, `dtype` the format of dense products.
     """
 
     rows: Float[Tensor, "batch d_model"]
+    targets: Float[Tensor, "batch d_target"]
     centre: Float[Tensor, " d_model"]
     parameters: Parameters
     recipe: Recipe
@@ -71,8 +73,8 @@ class Architecture:
     `latent_parameters` are what is trained besides W_enc, b_enc, W_dec and b_dec; `restrict(parameters)` brings
     parameters back to where they may be after an update, in place.
     With `has_threshold` training tracks one threshold for inference; with `revives` the auxiliary loss applies.
-    `saelens` is the name under which SAELens computes the same inference path, `saelens_names` what it calls
-    parameters that it calls otherwise.
+    `saelens` is the name under which SAELens computes the same inference path, `saelens_transcoder` that of a
+    transcoder (None: this mechanism trains none), `saelens_names` what it calls parameters that it calls otherwise.
     """
 
     name: str
@@ -87,4 +89,5 @@ class Architecture:
     has_threshold: bool = False
     revives: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
+    saelens_transcoder: str | None = None
     saelens_names: Mapping[str, str] = field(default_factory=dict)

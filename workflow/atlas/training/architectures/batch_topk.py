@@ -30,6 +30,7 @@ def adapt_threshold(threshold: Float[Tensor, ""], kept: Float[Tensor, "..."], be
 BATCH_TOPK = Architecture(
     name="batch_topk",
     saelens="jumprelu",
+    saelens_transcoder="jumprelu_transcoder",
     activate=activate_above_threshold,
     select=select_batch,
     has_threshold=True,

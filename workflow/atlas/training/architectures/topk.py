@@ -13,4 +13,5 @@ def _activate(pre: Latents, sae) -> Latents:
     return latents
 
 
-TOPK = Architecture(name="topk", saelens="topk", activate=_activate, select=select_rows)
+# SAELens has no class of its own for a topk transcoder: its topk, told not to subtract b_dec, computes the same.
+TOPK = Architecture(name="topk", saelens="topk", saelens_transcoder="topk", activate=_activate, select=select_rows)
