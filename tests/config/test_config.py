@@ -87,8 +87,8 @@ def test_default_expands_to_the_guides_grid():
         (
             "recipes/topk/max_epochs",
             5,
-            r"rows\[0\]: corpus 'chat' has 196,608 rows to train on, of which 1,500 steps of 1,024 rows draw 1,536,000: "
-            r"7\.81 epochs, max_epochs is 5\. .* 307,200 rows are stored, lower steps to 960 or fewer, or raise max_ep",
+            r"rows\[0\]: corpus 'chat' has 196,608 rows to train on, of which 1,500 steps of 1,024 rows draw "
+            r"1,536,000: 7\.81 epochs, max_epochs is 5\. .* 307,200 rows are stored, lower steps to 960 or fewer",
         ),
         ("studies/llama_sweep/rows/0/override", {"steps": 10_000}, r"rows\[0\]: corpus 'chat' .*52\.1 epochs"),
         ("tracking", {"wandb": {"mode": "offline"}}, r"tracking\.wandb\.project: required key is missing"),

@@ -178,8 +178,13 @@ def monitor_corpora(wildcards):
     return {role: first[role] for role in ("in_sample", "oos")}
 
 
-def study_metrics(wildcards):
-    """Metrics of every SAE of a study, in the order of its rows."""
+def study_saes(wildcards):
+    """Ids of the SAEs of a study, in the order of its rows."""
     if wildcards.study not in STUDIES:
         raise WorkflowError(f"study {wildcards.study!r} is not one of {', '.join(STUDIES)}")
-    return [f"results/metrics/{row.sae_id}/metrics.json" for row in STUDIES[wildcards.study]]
+    return [row.sae_id for row in STUDIES[wildcards.study]]
+
+
+def study_metrics(wildcards):
+    """Metrics of every SAE of a study, in the order of its rows."""
+    return [f"results/metrics/{sae_id}/metrics.json" for sae_id in study_saes(wildcards)]

@@ -1,4 +1,5 @@
 # Figures: results/<study>.csv -> results/figures/<study>.{pdf,png}
+#          results/<study>_runs.csv, training curves -> results/figures/<study>_training.{pdf,png}
 
 
 rule study_figure:
@@ -17,6 +18,8 @@ rule study_figure:
         "results/logs/study_figure/{study}.log",
     benchmark:
         "results/benchmarks/study_figure/{study}.tsv"
+    wildcard_constraints:
+        study="[A-Za-z0-9._-]+(?<!_training)",
     conda:
         "../../envs/atlas.yaml"
     threads: 1
@@ -29,3 +32,35 @@ rule study_figure:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:
         "../scripts/study_figure.py"
+
+
+rule training_figure:
+    """Curves of all trainings of a study."""
+    input:
+        table=rules.study_runs.output.table,
+        curves=lambda w: expand("results/saes/{sae}/training.parquet", sae=study_saes(w)),
+    output:
+        pdf=report(
+            "results/figures/{study}_training.pdf",
+            category="Studies",
+            caption="../report/training_figure.rst",
+            labels={"study": "{study}", "kind": "trainings, curves"},
+        ),
+        png="results/figures/{study}_training.png",
+    log:
+        "results/logs/training_figure/{study}.log",
+    benchmark:
+        "results/benchmarks/training_figure/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=study_saes,
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/{wildcards.study}_training.pdf"
+    script:
+        "../scripts/training_figure.py"

@@ -1,4 +1,5 @@
 # Studies: metrics of a study's SAEs, beside the published rows -> results/<study>.csv
+#          run cards of a study's SAEs -> results/<study>_runs.csv
 
 
 rule study_table:
@@ -11,6 +12,8 @@ rule study_table:
         "results/logs/study_table/{study}.log",
     benchmark:
         "results/benchmarks/study_table/{study}.tsv"
+    wildcard_constraints:
+        study="[A-Za-z0-9._-]+(?<!_runs)",
     conda:
         "../../envs/atlas.yaml"
     threads: 1
@@ -26,3 +29,33 @@ rule study_table:
         "Writing results/{wildcards.study}.csv"
     script:
         "../scripts/study_table.py"
+
+
+rule study_runs:
+    """The trainings of a study side by side: settings that differ, last numbers, cost."""
+    input:
+        cards=lambda w: expand("results/saes/{sae}/run_card.yaml", sae=study_saes(w)),
+    output:
+        table=report(
+            "results/{study}_runs.csv",
+            category="Studies",
+            caption="../report/study_runs.rst",
+            labels={"study": "{study}", "kind": "trainings, table"},
+        ),
+    log:
+        "results/logs/study_runs/{study}.log",
+    benchmark:
+        "results/benchmarks/study_runs/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=study_saes,
+        code=CODE["studies"],
+    message:
+        "Writing results/{wildcards.study}_runs.csv"
+    script:
+        "../scripts/study_runs.py"

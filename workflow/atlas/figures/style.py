@@ -23,6 +23,8 @@ OUTCOME_COLOURS = {
     "failed": "#000000",
     "unknown": "#BBBBBB",
 }
+# The same colours for series that stand for no outcome; yellow is left out, it vanishes as a thin line.
+SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ROLE_MARKERS = {"in_sample": "o", "proxy": "s", "oos": "^"}
 ROLE_NAMES = {"in_sample": "in-sample", "proxy": "proxy", "oos": "out-of-sample"}
 

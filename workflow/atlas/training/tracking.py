@@ -95,7 +95,7 @@ class Trackers:
         except Exception as error:  # a view that fails must not cost hours of training, whatever it raises
             self._open.pop(name, None)
             log.warning(
-                "tracking.%s failed and is left out from now on (%s: %s); the curves go to training.parquet all the same",
+                "tracking.%s failed and is left out from now on (%s: %s); training.parquet gets all curves",
                 name,
                 type(error).__name__,
                 error,
