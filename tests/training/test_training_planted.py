@@ -9,37 +9,54 @@ from training.planted import PlantedStream, recipe, train
 from atlas.training.monitor import look
 from atlas.training.sae import load_sae
 
-ARCHITECTURES = {
+_THRESHOLD = {"threshold_start_step": 50, "threshold_beta": 0.98}
+SETTINGS = {
     "topk": {},
-    "batch_topk": {"threshold_start_step": 50, "threshold_beta": 0.98},
+    "batch_topk": _THRESHOLD,
+    "matryoshka_batch_topk": _THRESHOLD | {"steps": 800, "decay_start": 600},
     "relu": {"l1_coefficient": 0.05, "sparsity_warmup_steps": 50},
+    "gated": {"l1_coefficient": 0.15, "sparsity_warmup_steps": 50},
+    "jumprelu": {"bandwidth": 0.05, "sparsity_warmup_steps": 100},
 }
 
 
 @pytest.mark.parametrize("matmul_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SETTINGS)
 def test_a_planted_dictionary_is_recovered(tmp_path, architecture, matmul_dtype):
     stream = PlantedStream(batch_size=256)
-    settings = recipe(
-        architecture,
-        steps=400,
-        lr=1e-2,
-        decay_start=300,
-        monitor_every=200,
-        dead_feature_tokens=5_000,
-        matmul_dtype=matmul_dtype,
-        **ARCHITECTURES[architecture],
-    )
+    common = {"steps": 400, "lr": 1e-2, "decay_start": 300, "monitor_every": 200, "dead_feature_tokens": 5_000}
+    settings = recipe(architecture, **(common | {"matmul_dtype": matmul_dtype} | SETTINGS[architecture]))
     sae = load_sae(train(tmp_path, settings, stream))
     cosines = stream.dictionary @ sae.W_dec.T
     assert cosines.max(dim=1).values.mean() > 0.9  # mean of the maximal cosines
     held_out = look(sae, stream.rows(5 * 10**6, 4096))
     assert held_out.explained_variance > 0.9
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64), rtol=0, atol=1e-5)
-    if settings.k is not None:
-        assert held_out.l0 == pytest.approx(settings.k, rel=0.1)
+    if settings.k or settings.target_l0:
+        assert held_out.l0 == pytest.approx(settings.k or settings.target_l0, rel=0.1)
     else:
         assert held_out.l0 < 8
+
+
+def test_the_first_latents_of_matryoshka_reconstruct_alone(tmp_path):
+    """A quarter of the latents, which is the first group, explains more than any quarter of batch_topk's does."""
+    stream = PlantedStream(batch_size=256)
+    rows = stream.rows(5 * 10**6, 2048)
+
+    def explained_by(architecture):
+        settings = recipe(architecture, steps=300, lr=1e-2, **_THRESHOLD)
+        sae = load_sae(train(tmp_path / architecture, settings, stream))
+        variance = (rows - rows.mean(dim=0)).square().sum()
+        shares = []
+        for start in range(0, 64, 16):
+            latents = torch.zeros(len(rows), 64)
+            latents[:, start : start + 16] = sae.encode(rows)[:, start : start + 16]
+            shares.append(1 - ((rows - sae.decode(latents)).square().sum() / variance).item())
+        return shares
+
+    nested, flat = explained_by("matryoshka_batch_topk"), explained_by("batch_topk")
+    assert nested[0] > max(flat) + 0.1
+    assert nested[0] > max(nested[1:]) + 0.1
 
 
 def test_bfloat16_rows_train_as_well(tmp_path):

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atlas.errors import TrainingError
+from atlas.training.architectures import ARCHITECTURES
 from atlas.training.sae import Sae, load_sae, saelens_hook_name, save_sae
 
 METADATA = {"model_name": "tiny", "hook_name": "resid_post.3"}
@@ -18,11 +19,14 @@ def random_sae(architecture="topk", d_model=6, n_latents=10):
     def draw(*shape):
         return torch.randn(*shape, generator=generator)
 
-    limits = {"topk": {"k": 2}, "batch_topk": {"k": 2, "threshold": 0.30000001192092896}, "relu": {}}[architecture]
-    return Sae(architecture, draw(6, 10), draw(10), draw(10, 6), draw(6), **limits)
+    limits = {"k": 2} if "topk" in architecture else {}
+    limits |= {"threshold": 0.30000001192092896} if "batch_topk" in architecture else {}
+    weights = draw(6, 10), draw(10), draw(10, 6), draw(6)
+    own = {name: draw(10).abs() for name in ARCHITECTURES[architecture].latent_parameters}
+    return Sae(architecture, *weights, **limits, latent_parameters=own)
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "relu"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_round_trip(tmp_path, architecture):
     sae = random_sae(architecture)
     save_sae(sae, tmp_path, METADATA)
@@ -31,6 +35,8 @@ def test_round_trip(tmp_path, architecture):
     assert torch.equal(loaded.encode(rows), sae.encode(rows))
     assert torch.equal(loaded.decode(loaded.encode(rows)), sae.decode(sae.encode(rows)))
     assert (loaded.architecture, loaded.k, loaded.threshold) == (sae.architecture, sae.k, sae.threshold)
+    assert set(loaded.latent_parameters) == set(sae.latent_parameters)
+    assert (sae.encode(rows) >= 0).all() and (sae.encode(rows) > 0).any()
 
 
 def test_inference_paths():
@@ -55,7 +61,10 @@ def test_inference_paths():
     [
         ("topk", "topk", {"k": 2, "rescale_acts_by_decoder_norm": False}),
         ("batch_topk", "jumprelu", {}),
+        ("matryoshka_batch_topk", "jumprelu", {}),
         ("relu", "standard", {}),
+        ("jumprelu", "jumprelu", {}),
+        ("gated", "gated", {}),
     ],
 )
 def test_layout_is_that_of_saelens(tmp_path, architecture, theirs, extra):
@@ -81,8 +90,22 @@ def test_layout_is_that_of_saelens(tmp_path, architecture, theirs, extra):
     assert metadata["atlas"]["hook_name"] == "resid_post.3" and metadata["atlas"]["recipe"] == "r"
     tensors = load_file(tmp_path / "sae_weights.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    threshold = {"threshold": (10,)} if architecture == "batch_topk" else {}
-    assert shapes == {"W_enc": (6, 10), "b_enc": (10,), "W_dec": (10, 6), "b_dec": (6,)} | threshold
+    own = {"jumprelu": {"b_enc", "threshold"}, "gated": {"b_gate", "b_mag", "r_mag"}}.get(theirs, {"b_enc"})
+    assert shapes == {"W_enc": (6, 10), "W_dec": (10, 6), "b_dec": (6,)} | dict.fromkeys(own, (10,))
+
+
+def test_inference_paths_with_a_number_per_latent():
+    """As SAELens' encoders of the same name compute them."""
+    rows = torch.randn(50, 6)
+    jump = random_sae("jumprelu")
+    pre = (rows - jump.b_dec) @ jump.W_enc + jump.b_enc
+    thresholds = jump.latent_parameters["thresholds"]
+    torch.testing.assert_close(jump.encode(rows), torch.relu(pre) * (pre > thresholds))
+    gated = random_sae("gated")
+    centred, r_mag = rows - gated.b_dec, gated.latent_parameters["r_mag"]
+    magnitude = torch.relu(centred @ (gated.W_enc * r_mag.exp()) + gated.latent_parameters["b_mag"])
+    torch.testing.assert_close(gated.encode(rows), magnitude * (centred @ gated.W_enc + gated.b_enc > 0))
+    assert gated.to("cpu").latent_parameters["r_mag"] is not None
 
 
 def test_hook_names():

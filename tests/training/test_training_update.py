@@ -24,7 +24,7 @@ def run(settings, numerics, steps, stream=None, state=None):
     return state, reports
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batch_topk"])
+@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "matryoshka_batch_topk"])
 def test_sparse_updates_equal_dense_ones(architecture):
     settings = recipe(architecture, dead_feature_tokens=512)
     (dense, seen), (sparse, also) = (run(settings, numerics, 15) for numerics in (DENSE, SPARSE))
@@ -82,9 +82,10 @@ def test_rows_without_any_kept_latent_are_reconstructed_as_the_bias():
     assert (state.tokens_since_fired == 8).all()  # a pick of value zero would not be a firing
 
 
+@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "matryoshka_batch_topk"])
 @pytest.mark.parametrize(("parity", "revived"), [(None, 8), ("dictionary_learning", 0)])
-def test_a_latent_that_is_negative_on_every_row_is_revived_except_under_parity(parity, revived):
-    settings = recipe(dead_feature_tokens=256, parity=parity, warmup_steps=0, lr=2e-2)
+def test_a_latent_that_is_negative_on_every_row_is_revived_except_under_parity(architecture, parity, revived):
+    settings = recipe(architecture, dead_feature_tokens=256, parity=parity, warmup_steps=0, lr=2e-2, steps=150)
     stream, state = PlantedStream(batch_size=256, scale=0.3, seed=1), new_state(settings, 32, 1, CPU)
     with torch.no_grad():
         state.parameters["b_enc"][:8] = -5.0

@@ -1,4 +1,4 @@
-"""What both sides train on: the same rows, the same settings. Imported by the references' environment too: numpy only."""
+"""What both sides train on: the same rows, the same settings. Imported where the references run too: numpy only."""
 
 import numpy as np
 
