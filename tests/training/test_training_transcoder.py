@@ -1,5 +1,7 @@
 """Transcoders: planted maps are found, scales do not matter, and a killed run ends in the same bits."""
 
+import dataclasses
+import json
 import random
 
 import pytest
@@ -11,7 +13,7 @@ from atlas.errors import TrainingError
 from atlas.runcard import read_run_card
 from atlas.training.initialise import initial_transcoder, initial_weights
 from atlas.training.monitor import look
-from atlas.training.sae import load_sae
+from atlas.training.sae import Sae, load_sae, save_sae
 from atlas.training.train import train_sae
 
 FILES = ("sae_weights.safetensors", "cfg.json", "training.parquet")
@@ -211,6 +213,15 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         train(tmp_path, recipe(), stream)
 
 
+def test_a_card_that_says_otherwise_is_refused_before_training(tmp_path):
+    rows, targets = PlantedPairs().pairs(0, 64)
+    arguments = ({"in_sample": rows}, 0, CPU, tmp_path / "sae", tmp_path / "state")
+    with pytest.raises(TrainingError, match=r"target_hook None, but targets to monitor are given"):
+        train_sae(recipe(), PlantedPairs(), *arguments, card_fields(), monitor_targets={"in_sample": targets})
+    with pytest.raises(TrainingError, match=r"target_hook 'mlp_out.2', but targets to monitor are missing"):
+        train_sae(recipe(), PlantedPairs(), *arguments, card_fields() | {"target_hook": "mlp_out.2"})
+
+
 def test_damaged_targets_are_named(tmp_path):
     stream = PlantedPairs()
     whole = stream.batch
@@ -225,3 +236,29 @@ def test_an_sae_of_the_same_stream_ignores_the_targets(tmp_path):
     stream.rows = lambda number, n_rows: stream.pairs(number, n_rows)[0]
     sae = load_sae(train_sae_on(tmp_path, recipe(), stream))
     assert (sae.is_transcoder, sae.d_target) == (False, 32)
+
+
+@pytest.mark.parametrize(("architecture", "theirs"), [("topk", "topk"), ("batch_topk", "jumprelu_transcoder")])
+def test_transcoder_round_trip_and_layout(tmp_path, architecture, theirs):
+    """Another width at the target; nothing subtracted from the rows. TopK has no transcoder class in SAELens."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"W_enc": (6, 10), "b_enc": (10,), "W_dec": (10, 4), "b_dec": (4,)}
+    weights = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    threshold = 0.25 if architecture == "batch_topk" else None
+    sae = Sae(architecture, **weights, k=2, threshold=threshold, is_transcoder=True)
+    metadata = {"model_name": "tiny", "hook_name": "mlp_in.3", "target_hook_name": "mlp_out.3"}
+    save_sae(sae, tmp_path, metadata)
+    loaded = load_sae(tmp_path)
+    rows = torch.randn(20, 6)
+    torch.testing.assert_close(loaded.pre_activations(rows), rows @ sae.W_enc + sae.b_enc)
+    assert torch.equal(loaded.decode(loaded.encode(rows)), sae.decode(sae.encode(rows)))
+    assert (loaded.is_transcoder, loaded.d_model, loaded.d_target) == (True, 6, 4)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    assert (config["architecture"], config["d_in"], config["d_out"]) == (theirs, 6, 4)
+    assert config["apply_b_dec_to_input"] is False
+    assert config["metadata"]["hook_name_out"] == "blocks.3.hook_mlp_out"
+    assert config["metadata"]["atlas"]["target_hook_name"] == "mlp_out.3"
+    with pytest.raises(TrainingError, match="metadata lacks 'target_hook_name'"):
+        save_sae(sae, tmp_path, {"model_name": "tiny", "hook_name": "mlp_in.3"})
+    with pytest.raises(TrainingError, match=r"has target_hook_name 'mlp_out\.3', but this is an SAE"):
+        save_sae(dataclasses.replace(sae, is_transcoder=False), tmp_path, metadata)

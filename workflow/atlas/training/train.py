@@ -93,7 +93,7 @@ def train_sae(
 
     Raises TrainingError for values that make the result meaningless, and Preempted after SIGTERM.
     """
-    run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets)
+    run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets, run_card)
     require_fields(Path(folder) / CARD_FILE, run_card, filled_later=TRAINING_SECTIONS)
     warnings = _warnings_before(recipe)
     state = new_state(recipe, stream.d_model, seed, device, None if monitor_targets is None else stream.d_target)
@@ -120,7 +120,13 @@ def _prepare(
     device: torch.device,
     state: Path,
     targets: Mapping[str, Tensor] | None,
+    run_card: dict[str, Any],
 ) -> _Run:
+    if (run_card.get("target_hook") is None) != (targets is None):
+        raise TrainingError(
+            f"the run card has target_hook {run_card.get('target_hook')!r}, but targets to monitor are "
+            f"{'missing' if targets is None else 'given'}: a transcoder needs both, an SAE neither"
+        )
     if "in_sample" not in monitors:
         raise TrainingError(f"monitors are {sorted(monitors)}: 'in_sample' is required, its L0 is compared with K")
     for name, rows in monitors.items():
