@@ -16,11 +16,12 @@ def auxiliary_loss(
     dtype: torch.dtype,
     rectify: bool,
     centre: Float[Tensor, " d_model"] | None = None,
+    variance: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Squared error of the residual as the dead latents alone reconstruct it, over the residual's variance.
 
     Each row uses its min(d_target / 2, dead) largest pre-activations among the dead latents; `residual` is a constant.
-    The encoder subtracts `centre`, b_dec if left out.
+    The encoder subtracts `centre`, b_dec if left out; `variance` is given where the rows are part of a batch.
     By default pre-activations are taken as they are. With `rectify` (the reference's behaviour) they pass a ReLU first,
     and then a latent that is negative on every row of the batch gets no gradient and is never revived.
     """
@@ -39,6 +40,7 @@ def auxiliary_loss(
         chosen = torch.zeros_like(pre, dtype=torch.bool).scatter_(1, top_indices(pre.detach(), k_aux), True)
         pre = torch.where(chosen, pre, 0.0)
     reconstruction = decode(pre, parameters["W_dec"].index_select(0, dead), dtype)
-    variance = (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
+    if variance is None:
+        variance = (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
     # A residual without variance (a batch of equal rows) leaves nothing to learn from.
     return (residual - reconstruction).square().sum(dim=1).mean() / variance if variance > 0 else residual.new_zeros(())

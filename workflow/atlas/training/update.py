@@ -1,18 +1,20 @@
 """One update. The order of its parts is normative: docs/metrics.md, "Training, exactly"."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
 from atlas.training.architectures import ARCHITECTURES
 from atlas.training.architectures.base import Batch
-from atlas.training.architectures.batch_topk import adapt_threshold
+from atlas.training.architectures.batch_topk import adapt_threshold, smallest_kept
 from atlas.training.auxk import auxiliary_loss
 from atlas.training.forward import Forward, forward
+from atlas.training.memory import MicroBatch, attempt
 from atlas.training.optimise import apply_gradients, project
 from atlas.training.parity import Conventions, conventions, decoder_auxiliary_loss
 from atlas.training.state import Numerics, TrainingState
@@ -34,6 +36,14 @@ class Report:
     lr: float
 
 
+class NotFiniteError(TrainingError):
+    """A loss or gradient that is not finite; `rows` are the places in the batch of rows that are not finite either."""
+
+    def __init__(self, message: str, rows: list[int]):
+        super().__init__(message)
+        self.rows = rows
+
+
 def update(
     state: TrainingState,
     rows: Float[Tensor, "batch d_model"],
@@ -41,56 +51,135 @@ def update(
     numerics: Numerics,
     corpora: str,
     targets: Float[Tensor, "batch d_target"] | None = None,
+    micro_batch: MicroBatch | None = None,
 ) -> Report:
     """One update of `state`, in place, with normalised float32 rows; with `targets`, of a transcoder.
 
-    Raises TrainingError, before any weight changes, when the loss or its gradient is not finite; `corpora` says where
-    the rows came from and is quoted in the message.
+    `micro_batch` says how many of the rows pass forward and backward at once, all of them if left out; where memory
+    does not suffice, it is halved and the same rows are tried again. Nothing of a failed attempt stays in `state`.
+
+    Raises NotFiniteError, before anything of `state` changes, when the loss or its gradient is not finite; `corpora`
+    says where the rows came from and is quoted in the message.
     """
     architecture, rules = ARCHITECTURES[recipe.architecture], conventions(recipe)
+    micro_batch = MicroBatch(len(rows)) if micro_batch is None else micro_batch
     targets, centre = (rows, state.parameters["b_dec"]) if targets is None else (targets, torch.zeros_like(rows[0]))
     if not rules.centred:
         centre = torch.zeros_like(rows[0])
     batch = Batch(rows, targets, centre, state.parameters, recipe, state.step, numerics.dtype)
-    seen = forward(batch, numerics.sparse)
-    if architecture.has_threshold and state.step > recipe.threshold_start_step:
-        state.threshold = adapt_threshold(state.threshold, seen.values.detach(), recipe.threshold_beta)
-    dead = _count_firings(state, seen, batch, rules)
+    while (seen := attempt(lambda: _backward(state, batch, rules, numerics, corpora, micro_batch.rows))) is None:
+        micro_batch.halve(state.step, recipe)
 
-    residual = targets - seen.reconstructions[-1]
-    squared_error = residual.square().sum(dim=1).mean()
-    loss = _reconstruction_loss(squared_error, seen, batch, rules)
-    auxiliary = squared_error.new_zeros(())
-    if architecture.revives and rules.auxiliary and recipe.aux_coefficient > 0 and len(dead):
-        auxiliary = _auxiliary_loss(batch, residual, dead, rules)
-        loss = loss + recipe.aux_coefficient * auxiliary
-    if architecture.penalty is not None:
-        loss = loss + architecture.penalty(seen.encoded, batch)
-    _check_finite(loss, "loss", state.step, batch, corpora)
-
-    loss.backward()
     gradient_norm = project(state)
-    _check_finite(gradient_norm, "gradient", state.step, batch, corpora)
+    _check_finite(gradient_norm, "gradient", batch, corpora)
+    if architecture.has_threshold and state.step > recipe.threshold_start_step:
+        state.threshold = adapt_threshold(state.threshold, torch.stack(seen.smallest_kept), recipe.threshold_beta)
+    state.tokens_since_fired = torch.where(seen.fired, 0, state.tokens_since_fired + len(rows))
     lr = apply_gradients(state, recipe, gradient_norm)
     if architecture.restrict is not None and rules.restricts:
         architecture.restrict(state.parameters)
-    l0 = (seen.values > 0).sum() / len(rows)
-    return Report(loss.detach(), squared_error.detach(), auxiliary.detach(), l0, len(dead), gradient_norm, lr)
+    loss, squared_error, auxiliary, l0 = seen.means
+    return Report(loss, squared_error, auxiliary, l0, seen.dead, gradient_norm, lr)
 
 
-def _count_firings(state: TrainingState, seen: Forward, batch: Batch, rules: Conventions) -> Int[Tensor, " dead"]:
-    """Bring the counters up to date; returns the latents that are dead to the auxiliary loss."""
+@dataclass(frozen=True)
+class _Seen:
+    """What a pass over a batch saw: means over its rows of loss, squared error, auxiliary loss and L0.
+
+    `smallest_kept` has the smallest kept value of each part, where a threshold follows them.
+    """
+
+    means: Float[Tensor, "4"]
+    fired: Bool[Tensor, " n_latents"]
+    dead: int
+    smallest_kept: list[Float[Tensor, ""]]
+
+
+def _backward(
+    state: TrainingState, batch: Batch, rules: Conventions, numerics: Numerics, corpora: str, size: int
+) -> _Seen:
+    """Leave the gradients of the mean loss at the parameters; the rows pass in parts of `size`."""
+    for parameter in state.parameters.values():
+        parameter.grad = None  # of an attempt that failed
+    parts = _parts(batch, size)
+    fired, variance = _whole_batch(state, batch, parts, numerics) if len(parts) > 1 else (None, None)
+    means, ever_fired, smallest = [], torch.zeros_like(state.tokens_since_fired, dtype=torch.bool), []
+    for part in parts:
+        seen = forward(part, numerics.sparse)
+        dead = _dead_latents(state, seen.fired if fired is None else fired, batch, rules)
+        losses = _losses(part, seen, dead, rules, variance)
+        _check_finite(losses[0], "loss", batch, corpora)
+        share = len(part.rows) / len(batch.rows)
+        (losses[0] * share).backward()
+        kept = seen.values.detach()
+        l0 = (kept > 0).sum() / len(part.rows)
+        means.append(torch.stack([*(loss.detach() for loss in losses), l0]) * share)
+        ever_fired |= seen.fired
+        if ARCHITECTURES[batch.recipe.architecture].has_threshold:
+            smallest.append(smallest_kept(kept))
+    return _Seen(torch.stack(means).sum(dim=0), ever_fired, len(dead), smallest)
+
+
+def _parts(batch: Batch, size: int) -> list[Batch]:
+    if size >= len(batch.rows):
+        return [batch]
+    pairs = zip(batch.rows.split(size), batch.targets.split(size), strict=True)
+    return [dataclasses.replace(batch, rows=rows, targets=targets) for rows, targets in pairs]
+
+
+@torch.no_grad()
+def _whole_batch(
+    state: TrainingState, batch: Batch, parts: list[Batch], numerics: Numerics
+) -> tuple[Bool[Tensor, " n_latents"] | None, Float[Tensor, ""] | None]:
+    """What the auxiliary loss of a part needs of all parts: which latents fired, and the variance of the residual.
+
+    None where no latent could be dead, which saves this pass.
+    """
+    silent = state.tokens_since_fired + len(batch.rows)
+    if not bool((silent >= batch.recipe.dead_feature_tokens).any()):
+        return None, None
+    fired, residuals = torch.zeros_like(silent, dtype=torch.bool), []
+    for part in parts:
+        seen = forward(part, numerics.sparse)
+        fired |= seen.fired
+        residuals.append(part.targets - seen.reconstructions[-1])
+    residual = torch.cat(residuals)
+    return fired, (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
+
+
+def _dead_latents(
+    state: TrainingState, fired: Bool[Tensor, " n_latents"], batch: Batch, rules: Conventions
+) -> Int[Tensor, " dead"]:
+    """The latents that are dead to the auxiliary loss of this batch."""
     before, limit = state.tokens_since_fired, batch.recipe.dead_feature_tokens
-    state.tokens_since_fired = torch.where(seen.fired, 0, before + len(batch.rows))
-    dead = before > limit if rules.dead_before_batch else state.tokens_since_fired >= limit
+    dead = before > limit if rules.dead_before_batch else torch.where(fired, 0, before + len(batch.rows)) >= limit
     return dead.nonzero().squeeze(1)
 
 
-def _auxiliary_loss(batch: Batch, residual: Tensor, dead: Tensor, rules: Conventions) -> Tensor:
+def _losses(
+    part: Batch, seen: Forward, dead: Tensor, rules: Conventions, variance: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, squared error and auxiliary loss, each the mean over the rows of a part."""
+    architecture, coefficient = ARCHITECTURES[part.recipe.architecture], part.recipe.aux_coefficient
+    residual = part.targets - seen.reconstructions[-1]
+    squared_error = residual.square().sum(dim=1).mean()
+    loss = _reconstruction_loss(squared_error, seen, part, rules)
+    auxiliary = squared_error.new_zeros(())
+    if architecture.revives and rules.auxiliary and coefficient > 0 and len(dead):
+        auxiliary = _auxiliary_loss(part, residual, dead, rules, variance)
+        loss = loss + coefficient * auxiliary
+    if architecture.penalty is not None:
+        loss = loss + architecture.penalty(seen.encoded, part)
+    return loss, squared_error, auxiliary
+
+
+def _auxiliary_loss(
+    batch: Batch, residual: Tensor, dead: Tensor, rules: Conventions, variance: Tensor | None
+) -> Tensor:
     if rules.auxiliary == "rectified, decoder only":
         return decoder_auxiliary_loss(batch, residual, dead)
     rectify = rules.auxiliary == "rectified"
-    return auxiliary_loss(batch.rows, residual, batch.parameters, dead, batch.dtype, rectify, batch.centre)
+    return auxiliary_loss(batch.rows, residual, batch.parameters, dead, batch.dtype, rectify, batch.centre, variance)
 
 
 def _reconstruction_loss(squared_error: Tensor, seen: Forward, batch: Batch, rules: Conventions) -> Tensor:
@@ -104,15 +193,16 @@ def _reconstruction_loss(squared_error: Tensor, seen: Forward, batch: Batch, rul
     return loss
 
 
-def _check_finite(value: Tensor, name: str, step: int, batch: Batch, corpora: str) -> None:
+def _check_finite(value: Tensor, name: str, batch: Batch, corpora: str) -> None:
     if bool(value.isfinite()):
         return
     whole = batch.rows.isfinite().all(dim=1) & batch.targets.isfinite().all(dim=1)
-    broken = int((~whole).sum())
+    broken = (~whole).nonzero().squeeze(1).tolist()
     if broken:
         cause = (
-            f"{broken} of {len(whole)} activation rows are not finite: the activation files are damaged; harvest anew"
+            f"{len(broken)} of {len(whole)} activation rows are not finite: the activation files are damaged; "
+            "harvest anew"
         )
     else:
         cause = "the rows are finite, so training diverged; lower lr or lengthen warmup_steps"
-    raise TrainingError(f"{name} is {value.item()} at step {step} (rows from {corpora}): {cause}")
+    raise NotFiniteError(f"{name} is {value.item()} at step {batch.step} (rows from {corpora}): {cause}", broken)

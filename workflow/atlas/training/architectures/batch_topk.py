@@ -22,9 +22,14 @@ def adapt_threshold(threshold: Float[Tensor, ""], kept: Float[Tensor, "..."], be
     The first time it becomes the smallest kept value; later it moves towards it with memory `beta`. A batch that
     keeps nothing counts as 0. Source: dictionary_learning, batch_top_k.py, `update_threshold`.
     """
-    smallest = torch.where(kept > 0, kept, torch.inf).min() if kept.numel() else threshold.new_tensor(torch.inf)
+    smallest = smallest_kept(kept)
     smallest = torch.where(smallest.isinf(), 0.0, smallest)
     return torch.where(threshold < 0, smallest, beta * threshold + (1 - beta) * smallest)
+
+
+def smallest_kept(kept: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """The smallest of the values that are kept, infinity if none is; zeros are not kept."""
+    return torch.where(kept > 0, kept, torch.inf).min() if kept.numel() else kept.new_tensor(torch.inf)
 
 
 BATCH_TOPK = Architecture(

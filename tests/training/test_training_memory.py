@@ -1,0 +1,150 @@
+"""Out of memory: smaller micro-batches, the same update."""
+
+import copy
+
+import pytest
+import torch
+from training.planted import CPU, PlantedStream, recipe
+
+from atlas.errors import TrainingError
+from atlas.training import update as update_module
+from atlas.training.architectures import ARCHITECTURES
+from atlas.training.forward import forward
+from atlas.training.memory import MicroBatch, attempt
+from atlas.training.state import Numerics, new_state
+from atlas.training.update import update
+
+DENSE, SPARSE = Numerics(torch.float32, sparse=False), Numerics(torch.float32, sparse=True)
+CUDA_MESSAGE = "CUDA out of memory. Tried to allocate 20.00 GiB."
+CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Forward passes of more than `limit` rows fail; the sizes that were tried are kept."""
+
+    class Memory:
+        def __init__(self, limit=10**9, error=None, fail_at_call=None):
+            self.limit, self.error, self.fail_at_call, self.tried = limit, error, fail_at_call, []
+
+    memory = Memory(error=torch.OutOfMemoryError(CUDA_MESSAGE))
+
+    def limited(batch, sparse):
+        memory.tried.append(len(batch.rows))
+        if len(batch.rows) > memory.limit or len(memory.tried) == memory.fail_at_call:
+            raise memory.error
+        return forward(batch, sparse)
+
+    monkeypatch.setattr(update_module, "forward", limited)
+    return memory
+
+
+def trained(settings, numerics=DENSE, steps=12, micro_batch=None):
+    stream, state = PlantedStream(batch_size=settings.batch_size, scale=0.3), new_state(settings, 32, 0, CPU)
+    reports = [
+        update(state, stream.batch(step).rows, settings, numerics, "planted", micro_batch=micro_batch)
+        for step in range(steps)
+    ]
+    return state, reports[-1]
+
+
+@pytest.mark.parametrize("numerics", [DENSE, SPARSE])
+@pytest.mark.parametrize("architecture", ["topk", "relu", "gated"])
+@pytest.mark.parametrize("rows", [64, 100])
+def test_micro_batches_make_the_update_of_the_whole_batch(architecture, numerics, rows):
+    """100 rows leave a smaller last part; latents die within 12 steps, so the auxiliary loss takes part in topk."""
+    settings = recipe(architecture, dead_feature_tokens=512)
+    whole, seen = trained(settings, numerics)
+    split, also = trained(settings, numerics, micro_batch=MicroBatch(rows))
+    assert architecture != "topk" or (seen.dead > 0 and seen.auxiliary > 0)
+    for name, value in whole.parameters.items():
+        torch.testing.assert_close(split.parameters[name], value, rtol=1e-3, atol=2e-5)
+    assert torch.equal(split.tokens_since_fired, whole.tokens_since_fired)
+    assert also.dead == seen.dead
+    for name in ("loss", "squared_error", "auxiliary", "l0", "gradient_norm"):
+        torch.testing.assert_close(getattr(also, name), getattr(seen, name), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_in_micro_batches(architecture):
+    settings = recipe(architecture, dead_feature_tokens=512)
+    state, report = trained(settings, micro_batch=MicroBatch(64), steps=30)
+    _, whole = trained(settings, steps=30)
+    assert report.squared_error < 1.1 * whole.squared_error
+    if ARCHITECTURES[architecture].has_threshold:
+        assert state.threshold > 0
+
+
+def test_the_threshold_follows_the_smallest_value_of_all_micro_batches():
+    settings = recipe("batch_topk", threshold_start_step=0, warmup_steps=10)
+    stream, state = PlantedStream(batch_size=256, scale=0.3), new_state(settings, 32, 0, CPU)
+    state.step = 1
+    rows = stream.batch(0).rows
+    with torch.no_grad():
+        pre = (rows - state.parameters["b_dec"]) @ state.parameters["W_enc"] + state.parameters["b_enc"]
+    smallest = [part.flatten().topk(3 * 64).values.min() for part in pre.split(64)]
+    update(state, rows, settings, DENSE, "planted", micro_batch=MicroBatch(64))
+    torch.testing.assert_close(state.threshold, min(smallest))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(CUDA_MESSAGE), RuntimeError(CPU_MESSAGE)])
+def test_running_out_of_memory_halves_until_it_fits_and_stays_there(little_memory, caplog, error):
+    settings = recipe()
+    expected, _ = trained(settings, micro_batch=MicroBatch(64))
+    little_memory.limit, little_memory.error, little_memory.tried = 80, error, []
+    micro_batch = MicroBatch(256)
+    state, _ = trained(settings, micro_batch=micro_batch)
+    assert micro_batch.rows == 64
+    assert micro_batch.halvings == [{"step": 0, "rows": 128}, {"step": 0, "rows": 64}]
+    assert little_memory.tried[:3] == [256, 128, 64]
+    assert set(little_memory.tried[3:]) == {64}
+    assert all(torch.equal(state.parameters[name], value) for name, value in expected.parameters.items())
+    assert "step 0: out of memory; from now on 64 rows at a time" in caplog.text
+    (warning,) = micro_batch.warnings(settings)
+    assert warning.startswith(
+        "out_of_memory: a batch of 256 rows did not fit; since step 0 64 rows pass at a time (halvings: 2)"
+    )
+    assert "each micro-batch" not in warning
+    assert "what batch_topk takes from a whole batch it took from each" in micro_batch.warnings(recipe("batch_topk"))[0]
+
+
+def test_a_failed_attempt_leaves_no_trace(little_memory):
+    """The third of four parts fails, after two backward passes: the retry must start from nothing."""
+    settings = recipe("batch_topk", dead_feature_tokens=10**6, threshold_start_step=0)
+    expected, report = trained(settings, micro_batch=MicroBatch(32), steps=3)
+    state, _ = trained(settings, micro_batch=MicroBatch(32), steps=2)
+    rows = PlantedStream(batch_size=256, scale=0.3).batch(2).rows
+    before = copy.deepcopy((state.threshold, state.tokens_since_fired, state.step))
+    little_memory.tried, little_memory.fail_at_call = [], 3
+    seen = []
+
+    class Spy(MicroBatch):
+        def halve(self, step, recipe):
+            seen.append((state.threshold, state.tokens_since_fired, state.step))
+            super().halve(step, recipe)
+
+    again = update(state, rows, settings, DENSE, "planted", micro_batch=Spy(64))
+    (inside,) = seen
+    assert torch.equal(inside[0], before[0]) and torch.equal(inside[1], before[1]) and inside[2] == before[2]
+    assert all(torch.equal(state.parameters[name], value) for name, value in expected.parameters.items())
+    assert torch.equal(state.threshold, expected.threshold)
+    assert torch.equal(again.loss, report.loss)
+
+
+def test_no_row_fits(little_memory):
+    little_memory.limit = 0
+    with pytest.raises(TrainingError, match=r"step 0: out of memory even with one row .*64 latents.*lower n_latents"):
+        trained(recipe(batch_size=8))
+
+
+def test_parity_allows_no_micro_batches(little_memory):
+    little_memory.limit = 128
+    with pytest.raises(TrainingError, match="out of memory with a batch of 256 rows, and parity with dictionary_learn"):
+        trained(recipe(parity="dictionary_learning"))
+
+
+def test_the_cpus_allocator_is_recognised_and_other_errors_are_not_hidden():
+    assert attempt(lambda: torch.empty(2**58)) is None  # a real failure: more than any machine has
+    assert attempt(lambda: 3) == 3
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        attempt(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
