@@ -1,0 +1,1 @@
+"""Codes: which latents fire on which rows of an evaluation corpus, and how strongly; computed once, kept by latent."""
