@@ -105,14 +105,14 @@ def test_flipped_bit_is_found(tmp_path, place):
 
 def test_every_flipped_bit_of_a_small_file_is_found_or_harmless(tmp_path):
     """Whatever byte is altered: an error that names the file, or the same codes."""
-    dense = random_codes(30, 6)[:, :5]
+    dense = random_codes(30, 7)
     path = tmp_path / "c.h5"
     write(path, dense)
     good = path.read_bytes()
     for place in np.random.default_rng(0).choice(len(good), 150, replace=False):
         path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
         try:
-            found = to_dense(Codes.open(path).latents(0, 5), 30, 5)
+            found = to_dense(Codes.open(path).latents(0, 7), 30, 7)
         except StoreError as error:
             assert "c.h5" in str(error)
         else:
@@ -177,10 +177,8 @@ class Scene:
         )
 
     def encode(self, **changes):
-        options = dict(
-            hook=HOOK, seed=0, device=CPU, target=self.folder / "c.h5", random_target=self.folder / "random.h5"
-        )
-        run_encoding(self.inputs, **(options | changes))
+        targets = {"target": self.folder / "c.h5", "random_target": self.folder / "random.h5"}
+        run_encoding(self.inputs, **({"hook": HOOK, "seed": 0, "device": CPU} | targets | changes))
         return Codes.open(self.folder / "c.h5"), Codes.open(self.folder / "random.h5")
 
 

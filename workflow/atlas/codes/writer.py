@@ -62,7 +62,7 @@ class CodesWriter:
         first, last = block * self.block_rows, min((block + 1) * self.block_rows, self.n_rows)
         if len(row) and not (first <= row.min() and row.max() < last):
             raise StoreError(
-                f"{self.path}: block {block} holds rows {first} to {last - 1}, given {row.min()} or beyond"
+                f"{self.path}: block {block} holds rows {first} to {last - 1}, given {row.min()} to {row.max()}"
             )
         if not (np.isfinite(value).all() and (value > 0).all()):
             place = int(np.flatnonzero(~(np.isfinite(value) & (value > 0)))[0])
@@ -146,8 +146,8 @@ class CodesWriter:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(self.path.parent).free
             return StoreError(
-                f"{self.path}: disk full, {free / 1e9:.3g} GB are free; codes need 16 bytes for every latent that fires "
-                "on a row while they are written and 8 after that: free some space or lower eval_tokens"
+                f"{self.path}: disk full, {free / 1e9:.3g} GB are free; codes need 16 bytes for every latent that "
+                "fires on a row while they are written, 8 after that: free some space or lower eval_tokens"
             )
         return StoreError(f"{self.path}: cannot be written: {error}")
 
