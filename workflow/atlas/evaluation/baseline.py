@@ -12,8 +12,8 @@ from atlas.training.sae import Sae
 def random_sae(sae: Sae, mean: Float[Tensor, " d_model"], seed: int) -> Sae:
     """Random unit decoder, encoder its transpose, b_dec the data mean, no encoder bias.
 
-    An SAE with a target L0 is matched by topk with the same k, for a threshold learnt for other directions means nothing
-    here; one without, by relu.
+    An SAE with a target L0 is matched by topk with the same k, for a threshold learnt for other directions means
+    nothing here; one without, by relu.
     """
     W_dec = _directions(sae.n_latents, sae.d_target, seed).to(sae.W_dec.device)
     return Sae(
