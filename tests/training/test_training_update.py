@@ -82,10 +82,13 @@ def test_rows_without_any_kept_latent_are_reconstructed_as_the_bias():
     assert (state.tokens_since_fired == 8).all()  # a pick of value zero would not be a firing
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "matryoshka_batch_topk"])
+@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "matryoshka_batch_topk", "jumprelu"])
 @pytest.mark.parametrize(("parity", "revived"), [(None, 8), ("dictionary_learning", 0)])
 def test_a_latent_that_is_negative_on_every_row_is_revived_except_under_parity(architecture, parity, revived):
-    settings = recipe(architecture, dead_feature_tokens=256, parity=parity, warmup_steps=0, lr=2e-2, steps=150)
+    sparsity = {"target_l0": 10.0} if architecture == "jumprelu" else {}
+    settings = recipe(
+        architecture, dead_feature_tokens=256, parity=parity, warmup_steps=0, lr=2e-2, steps=150, **sparsity
+    )
     stream, state = PlantedStream(batch_size=256, scale=0.3, seed=1), new_state(settings, 32, 1, CPU)
     with torch.no_grad():
         state.parameters["b_enc"][:8] = -5.0

@@ -8,8 +8,8 @@ of its own, with the references (torch 2.13.0 on the CPU made those that are com
     python tests/training/parity/make_fixtures.py dictionary_learning
 
 The trainers are the references' own, unchanged. What they do not let one choose is set on the trainer after it is made:
-the limit of silent tokens above which a latent is dead, and the bias of the latents planted as dead. For `batch_topk`
-and `topk` the same seed gives ours the same start; the others start from the weights that are stored as `start`.
+the limit of silent tokens above which a latent is dead, and the bias of the latents planted as dead. Ours starts from
+the same seed for `topk`, `batch_topk` and `sparsify_topk`, else from the weights that are stored as `start`.
 
 An .npz holds, under our names and shapes, `start.<parameter>`, `<updates>.<parameter>` for each of cases.COMPARED, and
 per update `threshold` and `tokens_since_fired` where the reference has them.

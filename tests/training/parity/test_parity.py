@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-5
 SEED = 3
 FIXTURES = Path(__file__).parent / "fixtures"
-# Cases that start from the seed of the reference, not from stored weights.
-SAME_SEED = ("topk", "batch_topk")
+# Cases that start as the reference does from the same seed; the others, from the weights it had.
+SAME_SEED = ("topk", "batch_topk", "sparsify_topk")
 SPARSE = ("topk", "batch_topk", "matryoshka_batch_topk", "sparsify_topk")
 
 
@@ -75,6 +75,14 @@ def test_updates_are_those_of_the_reference(case, sparse):
                 found[f"{state.step}.{name}"] = difference(value.detach(), expected[f"{state.step}.{name}"])
     assert max(found.values()) < TOLERANCE, found
     assert auxiliary > 30 or not recipe.k  # revival took part wherever there is one
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_initial_weights_are_as_large_as_those_of_the_reference(case):
+    state = new_state(recipe_of(case), cases.D_MODEL, SEED, CPU)
+    for name in ("W_enc", "W_dec"):
+        expected = fixture(case)[f"start.{name}"].norm()
+        torch.testing.assert_close(state.parameters[name].detach().norm(), expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("case", cases.CASES)

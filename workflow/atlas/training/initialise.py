@@ -39,6 +39,13 @@ def initial_weights(d_model: int, n_latents: int, seed: int) -> dict[str, Float[
     return _weights(W_dec.clone(), W_dec)
 
 
+def encoder_as_drawn(d_model: int, n_latents: int, seed: int) -> dict[str, Float[Tensor, "..."]]:
+    """The start of sparsify: the encoder as ``torch.nn.Linear(d_model, n_latents)`` draws it, the decoder its rows."""
+    rows = torch.empty(n_latents, d_model)
+    torch.nn.init.kaiming_uniform_(rows, a=math.sqrt(5), generator=torch.Generator().manual_seed(seed))
+    return _weights(rows, unit_rows(rows))
+
+
 def initial_transcoder(d_model: int, d_target: int, n_latents: int, seed: int) -> dict[str, Float[Tensor, "..."]]:
     """The same with encoder columns of their own, random and of unit norm: input and target are different spaces."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,7 @@ from atlas.training.selection import top_indices
 class Conventions:
     """Choices of an update that are no part of the architecture.
 
+    `start`: encoder and decoder rows are equal and of unit norm, or of norm 0.1, or the encoder's norms are as drawn.
     `gradient_clip`: largest global norm of the gradient. `bias_start`: what b_dec starts from, of the first batch.
     `centred`: the encoder sees rows minus b_dec. `auxiliary`: what the auxiliary loss is computed from; None: there is
     none. `relative`: errors are divided by the variance of the batch. `dead_before_batch`: dead latents are looked up
@@ -28,6 +29,7 @@ class Conventions:
     once more.
     """
 
+    start: Literal["unit", "short", "encoder as drawn"] = "unit"
     gradient_clip: float = 1.0
     bias_start: Literal["median", "mean", "zero"] = "median"
     centred: bool = True
@@ -43,10 +45,11 @@ _REFERENCES = {
     ("dictionary_learning", "topk"): Conventions(auxiliary="rectified"),
     ("dictionary_learning", "batch_topk"): Conventions(auxiliary="rectified"),
     ("dictionary_learning", "matryoshka_batch_topk"): Conventions(auxiliary="rectified", groups_averaged_twice=True),
-    ("dictionary_learning", "relu"): _PENALISED,
+    ("dictionary_learning", "relu"): replace(_PENALISED, start="short"),
     ("dictionary_learning", "gated"): _PENALISED,
     ("dictionary_learning", "jumprelu"): Conventions(bias_start="zero", centred=False, auxiliary=None, restricts=False),
     ("sparsify", "topk"): Conventions(
+        start="encoder as drawn",
         gradient_clip=math.inf,
         bias_start="mean",
         auxiliary="rectified, decoder only",

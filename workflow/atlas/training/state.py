@@ -11,7 +11,7 @@ from atlas.devices import DTYPES, fast_matmul_dtype
 from atlas.training import kernels
 from atlas.training.adam import Adam
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.initialise import geometric_median, initial_transcoder, initial_weights
+from atlas.training.initialise import encoder_as_drawn, geometric_median, initial_transcoder, initial_weights
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 
@@ -61,7 +61,7 @@ def new_state(
     """
     architecture = ARCHITECTURES[recipe.architecture]
     if d_target is None:
-        weights = initial_weights(d_model, recipe.n_latents, seed)
+        weights = _start(recipe, d_model, seed)
     else:
         weights = initial_transcoder(d_model, d_target, recipe.n_latents, seed)
     for name, parameter in architecture.latent_parameters.items():
@@ -73,6 +73,14 @@ def new_state(
         threshold=torch.tensor(-1.0, device=device),
         tokens_since_fired=torch.zeros(recipe.n_latents, dtype=torch.long, device=device),
     )
+
+
+def _start(recipe: Recipe, d_model: int, seed: int) -> dict[str, Tensor]:
+    start = conventions(recipe).start
+    if start == "encoder as drawn":
+        return encoder_as_drawn(d_model, recipe.n_latents, seed)
+    weights = initial_weights(d_model, recipe.n_latents, seed)
+    return {name: 0.1 * value for name, value in weights.items()} if start == "short" else weights
 
 
 @torch.no_grad()
