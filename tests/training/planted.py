@@ -51,6 +51,9 @@ class PlantedStream:
             rows[0, 0] = self.broken[step]
         return Batch(rows, {"planted": len(rows)})
 
+    def where(self, step):
+        return [(Path(f"planted-{row // 128:03d}.h5"), 1000 * step + row) for row in range(self.batch_size)]
+
     def statistics(self):
         rows = self.rows(10**6, 8192).double()
         norms = rows.norm(dim=1)

@@ -50,6 +50,9 @@ class PlantedPairs:
             raise KilledError
         return PairBatch(*self.pairs(step, self.batch_size))
 
+    def where(self, step):
+        return [("planted.h5", row) for row in range(self.batch_size)]
+
     def statistics(self):
         return Moments(self.pairs(10**6, 8192)[0])
 

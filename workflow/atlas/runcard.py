@@ -38,6 +38,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "decay_start",
         "steps",
         "batch_size",
+        "micro_batch",
         "gradient_clip",
         "aux_coefficient",
         "dead_feature_tokens",
@@ -63,7 +64,10 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 # Of every corpus that is trained on.
 REQUIRED_OF_CORPUS = ("source", "licence", "template", "fingerprint")
 NULLABLE_SECTIONS = {"target_hook"}  # an SAE has none
-NULLABLE = {("sae", "k"), ("sae", "l1_coefficient"), ("sae", "threshold"), ("optimisation", "decay_start")}
+NULLABLE = {("sae", "k"), ("sae", "l1_coefficient"), ("sae", "threshold")} | {
+    ("optimisation", "decay_start"),
+    ("optimisation", "gradient_clip"),
+}
 
 # What a public card keeps. Anything not named here is withheld, so that a new field is private until decided.
 PUBLIC: dict[str, tuple[str, ...] | None] = {

@@ -12,6 +12,7 @@ import torch
 
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
+from atlas.training.architectures import ARCHITECTURES
 from atlas.training.checkpoint import History
 from atlas.training.normalise import Normalisation
 from atlas.training.parity import conventions
@@ -60,12 +61,16 @@ def training_fields(
             "normalisation": normalisation.described(),
         },
         "optimisation": {
-            "optimizer": "Adam, betas 0.9 and 0.999, decoder rows at unit norm",
+            "optimizer": "Adam, betas {} and {}, decoder rows at unit norm".format(
+                *ARCHITECTURES[recipe.architecture].betas
+            ),
             "lr": base_lr(recipe),
             "warmup_steps": recipe.warmup_steps,
             "decay_start": recipe.decay_start,
             "steps": recipe.steps,
             "batch_size": recipe.batch_size,
+            "micro_batch": history.micro_batch.rows,
+            "micro_batch_halvings": history.micro_batch.halvings,
             "gradient_clip": limit if (limit := conventions(recipe).gradient_clip) < math.inf else None,
             "aux_coefficient": recipe.aux_coefficient,
             "dead_feature_tokens": recipe.dead_feature_tokens,

@@ -1,8 +1,15 @@
-"""Resumable training state in one safetensors file: complete or absent, never unpickled."""
+"""Resumable training state in one safetensors file: complete or absent, never unpickled.
 
+Each run keeps its checkpoint in a folder named after its identity. After an edit of the recipe, training starts anew
+beside what the old recipe has left; edited back, it goes on where it was. docs/training.md has the reasons.
+"""
+
+import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +18,56 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from atlas.errors import TrainingError
-from atlas.files import atomic_path
+from atlas.files import atomic_path, sha256_strings
+from atlas.training.memory import MicroBatch
 from atlas.training.state import TrainingState
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _MOMENTS = ("mean", "mean_square")
+_SHOWN = 16  # characters of a digest that name a folder
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that decides the bits of a run, by name: a checkpoint is of use to a run with the same identity only."""
+
+    parts: Mapping[str, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all parts."""
+        return sha256_strings([text for part in self.parts.items() for text in part])
+
+    def differences(self, other: Mapping[str, str]) -> str:
+        """In what another run differs, ``lr 0.001 instead of 0.003``; of hashes the name alone."""
+        names = [name for name in {**self.parts, **other} if self.parts.get(name) != other.get(name)]
+        return ", ".join(_difference(name, other.get(name), self.parts.get(name)) for name in names)
+
+
+def _difference(name: str, found: str | None, expected: str | None) -> str:
+    long = max(len(found or ""), len(expected or "")) > 40
+    return name if long else f"{name} {found} instead of {expected}"
 
 
 @dataclass
 class History:
-    """What a run has to remember besides its state: curves, time spent, and from which steps it was resumed."""
+    """What a run has to remember besides its state: curves, time, from which steps it was resumed, micro-batches."""
 
+    micro_batch: MicroBatch
     curves: list[dict[str, Any]] = field(default_factory=list)
     wall_seconds: float = 0.0
     stall_seconds: float = 0.0
     resumed_from: list[int] = field(default_factory=list)
 
 
-def write_checkpoint(folder: Path, state: TrainingState, history: History, identity: str) -> None:
+def checkpoint_path(folder: Path, identity: Identity) -> Path:
+    """Where the checkpoint of a run is, below its SAE's state folder."""
+    return Path(folder) / identity.digest[:_SHOWN] / CHECKPOINT_FILE
+
+
+def write_checkpoint(folder: Path, state: TrainingState, history: History, identity: Identity) -> None:
     """Replace the checkpoint; if that fails (a full disk), the previous one stays and TrainingError is raised."""
     tensors = {"threshold": state.threshold, "tokens_since_fired": state.tokens_since_fired}
     for name, parameter in state.parameters.items():
@@ -38,8 +75,12 @@ def write_checkpoint(folder: Path, state: TrainingState, history: History, ident
         for moment in _MOMENTS:
             tensors[f"{name}.{moment}"] = getattr(state.optimizer, moment)[name]
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"identity": identity, "step": str(state.step), "history": json.dumps(vars(history), allow_nan=False)}
-    target = Path(folder) / CHECKPOINT_FILE
+    metadata = {
+        "identity": json.dumps(dict(identity.parts)),
+        "step": str(state.step),
+        "history": json.dumps(dataclasses.asdict(history), allow_nan=False),
+    }
+    target = checkpoint_path(folder, identity)
     try:
         with atomic_path(target) as temporary:
             save_file(tensors, temporary, metadata)
@@ -50,30 +91,54 @@ def write_checkpoint(folder: Path, state: TrainingState, history: History, ident
         ) from error
 
 
-def read_checkpoint(folder: Path, state: TrainingState, identity: str) -> History:
-    """Bring `state` to the checkpoint and return its history; without a checkpoint of this run, change nothing.
+def read_checkpoint(folder: Path, state: TrainingState, identity: Identity, history: History) -> History:
+    """Bring `state` to the run's checkpoint and return its history; without one, change nothing and return `history`.
 
-    A checkpoint of another identity is what an edited recipe, mix or store leaves behind: it is discarded, and that is
-    logged. One that cannot be read raises TrainingError naming the file.
+    Checkpoints of other identities are left alone, and named in the log with what differs. Raises TrainingError naming
+    the file when it cannot be read, or holds another run than its folder says.
     """
-    path = Path(folder) / CHECKPOINT_FILE
+    _mention_others(folder, identity)
+    path = checkpoint_path(folder, identity)
     if not path.exists():
-        return History()
+        return history
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            if metadata.get("identity") != identity:
-                log.warning("%s: belongs to another recipe, seed, data or code; discarded, training starts anew", path)
-                return History()
+            found = json.loads(metadata["identity"])
+            if differences := identity.differences(found):
+                raise TrainingError(
+                    f"{path}: is the checkpoint of another run ({differences}), but lies in the folder of this one; "
+                    "move it back, or delete it to train from the start"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         state.step = int(metadata["step"])
         _restore(state, tensors)
-        history = History(**json.loads(metadata["history"]))
+        saved = json.loads(metadata["history"])
+        history = History(**saved | {"micro_batch": MicroBatch(**saved["micro_batch"])})
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: damaged checkpoint ({error}); delete it to train from the start") from error
     history.resumed_from.append(state.step)
     log.info("resumed from %s at step %d", path, state.step)
     return history
+
+
+def _mention_others(folder: Path, identity: Identity) -> None:
+    for path in sorted(Path(folder).glob(f"*/{CHECKPOINT_FILE}")):
+        if path == checkpoint_path(folder, identity):
+            continue
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                metadata = file.metadata() or {}
+            step, differences = metadata["step"], identity.differences(json.loads(metadata["identity"]))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            step, differences = "unknown", f"cannot be read: {error}"
+        log.warning(
+            "%s: the checkpoint of another run, at step %s, with %s. It is not used; with those settings back, "
+            "training would go on from it. When this training is complete, it is deleted",
+            path,
+            step,
+            differences,
+        )
 
 
 @torch.no_grad()

@@ -50,8 +50,8 @@ class MicroBatch:
         if recipe.architecture not in _ROW_BY_ROW:
             what += f", but what {recipe.architecture} takes from a whole batch it took from each micro-batch"
         return [
-            f"out_of_memory: a batch of {recipe.batch_size:,} rows did not fit; since step {self.halvings[-1]['step']:,} "
-            f"{self.rows:,} rows pass at a time (halvings: {len(self.halvings)}); {what}"
+            f"out_of_memory: a batch of {recipe.batch_size:,} rows did not fit; since step "
+            f"{self.halvings[-1]['step']:,} {self.rows:,} rows pass at a time (halvings: {len(self.halvings)}); {what}"
         ]
 
 

@@ -1,5 +1,6 @@
 """What training needs of a source of batches; `atlas.activations.stream.BatchStream` is one."""
 
+from pathlib import Path
 from typing import Protocol
 
 from jaxtyping import Float
@@ -40,6 +41,9 @@ class RowStream(Protocol):
 
     def batch(self, step: int) -> RowBatch:
         """The rows of one step."""
+
+    def where(self, step: int) -> list[tuple[Path, int]]:
+        """File and row number of each row of `batch(step)`."""
 
     def statistics(self) -> RowStatistics:
         """Statistics over all rows."""
