@@ -8,7 +8,6 @@ from atlas.training.architectures import ARCHITECTURES
 from atlas.training.architectures.base import Batch
 from atlas.training.architectures.jumprelu import L0, Jump
 from atlas.training.architectures.matryoshka_batch_topk import group_sizes
-from atlas.training.checkpoint import History, read_checkpoint, write_checkpoint
 from atlas.training.forward import forward
 from atlas.training.sae import load_sae, save_sae
 from atlas.training.selection import select_batch
@@ -166,21 +165,6 @@ def test_the_penalty_grows_from_nothing(architecture):
     assert end == after > start
     assert half == pytest.approx((start + end) / 2, rel=1e-5)
     assert start == 0 or architecture == "gated"  # whose gate must reconstruct from the first step
-
-
-@pytest.mark.parametrize("architecture", ["gated", "jumprelu"])
-def test_a_checkpoint_has_the_architectures_own_parameters(architecture, tmp_path):
-    settings = recipe(architecture, warmup_steps=0)
-    stream, states = PlantedStream(batch_size=256, scale=0.3), [new_state(settings, 32, seed, CPU) for seed in (0, 1)]
-    for step in range(3):
-        update(states[0], stream.batch(step).rows, settings, DENSE, "planted")
-    write_checkpoint(tmp_path, states[0], History(), "same")
-    read_checkpoint(tmp_path, states[1], "same")
-    for state in states:
-        update(state, stream.batch(3).rows, settings, DENSE, "planted")
-    first, second = (state.parameters for state in states)
-    assert set(first) == {"W_enc", "b_enc", "W_dec", "b_dec", *ARCHITECTURES[architecture].latent_parameters}
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_every_architecture_has_a_planted_recipe():
