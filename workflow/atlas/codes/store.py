@@ -107,12 +107,12 @@ class Codes:
         first, last = int(indptr[0]), int(indptr[-1])
         return LatentEntries(start, indptr - first, self._read("row", first, last), self._read("value", first, last))
 
-    def blocks(self, max_entries: int = 2**22) -> Iterator[LatentEntries]:
-        """All latents in order, as many at a time as have `max_entries` entries together, at least one."""
+    def blocks(self, max_entries: int = 2**22, max_latents: int = 1024) -> Iterator[LatentEntries]:
+        """All latents in order: at a time at most `max_latents` and `max_entries` entries, but at least one latent."""
         ends, start = self._starts[-1], 0
         while start < self.n_latents:
             stop = int(np.searchsorted(ends, self._starts[0, start] + max_entries, side="right"))
-            stop = max(stop, start + 1)
+            stop = max(min(stop, start + max_latents), start + 1)
             yield self.latents(start, stop)
             start = stop
 

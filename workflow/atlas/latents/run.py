@@ -1,0 +1,190 @@
+"""The latents of one SAE from files: its codes and a random dictionary's on every corpus, its metrics, the embedder."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from atlas.codes.encode import random_dictionary, sae_sha256
+from atlas.codes.store import Codes
+from atlas.config.latents import Latents
+from atlas.corpora.encoding import tokenizer_sha256
+from atlas.errors import EvaluationError, TrainingError
+from atlas.evaluation.evaluate import TrainingFacts, without_nonfinite
+from atlas.files import atomic_path, read_json, write_json
+from atlas.latents.coherence import (
+    Coherence,
+    coherence_null,
+    embed_rows,
+    measure_coherence,
+    null_rows,
+    random_tuples,
+)
+from atlas.latents.drift import drift_from, metric_changes, require_distinct
+from atlas.latents.embedder import Embedder
+from atlas.latents.summary import summarise
+from atlas.latents.table import Measured, Status, decoder_columns, latent_rows
+from atlas.latents.text import CorpusText
+from atlas.latents.token_classes import TokenTable
+from atlas.models.load import load_tokenizer
+from atlas.training.run import shards_by_corpus
+from atlas.training.sae import Sae, load_sae
+
+log = logging.getLogger(__name__)
+
+DICTIONARIES = ("sae", "random")
+
+
+@dataclass(frozen=True)
+class LatentInputs:
+    """Files of one look at latents: prepared model, SAE folder, training shards (for the random dictionary), codes of
+    the SAE and of the random dictionary by corpus, metrics.json of the SAE, and the prepared embedder, if there is one.
+    """
+
+    model: Path
+    sae: Path
+    train_shards: list[Path]
+    codes: Mapping[str, Path]
+    random_codes: Mapping[str, Path]
+    metrics: Path
+    embedder: Path | None
+
+
+@dataclass(frozen=True)
+class LatentSettings:
+    """Settings: the config's `latents`, and what evaluation has of the same kind."""
+
+    latents: Latents
+    dead_min_tokens: int
+    bootstrap_samples: int
+
+
+def run_latents(
+    inputs: LatentInputs,
+    *,
+    hook: str,
+    seed: int,
+    roles: Mapping[str, str],
+    settings: LatentSettings,
+    device: torch.device,
+    table: Path,
+    summary: Path,
+) -> None:
+    """Write the table of latents (one row per latent, corpus and dictionary) and its summary.
+
+    `roles` maps corpora to in_sample, proxy or oos. Raises EvaluationError when codes, metrics, SAE and tokenizer do
+    not belong together, when two corpora are one text, or when one has too few tokens; StoreError for damaged codes.
+    """
+    saes = _dictionaries(inputs, hook, seed)
+    codes = _open_codes(inputs, roles)
+    metrics = _read_metrics(inputs, roles)
+    require_distinct({name: str(each["sae"].identity["corpus_fingerprint"]) for name, each in codes.items()})
+    tokens = TokenTable.of(inputs.model)
+    texts = {
+        name: CorpusText.of(each["sae"], roles[name], tokens, settings.latents.min_tokens)
+        for name, each in codes.items()
+    }
+    measured = {
+        name: {
+            kind: Measured.of(
+                saes[kind], codes[name][kind], text, settings.latents.top_contexts, settings.bootstrap_samples
+            )
+            for kind in DICTIONARIES
+        }
+        for name, text in texts.items()
+    }
+    coherence = _coherence(measured, texts, inputs, settings, device)
+    home = next(name for name, role in roles.items() if role == "in_sample")
+    decoders, status = {kind: decoder_columns(sae) for kind, sae in saes.items()}, Status(settings.dead_min_tokens)
+    rows, corpora = [], {}
+    for name, text in texts.items():
+        corpora[name] = {"role": text.role, "n_tokens": text.n_tokens, "n_documents": len(text.groups.documents)}
+        corpora[name]["base_rates"] = text.base_rates
+        for kind in DICTIONARIES:
+            own, found = measured[name][kind], coherence[name][kind]
+            part = latent_rows(decoders[kind], own, found, measured[home][kind], tokens, status)
+            rows.append(part.assign(dictionary=kind))
+            corpora[name][kind] = summarise(part, own, found)
+            if text.role != "in_sample":
+                corpora[name][kind]["drift"] = drift_from(measured[home][kind].firings, own.firings)
+        if text.role != "in_sample":
+            corpora[name]["metric_changes"] = metric_changes(metrics[home]["atlas"], metrics[name]["atlas"])
+        log.info("%s: %s", name, {key: corpora[name]["sae"][key] for key in ("coherence_z", "artefact_share")})
+    sae_id, reasons = "/".join(inputs.sae.parts[-5:]), {}
+    if inputs.embedder is None:
+        reasons["coherence"] = "no latents.embedder is configured"
+    result = {"sae_id": sae_id, "sae_sha256": sae_sha256(inputs.sae), "corpora": corpora}
+    write_json(summary, without_nonfinite(result, reasons) | {"reasons": reasons})
+    write_latents(table, pd.concat(rows, ignore_index=True), sae_id, result["sae_sha256"])
+
+
+def write_latents(table: Path, rows: pd.DataFrame, sae_id: str, sha256: str) -> None:
+    """Write rows as parquet, NaN as null; the file's metadata says which SAE they are of."""
+    first = [name for name in ("dictionary", "corpus", "role", "latent") if name in rows]
+    written = pa.Table.from_pandas(rows[[*first, *(name for name in rows if name not in first)]], preserve_index=False)
+    with atomic_path(table) as temporary:
+        pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)
+
+
+def _dictionaries(inputs: LatentInputs, hook: str, seed: int) -> dict[str, Sae]:
+    try:
+        sae = load_sae(inputs.sae)
+    except TrainingError as error:
+        raise EvaluationError(str(error)) from error
+    training = TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook)
+    return {"sae": sae, "random": random_dictionary(sae, training, seed)}
+
+
+def _open_codes(inputs: LatentInputs, roles: Mapping[str, str]) -> dict[str, dict[str, Codes]]:
+    """Codes by corpus and dictionary, each of this SAE and of this corpus."""
+    expected = {"sae_sha256": sae_sha256(inputs.sae), "tokenizer_sha256": tokenizer_sha256(inputs.model)}
+    opened: dict[str, dict[str, Codes]] = {}
+    for name in roles:
+        opened[name] = {}
+        for kind, paths in zip(DICTIONARIES, (inputs.codes, inputs.random_codes), strict=True):
+            if name not in paths:
+                raise EvaluationError(f"corpus {name!r} has no codes of the {kind} dictionary, only {sorted(paths)}")
+            own = {"dictionary": kind, "corpus": name}
+            opened[name][kind] = Codes.open(paths[name], expected | own)
+    return opened
+
+
+def _read_metrics(inputs: LatentInputs, roles: Mapping[str, str]) -> dict[str, Any]:
+    metrics, sae_id = read_json(inputs.metrics), "/".join(inputs.sae.parts[-5:])
+    if metrics["sae_id"] != sae_id or not set(roles) <= set(metrics["corpora"]):
+        raise EvaluationError(
+            f"{inputs.metrics}: is of {metrics['sae_id']!r} on {sorted(metrics['corpora'])}, expected {sae_id!r} on "
+            f"{sorted(roles)}; delete this file and run again"
+        )
+    return metrics["corpora"]
+
+
+def _coherence(
+    measured: Mapping[str, Mapping[str, Measured]],
+    texts: Mapping[str, CorpusText],
+    inputs: LatentInputs,
+    settings: LatentSettings,
+    device: torch.device,
+) -> dict[str, dict[str, Coherence | None]]:
+    """Coherence by corpus and dictionary; every window of text is embedded once."""
+    if inputs.embedder is None:
+        return {name: dict.fromkeys(DICTIONARIES) for name in texts}
+    embedder, tokenizer = Embedder.load(inputs.embedder, device), load_tokenizer(inputs.model)
+    size, width, samples = settings.latents.top_contexts, settings.latents.window_tokens, settings.bootstrap_samples
+    result: dict[str, dict[str, Coherence | None]] = {}
+    for name, text in texts.items():
+        random = null_rows(text)
+        rows = np.concatenate([random, *(own.contexts.row.reshape(-1) for own in measured[name].values())])
+        embedded = embed_rows(rows, text, width, tokenizer, embedder)
+        null = coherence_null(embedded, random_tuples(text, random, size))
+        result[name] = {
+            kind: measure_coherence(own.contexts, text, embedded, null, samples) for kind, own in measured[name].items()
+        }
+    return result

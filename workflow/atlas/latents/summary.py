@@ -1,0 +1,48 @@
+"""What the latents of a dictionary say together, on one corpus. docs/metrics.md, section 6."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atlas.evaluation.sparsity import firing_rate_upper
+from atlas.latents.coherence import COHERENT_Z, Coherence
+from atlas.latents.table import Measured
+from atlas.latents.token_classes import CLASSES
+
+
+def summarise(rows: pd.DataFrame, measured: Measured, coherence: Coherence | None) -> dict[str, Any]:
+    """Numbers of one dictionary on one corpus from its rows of the table; None where there is nothing to average."""
+    alive = rows[rows["n_firings"] > 0]
+    intervals = measured.activity.intervals
+    result: dict[str, Any] = {
+        "n_alive": len(alive),
+        "silent_share": 1 - len(alive) / len(rows),
+        "silent_rate_bound": float(firing_rate_upper(np.zeros(1), measured.text.n_tokens)[0]),
+        "dense_share": float(rows["dense"].mean()),
+        "massive_share": _mean(alive["massive_share"]),
+        "artefact_share": _mean(rows["formatting_artefact"].dropna().astype(float)),
+        "artefact_share_interval": intervals["artefact_share"],
+        "artefacts_tested": int(rows["formatting_artefact"].notna().sum()),
+        "top_token_mass": _mean(alive["top_token_mass"]),
+    }
+    for name in CLASSES[1:]:
+        result[f"mass_{name}"] = _mean(alive[f"mass_{name}"])
+        result[f"mass_{name}_interval"] = intervals[f"mass_{name}"]
+    return result | _coherence(rows, coherence) | measured.fragmentation.summary()
+
+
+def _coherence(rows: pd.DataFrame, coherence: Coherence | None) -> dict[str, Any]:
+    tested = rows[rows["coherence_z"].notna()]
+    return {
+        "coherence": _mean(rows["coherence"].dropna()),
+        "coherence_interval": None if coherence is None else coherence.mean_interval,
+        "coherence_null": _mean(tested["coherence_null_mean"]),
+        "coherence_z": _mean(tested["coherence_z"]),
+        "coherent_share": _mean((tested["coherence_z"] > COHERENT_Z).astype(float)),
+        "coherence_tested": len(tested),
+    }
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,67 @@
+"""Classes of tokens, decided on the text that a token stands for. docs/metrics.md, section 6."""
+
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from atlas.corpora.encoding import make_encoder
+from atlas.errors import EvaluationError
+
+CLASSES = ("special", "newline", "space", "digit", "punctuation", "markup", "word")
+WORD = CLASSES.index("word")
+# Characters that prose hardly has, and markup, tables and code are made of.
+_MARKUP = frozenset("<>{}[]|\\`*_#=~^")
+_UNKNOWN_BYTES = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable:
+    """Class and text of every token id of a tokenizer."""
+
+    classes: Int[np.ndarray, " vocabulary"]
+    texts: list[str]
+
+    @classmethod
+    def of(cls, model_folder: Path) -> "TokenTable":
+        """Of a prepared model's tokenizer. Special is what the corpora do not count."""
+        encoder = make_encoder(model_folder, "plain")
+        tokenizer = encoder.tokenizer
+        size = max(tokenizer.get_vocab().values()) + 1
+        texts = tokenizer.batch_decode(
+            [[index] for index in range(size)], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        prefix = getattr(model, "continuing_subword_prefix", None) or ""
+        classes = [
+            CLASSES.index("special") if index in encoder.not_counted else token_class(text.removeprefix(prefix))
+            for index, text in enumerate(texts)
+        ]
+        return cls(np.array(classes, np.uint8), texts)
+
+    def of_tokens(self, tokens: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+        """Index into CLASSES of each token; raises EvaluationError for an id that the tokenizer lacks."""
+        if len(tokens) and (highest := int(tokens.max())) >= len(self.classes):
+            raise EvaluationError(
+                f"token id {highest} occurs, but the tokenizer has ids up to {len(self.classes) - 1}: these codes were "
+                "made with another tokenizer"
+            )
+        return self.classes[tokens]
+
+
+def token_class(text: str) -> int:
+    """Index into CLASSES of a token's text, without regard to whether it is a special token.
+
+    A letter of any script, or a part of a character (bytes that are no text alone), makes a word; else a digit
+    decides; else markup; what is left is punctuation, or white space.
+    """
+    if not text or text.isspace():
+        return CLASSES.index("newline" if set(text) & set("\n\r\v\f\x85\u2028\u2029") else "space")
+    kinds = {unicodedata.category(character)[0] for character in text}
+    if "L" in kinds or _UNKNOWN_BYTES in text:
+        return WORD
+    if "N" in kinds:
+        return CLASSES.index("digit")
+    return CLASSES.index("markup" if _MARKUP & set(text) else "punctuation")
