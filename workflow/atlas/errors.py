@@ -30,3 +30,7 @@ class TrainingError(AtlasError):
 
 class EvaluationError(AtlasError):
     """A metric cannot be computed honestly from what was given."""
+
+
+class ExportError(AtlasError):
+    """An SAE cannot be written in a peer's format, or the peer reads it otherwise."""

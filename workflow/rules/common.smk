@@ -40,6 +40,7 @@ wildcard_constraints:
     seed="[0-9]+",
     split="train|eval",
     shard="[0-9]+",
+    peer="saelens|dictionary_learning|sparsify",
 
 
 # Snakemake does not notice an edited module that a script imports. A stage's `code` param is the hash of its package
@@ -51,6 +52,7 @@ STAGES_BELOW = {
     "activations": ["models", "corpora", "sources"],
     "training": ["activations"],
     "evaluation": ["training", "activations", "models"],
+    "export": ["training"],
     "studies": [],
     "figures": [],
 }

@@ -1,0 +1,1 @@
+"""Trained SAEs in the formats of other tools, and the proof that those tools compute the same."""
