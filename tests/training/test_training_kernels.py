@@ -1,5 +1,6 @@
 """The Triton kernels against the torch path. Triton's interpreter runs them on any machine, so no GPU is needed."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import torch
 from atlas.training import kernels
@@ -41,10 +43,22 @@ assert all(map(torch.equal, again, results(Kept(flat, n_rows, n_latents, torch.f
 """
 
 
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory):
+    """Where Triton can be imported from: torch's CUDA builds bring it, for CPU builds it is put beside the tests."""
+    if importlib.util.find_spec("triton"):
+        return []
+    cache = os.environ.get("ATLAS_TEST_ENVIRONMENTS")
+    folder = (Path(cache) if cache else tmp_path_factory.mktemp("environments")) / "triton"
+    if not (folder / "triton").exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+        subprocess.run([*pip, "--target", folder, "--requirement", ROOT / "envs" / "triton.txt"], check=True)
+    return [str(folder)]
+
+
 @pytest.mark.slow
-def test_kernels_compute_what_the_torch_path_does():
-    pytest.importorskip("triton") if not os.environ.get("CI") else __import__("triton")
-    library = Path(__file__).parents[2] / "workflow"
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(library)}
+def test_kernels_compute_what_the_torch_path_does(triton):
+    path = os.pathsep.join([str(ROOT / "workflow"), *triton])
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
     run = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
