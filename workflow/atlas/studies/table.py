@@ -53,12 +53,12 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         "outcome": outcome["atlas"]["verdict"],
         "outcome_because": _because(outcome["atlas"]),
         "outcome_unknown": "; ".join(outcome["atlas"]["unknown"]),
-        **dict(_flat("atlas", judged["atlas"])),
-        **dict(_flat("redundancy", metrics["redundancy"])),
+        **dict(flat("atlas", judged["atlas"])),
+        **dict(flat("redundancy", metrics["redundancy"])),
         **_random(judged["random"]),
         "guide_outcome": outcome["guide"]["verdict"],
         "guide_outcome_because": _because(outcome["guide"]),
-        **dict(_flat("guide", judged["guide"])),
+        **dict(flat("guide", judged["guide"])),
         # What was published are SAEs: a transcoder of the same layer and size is no counterpart of theirs.
         **published_for(None if hooks.is_transcoder else published, point.layer, metrics["n_latents"]),
         "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
@@ -82,12 +82,12 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Nested results as columns; an interval [low, high] becomes two."""
     for key, value in values.items():
         name = f"{prefix}_{key}"
         if isinstance(value, Mapping):
-            yield from _flat(name, value)
+            yield from flat(name, value)
         elif key.endswith("interval"):
             low, high = value or (None, None)
             yield f"{name}_low", low

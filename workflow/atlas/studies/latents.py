@@ -1,0 +1,97 @@
+"""The latents of a study: all rows in one table, and one row per SAE and corpus in another."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlas.errors import EvaluationError
+from atlas.files import atomic_path, read_json
+from atlas.hook_points import SaeHooks
+from atlas.studies.table import flat
+
+_REMEDY = "delete this file and run again"
+
+
+def write_latents_table(study: str, tables: Mapping[str, Path], target: Path) -> None:
+    """Append the tables of latents of all SAEs (SAE id → latents.parquet), one at a time, each row with its SAE.
+
+    Raises EvaluationError when a table is of another SAE than its place says, or has other columns than the first.
+    """
+    schema = None
+    with atomic_path(target) as temporary:
+        writer = None
+        for sae_id, path in tables.items():
+            table = pq.read_table(path)
+            _require_sae(path, (table.schema.metadata or {}).get(b"sae_id", b"").decode(), sae_id)
+            table = _with_names(table.replace_schema_metadata(None), study, sae_id)
+            schema = schema or table.schema
+            if table.schema != schema:
+                raise EvaluationError(f"{path}: columns are {table.schema.names}, expected {schema.names}; {_REMEDY}")
+            writer = writer or pq.ParquetWriter(temporary, schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+
+
+def write_health_table(study: str, summaries: Mapping[str, Path], roles: Mapping[str, str], target: Path) -> None:
+    """One row per SAE and corpus from the summaries (SAE id → latents.json), in the order of both mappings.
+
+    Columns: what the SAE's latents say together, the same of the random dictionary with ``random_`` before the name,
+    and changes of evaluation metrics as ``change_<metric>``. A value that is not defined is empty.
+    """
+    rows: list[dict[str, Any]] = []
+    for sae_id, path in summaries.items():
+        summary = read_json(path)
+        _require_sae(path, summary["sae_id"], sae_id)
+        rows += [_health_row(study, sae_id, corpus, summary) for corpus in roles]
+    with atomic_path(target) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    found = summary["corpora"][corpus]
+    changes = {
+        name: {"value": change["change"], "interval": change["interval"]}
+        for name, change in found.get("metric_changes", {}).items()
+    }
+    return {
+        **_names(study, sae_id),
+        "corpus": corpus,
+        **{key: found[key] for key in ("role", "n_tokens", "n_documents")},
+        **{name.removeprefix("sae_"): value for name, value in flat("sae", found["sae"])},
+        **dict(flat("random", found["random"])),
+        **dict(flat("base_rate", found["base_rates"])),
+        **dict(flat("change", changes)),
+        "reasons": json.dumps(summary["reasons"], ensure_ascii=False, sort_keys=True),
+    }
+
+
+def _names(study: str, sae_id: str) -> dict[str, Any]:
+    model, hook, mix, recipe, seed = sae_id.split("/")
+    hooks = SaeHooks.parse(hook)
+    return {
+        "study": study,
+        "model": model,
+        "hook": hooks.source,
+        "target_hook": hooks.target_hook,
+        "mix": mix,
+        "recipe": recipe,
+        "seed": int(seed.removeprefix("seed-")),
+    }
+
+
+def _with_names(table: pa.Table, study: str, sae_id: str) -> pa.Table:
+    for place, (name, value) in enumerate(_names(study, sae_id).items()):
+        kind = pa.int64() if name == "seed" else pa.string()
+        table = table.add_column(place, name, pa.array([value] * len(table), kind))
+    return table
+
+
+def _require_sae(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise EvaluationError(f"{path}: is of SAE {found!r}, expected {expected!r}; {_REMEDY}")

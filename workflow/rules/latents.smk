@@ -1,0 +1,132 @@
+# Latents: SAE + eval shards -> results/codes/<sae id>/<corpus>.h5 (and random/<corpus>.h5, a random dictionary's)
+#          codes + tokenizer + embedder + metrics -> results/latents/<sae id>/{latents.parquet, latents.json}
+#          those of a study's SAEs -> results/<study>_latents.parquet, results/<study>_health.csv
+# Not part of a study's table, nor of its figure: ask for one of the last two by name.
+
+CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+
+
+def codes_mb(wildcards, attempt):
+    """Two dictionaries, a block of rows of both with its order, the libraries."""
+    return int(attempt * (3000 + 2 * 4 * sae_values(wildcards) / 1e6))
+
+
+rule encode:
+    """Sparse codes of an SAE on a corpus, and of the random dictionary beside it: rows are read once."""
+    input:
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        train_shards=training_shards,
+        shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
+    output:
+        codes=f"{CODES}/{{corpus}}.h5",
+        random=f"{CODES}/random/{{corpus}}.h5",
+    log:
+        "results/logs/encode/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{corpus}.log",
+    benchmark:
+        "results/benchmarks/encode/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{corpus}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=codes_mb,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        code=CODE["codes"],
+    message:
+        "Encoding {wildcards.corpus} by {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/encode.py"
+
+
+rule prepare_embedder:
+    """The sentence encoder behind coherence, and how it pools."""
+    input:
+        source=lambda w: source_input(CONFIG.latents.embedder.source),
+    output:
+        folder=directory("results/embedder"),
+    log:
+        "results/logs/prepare_embedder.log",
+    benchmark:
+        "results/benchmarks/prepare_embedder.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        spec=lambda w: CONFIG.latents.embedder.model_dump(mode="json"),
+        code=CODE["latents"],
+    message:
+        "Preparing the sentence encoder"
+    script:
+        "../scripts/prepare_embedder.py"
+
+
+rule latents:
+    """One row per latent, corpus and dictionary: firings, classes of tokens, coherence, drift, clusters."""
+    input:
+        model="results/models/{model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        train_shards=training_shards,
+        metrics=METRICS,
+        codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
+        random=lambda w: expand(
+            f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]
+        ),
+        embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
+    output:
+        table=f"{LATENTS}/latents.parquet",
+        summary=f"{LATENTS}/latents.json",
+    log:
+        "results/logs/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=codes_mb,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=1,
+    params:
+        roles=lambda w: ROLES[sae_row(w).sae_id],
+        latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),
+        evaluation=CONFIG.evaluation.model_dump(include={"dead_min_tokens", "bootstrap_samples"}),
+        code=CODE["latents"],
+    message:
+        "Latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
+    script:
+        "../scripts/latents.py"
+
+
+rule study_latents:
+    """The latents of all SAEs of a study in one table, and what they say together in another."""
+    input:
+        tables=lambda w: expand("results/latents/{sae}/latents.parquet", sae=study_saes(w)),
+        summaries=lambda w: expand("results/latents/{sae}/latents.json", sae=study_saes(w)),
+    output:
+        latents="results/{study}_latents.parquet",
+        health="results/{study}_health.csv",
+    log:
+        "results/logs/study_latents/{study}.log",
+    benchmark:
+        "results/benchmarks/study_latents/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        saes=study_saes,
+        roles=lambda w: STUDIES[w.study][0].roles,
+        code=CODE["studies"],
+    message:
+        "Writing results/{wildcards.study}_latents.parquet and results/{wildcards.study}_health.csv"
+    script:
+        "../scripts/study_latents.py"

@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.config.latents import Latents
+    from atlas.latents.run import LatentInputs, LatentSettings, run_latents
+
+    files, roles = snakemake.input, snakemake.params.roles
+    run_latents(
+        LatentInputs(
+            model=Path(files.model),
+            sae=Path(files.weights).parent,
+            train_shards=[Path(path) for path in files.train_shards],
+            codes=dict(zip(roles, map(Path, files.codes), strict=True)),
+            random_codes=dict(zip(roles, map(Path, files.random), strict=True)),
+            metrics=Path(files.metrics),
+            embedder=Path(files.embedder[0]) if files.embedder else None,
+        ),
+        hook=snakemake.wildcards.hook,
+        seed=int(snakemake.wildcards.seed),
+        roles=roles,
+        settings=LatentSettings(Latents(**snakemake.params.latents), **snakemake.params.evaluation),
+        device=device,
+        table=Path(snakemake.output.table),
+        summary=Path(snakemake.output.summary),
+    )
