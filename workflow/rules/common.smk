@@ -14,11 +14,15 @@ from atlas.config.sources import PackageSource, PathSource
 from atlas.errors import ConfigError
 from atlas.files import sha256_code
 from atlas.job import export_library_path
+from atlas.training.tracking import require_trackers
 
 export_library_path()
 
 try:
     CONFIG = load_config(config, workflow.configfiles)
+    # With conda jobs have an environment of their own, and look for themselves.
+    if not workflow.deployment_settings.deployment_method:
+        require_trackers(CONFIG.tracking)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 

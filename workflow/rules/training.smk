@@ -20,7 +20,8 @@ rule train:
         "results/logs/train/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
         "results/benchmarks/train/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
-    retries: 1
+    # A job that a scheduler ends with SIGTERM goes on from its checkpoint; preemption may strike more than once.
+    retries: 3
     conda:
         "../../envs/atlas.yaml"
     threads: training_threads

@@ -5,8 +5,12 @@ from atlas.job import job
 with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
     from atlas.config.data import Mix
     from atlas.config.recipe import Recipe
+    from atlas.config.tracking import Tracking
     from atlas.training.run import TrainingInputs, run_training
+    from atlas.training.tracking import Tracked
 
+    folder = Path(snakemake.output.weights).parent
+    sae_id = str(folder.relative_to("results/saes"))
     run_training(
         TrainingInputs(
             model=Path(snakemake.input.model),
@@ -23,6 +27,8 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         monitored=snakemake.params.monitors,
         monitor_rows=snakemake.params.monitor_rows,
         device=device,
-        folder=Path(snakemake.output.weights).parent,
+        folder=folder,
         state=Path(snakemake.params.state),
+        # Not a param: what is only shown must not rerun a training. Snakemake compares params, never its config.
+        tracked=Tracked(Tracking(**snakemake.config.get("tracking", {})), Path("results/tracking", sae_id), sae_id),
     )

@@ -10,11 +10,13 @@ import torch
 from atlas.activations.layout import MASSIVE_FACTOR
 from atlas.activations.store import Shard, open_shards
 from atlas.activations.stream import BatchStream, median_norm, sample_tokens
+from atlas.config.budget import too_many_epochs
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
-from atlas.errors import StoreError
+from atlas.errors import StoreError, TrainingError
 from atlas.files import read_json
 from atlas.hook_points import SaeHooks
+from atlas.training.tracking import Tracked, require_trackers
 from atlas.training.train import train_sae
 
 
@@ -42,19 +44,24 @@ def run_training(
     device: torch.device,
     folder: Path,
     state: Path,
+    tracked: Tracked | None = None,
 ) -> None:
     """Train one SAE, or one transcoder if `hook` names two hooks (``mlp_in.10-to-mlp_out.10``), into `folder`.
 
     `names` are the names of model, mix and recipe in the configuration; `roles` maps evaluation corpora to roles, and
     `monitored` the roles to the corpora that are watched while training. Raises StoreError when a shard belongs to
-    another model than the prepared one, or a monitor repeats training text.
+    another model than the prepared one, lacks the hook, or a monitor repeats training text, and TrainingError when the
+    steps visit a corpus more often than the recipe allows.
     """
+    if tracked is not None:
+        require_trackers(tracked.settings)
     identity = read_json(inputs.model / "identity.json")
     expected = {"weights_sha256": identity["weights_sha256"], "tokenizer_sha256": identity["tokenizer_sha256"]}
     shards = shards_by_corpus(inputs.shards, expected)
     watched = shards_by_corpus(inputs.monitors, expected)
     _require_distinct(shards, watched)
     stream = BatchStream(shards, hook, mix, seed, recipe.batch_size, recipe.steps, recipe.exclude_massive)
+    _require_enough_rows(recipe, stream, hook)
     every = [shard for group in shards.values() for shard in group]
     hooks = SaeHooks.parse(hook)
     limits = {name: MASSIVE_FACTOR * median_norm(every, name) for name in hooks.names}
@@ -75,7 +82,7 @@ def run_training(
         "store": _store_facts(every),
     }
     targets = targets if hooks.is_transcoder else None
-    train_sae(recipe, stream, monitors, seed, device, folder, state, card, monitor_targets=targets)
+    train_sae(recipe, stream, monitors, seed, device, folder, state, card, monitor_targets=targets, tracked=tracked)
 
 
 def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
@@ -94,6 +101,15 @@ def _require_distinct(shards: Mapping[str, list[Shard]], watched: Mapping[str, l
                 f"{group[0].path}: the tokens of evaluation corpus {name!r} are those of training corpus "
                 f"{trained[fingerprint]!r} (fingerprint {fingerprint[:12]}…); evaluate on text that was not trained on"
             )
+
+
+def _require_enough_rows(recipe: Recipe, stream: BatchStream, hook: str) -> None:
+    """The configuration was checked with token budgets; here the rows are counted that can really be drawn."""
+    shares, epochs = stream.drawn_shares(), stream.epochs()
+    needed = recipe.steps * recipe.batch_size
+    rows = {name: shares[name] * needed / number for name, number in epochs.items() if number > 0}
+    if fault := too_many_epochs(recipe, {name: shares[name] for name in rows}, rows):
+        raise TrainingError(f"{hook}: {fault}")
 
 
 def _store_facts(shards: list[Shard]) -> dict[str, Any]:
