@@ -1,0 +1,70 @@
+"""Run a framework on a job, in a process and an environment of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from atlas.errors import AtlasError
+from atlas.files import read_json
+
+OURS = "atlas"
+# Framework -> what it is called in a figure.
+FRAMEWORKS = {
+    OURS: "SAE Atlas",
+    "dictionary_learning": "dictionary_learning",
+    "sparsify": "sparsify",
+    "saelens": "SAELens",
+}
+ARCHITECTURES = {
+    OURS: ("topk", "batch_topk"),
+    "dictionary_learning": ("topk", "batch_topk"),
+    "sparsify": ("topk",),
+    "saelens": ("topk", "batch_topk"),
+}
+WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
+_WORKFLOW = Path(__file__).parents[2]
+_SHOWN = 4000  # characters of the end of a failed run's output
+
+
+class FrameworkError(AtlasError):
+    """A framework that could not be run, or whose result is not what was asked for."""
+
+
+def train_with(framework: str, job: Path, folder: Path, environments: Path | None = None) -> dict[str, Any]:
+    """Train a job with a framework; `folder` receives its weights and result, which is returned.
+
+    Peers run in isolated mode with the Python of `environments`/<framework>/bin, ours in the Python that runs this.
+    Raises FrameworkError with the end of its output when the process fails.
+    """
+    arguments = [str(Path(job).absolute()), str(Path(folder).absolute())]
+    # Nothing of this project, and no settings of threads, reach the process; a job names its own.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "OMP_", "MKL_"))}
+    if framework == OURS:
+        command = [sys.executable, "-m", "atlas.frameworks.ours", *arguments]
+        kept["PYTHONPATH"] = str(_WORKFLOW)
+    else:
+        command = [str(python_of(framework, environments)), "-I", str(runner_of(framework)), *arguments]
+        kept |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+    done = subprocess.run(
+        command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    if done.returncode:
+        raise FrameworkError(f"{framework} failed on {job} (status {done.returncode}):\n{done.stdout[-_SHOWN:]}")
+    return read_json(Path(folder) / RESULT_FILE)
+
+
+def python_of(framework: str, environments: Path | None) -> Path:
+    """The Python of a peer's environment; raises FrameworkError when there is none."""
+    python = Path(environments or "") / framework / "bin" / "python"
+    if environments is None or not python.exists():
+        raise FrameworkError(
+            f"{framework} has no environment at {python}; build it with `snakemake results/environments/{framework}`"
+        )
+    return python.absolute()
+
+
+def runner_of(framework: str) -> Path:
+    """The script that trains with a peer."""
+    return _WORKFLOW / "peers" / f"train_{framework}.py"
