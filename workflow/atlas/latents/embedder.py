@@ -97,6 +97,8 @@ class Embedder:
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "texts width"]:
         """Unit vectors, float32: the mean of the last hidden states over a text's tokens, scaled to length 1."""
         vectors = np.zeros((len(texts), self.loaded.model.config.hidden_size), np.float32)
+        if not len(texts):
+            return vectors
         ids = self.loaded.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         with progress(len(texts), "embed", unit="text") as shown:

@@ -1,0 +1,218 @@
+"""From codes to the table of latents and to the tables of a study, and what is refused on the way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from latent_scene import LENGTH, random_firings, sentence_model, write_codes
+from shards import make_shard
+
+from atlas.codes.encode import sae_sha256
+from atlas.config.latents import Latents
+from atlas.corpora.encoding import tokenizer_sha256
+from atlas.errors import EvaluationError, StoreError
+from atlas.latents.embedder import prepare_embedder
+from atlas.latents.run import LatentInputs, LatentSettings, run_latents
+from atlas.models.prepare import prepare_model
+from atlas.studies.latents import write_health_table, write_latents_table
+from atlas.training.sae import Sae, save_sae
+from tiny import describe_model, tiny_llama
+
+SAE_ID = "tiny/resid_post.0/chat/topk/seed-0"
+ROLES = {"chat": "in_sample", "wiki": "proxy", "news": "oos"}
+N_LATENTS, NEWLINE, QUIET = 12, 0, 1
+SETTINGS = LatentSettings(Latents(min_tokens=500, top_contexts=4, window_tokens=3), 10**6, 100)
+
+
+class Scene:
+    """Latent 0 fires on newlines, latent 1 is silent on news, the others fire at random, one at none."""
+
+    def __init__(self, folder: Path, model: Path):
+        self.folder, self.model, self.sae = folder, model, folder / "saes" / SAE_ID
+        generator = torch.Generator().manual_seed(0)
+        W_dec = torch.nn.functional.normalize(torch.randn(N_LATENTS, 16, generator=generator), dim=1)
+        sae = Sae("topk", W_dec.T.contiguous(), torch.zeros(N_LATENTS), W_dec, torch.zeros(16), k=4)
+        save_sae(sae, self.sae, {"model_name": "tiny", "hook_name": "resid_post.0"})
+        (folder / "chat").mkdir()
+        make_shard(folder / "chat/train-000.h5", 4)
+        self.files = {kind: {} for kind in ("sae", "random")}
+        for seed, corpus in enumerate(ROLES):
+            for kind in self.files:
+                self.write(corpus, kind, seed)
+        self.metrics = folder / "metrics.json"
+        corpora = {name: {"atlas": {"l0": 4 + i, "kl": None}} for i, name in enumerate(ROLES)}
+        self.metrics.write_text(json.dumps({"sae_id": SAE_ID, "corpora": corpora}))
+        self.embedder = None
+
+    def write(self, corpus: str, kind: str, seed: int, n_contexts: int = 40, **identity) -> None:
+        newline = 6 + sorted(_alphabet()).index("Ċ")
+        tokens = np.random.default_rng(seed).integers(6, 262, n_contexts * LENGTH)
+        tokens[np.random.default_rng(seed).random(len(tokens)) < 0.1] = newline
+        rates = [0, 0.1, 0, *[0.1] * (N_LATENTS - 3)]
+        if corpus == "news":
+            rates[QUIET] = 0
+        dense = random_firings(tokens, rates, seed)
+        dense[:, NEWLINE] = tokens == newline
+        known = {
+            "dictionary": kind,
+            "sae_sha256": sae_sha256(self.sae),
+            "tokenizer_sha256": tokenizer_sha256(self.model),
+            "corpus": corpus,
+            "corpus_fingerprint": f"text of {corpus}",
+        }
+        path = self.folder / "codes" / kind / f"{corpus}.h5"
+        counted = np.arange(len(tokens)) % LENGTH > 0
+        write_codes(path, dense, tokens, counted=counted, **(known | identity))
+        self.files[kind][corpus] = path
+
+    def run(self, settings=SETTINGS, roles=ROLES) -> tuple[pd.DataFrame, dict]:
+        table, summary = self.folder / "latents.parquet", self.folder / "latents.json"
+        run_latents(
+            LatentInputs(
+                self.model,
+                self.sae,
+                [self.folder / "chat/train-000.h5"],
+                self.files["sae"],
+                self.files["random"],
+                self.metrics,
+                self.embedder,
+            ),
+            hook="resid_post.0",
+            seed=0,
+            roles=roles,
+            settings=settings,
+            device=torch.device("cpu"),
+            table=table,
+            summary=summary,
+        )
+        return pd.read_parquet(table), json.loads(summary.read_text())
+
+
+def _alphabet():
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.ByteLevel.alphabet()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    prepare_model("tiny", describe_model(tiny_llama(folder / "llama"), 4), None, folder / "model", folder / "lock")
+    return folder / "model"
+
+
+@pytest.fixture
+def scene(tmp_path, model):
+    return Scene(tmp_path, model)
+
+
+def test_one_row_per_latent_corpus_and_dictionary(scene):
+    table, summary = scene.run()
+    assert len(table) == N_LATENTS * 3 * 2
+    assert not table.duplicated(["latent", "corpus", "dictionary"]).any()
+    assert list(table.columns[:4]) == ["dictionary", "corpus", "role", "latent"]
+    ours = table[table.dictionary == "sae"].set_index(["corpus", "latent"])
+    newline = ours.loc[("chat", NEWLINE)]
+    assert (newline.mass_newline, newline.top_token, newline.formatting_artefact) == (1, "\n", True)
+    assert newline.lift_newline == pytest.approx(1 / summary["corpora"]["chat"]["base_rates"]["newline"])
+    assert ours.loc[("news", QUIET), "newly_silent"]
+    assert ours.loc[("news", QUIET), "status"] == "untested"
+    assert not ours.loc[("wiki", QUIET), "newly_silent"]
+    assert pd.isna(ours.loc[("chat", QUIET), "log_rate_ratio"])
+    silent = ours.loc[("chat", 2)]
+    assert silent.n_firings == 0 and pd.isna(silent.mass_word) and pd.isna(silent.formatting_artefact)
+    assert silent.density_low == 0 and 0 < silent.density_high < 0.01
+    fired = ours[ours.n_firings > 0]
+    assert ((fired.density_low < fired.density) & (fired.density < fired.density_high)).all()
+    np.testing.assert_allclose(fired.filter(regex="^mass_").sum(axis=1), 1)
+
+
+def test_summary_has_both_dictionaries_drift_and_changes(scene):
+    _, summary = scene.run()
+    assert summary["sae_id"] == SAE_ID
+    assert summary["reasons"] == {"coherence": "no latents.embedder is configured"}
+    news = summary["corpora"]["news"]
+    assert set(news["sae"]) == set(news["random"])
+    assert news["sae"]["n_alive"] == N_LATENTS - 2
+    assert news["sae"]["drift"]["newly_silent_share"]["value"] == pytest.approx(1 / (N_LATENTS - 1))
+    assert news["metric_changes"]["l0"]["change"] == 2
+    assert "drift" not in summary["corpora"]["chat"]["sae"]
+    low, high = news["sae"]["mass_word_interval"]
+    assert low < news["sae"]["mass_word"] < high
+
+
+def test_coherence_with_an_embedder(scene):
+    spec = sentence_model(scene.folder / "sentences")
+    scene.embedder = scene.folder / "embedder"
+    prepare_embedder(spec, None, scene.embedder, scene.folder / "lock")
+    table, summary = scene.run()
+    assert table.coherence[table.n_contexts >= 2].notna().all()
+    assert table.coherence[table.n_contexts < 2].isna().all()
+    assert summary["reasons"] == {}
+    assert summary["corpora"]["chat"]["sae"]["coherence_tested"] == N_LATENTS - 1
+    again, _ = scene.run()
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_codes_of_another_sae_are_refused(scene):
+    scene.write("wiki", "sae", 1, sae_sha256="other")
+    with pytest.raises(StoreError, match=r"sae/wiki\.h5: sae_sha256 is 'other', expected .* belong to something else"):
+        scene.run()
+
+
+def test_codes_of_the_other_dictionary_are_refused(scene):
+    scene.files["random"] = scene.files["sae"]
+    with pytest.raises(StoreError, match="dictionary is 'sae', expected 'random'"):
+        scene.run()
+
+
+def test_metrics_of_another_sae_are_refused(scene):
+    scene.metrics.write_text(json.dumps({"sae_id": "a/b", "corpora": {}}))
+    with pytest.raises(EvaluationError, match=r"metrics\.json: is of 'a/b'"):
+        scene.run()
+
+
+def test_the_same_text_twice_is_refused(scene):
+    for kind in scene.files:
+        scene.write("news", kind, 0, corpus_fingerprint="text of chat")
+    with pytest.raises(EvaluationError, match="corpora 'chat' and 'news' are the same text"):
+        scene.run()
+
+
+def test_too_few_tokens_are_refused_with_their_number(scene):
+    scene.write("wiki", "sae", 1, n_contexts=10)
+    with pytest.raises(EvaluationError, match=r"corpus 'wiki' has 190 counted tokens, latents\.min_tokens is 500"):
+        scene.run()
+
+
+def test_tables_of_a_study(scene):
+    scene.run()
+    files = {SAE_ID: scene.folder / "latents.parquet"}
+    write_latents_table("s", files, scene.folder / "s_latents.parquet")
+    table = pd.read_parquet(scene.folder / "s_latents.parquet")
+    assert len(table) == N_LATENTS * 6
+    assert (table.study.unique(), table.seed.unique()) == (["s"], [0])
+    write_health_table("s", {SAE_ID: scene.folder / "latents.json"}, ROLES, scene.folder / "s_health.csv")
+    health = pd.read_csv(scene.folder / "s_health.csv")
+    assert list(health.corpus) == list(ROLES)
+    for name in ("clusters_per_alive", "artefact_share", "artefact_share_interval_low", "dense_share"):
+        assert health[name].notna().all()
+        assert health[f"random_{name}"].notna().all()
+    assert health.drift_js_divergence_z.notna().tolist() == [False, True, True]
+    assert health.change_l0_value.fillna(0).tolist() == [0, 1, 2]
+    assert health.coherence.isna().all()
+    assert json.loads(health.reasons[0]) == {"coherence": "no latents.embedder is configured"}
+
+
+def test_table_of_another_sae_is_refused(scene):
+    scene.run()
+    other = SAE_ID.replace("seed-0", "seed-1")
+    with pytest.raises(EvaluationError, match=r"latents\.parquet: is of SAE 'tiny/.*seed-0', expected .*seed-1"):
+        write_latents_table("s", {other: scene.folder / "latents.parquet"}, scene.folder / "s.parquet")
+    with pytest.raises(EvaluationError, match=r"latents\.json: is of SAE"):
+        write_health_table("s", {other: scene.folder / "latents.json"}, ROLES, scene.folder / "s.csv")
+    assert pq.read_schema(scene.folder / "latents.parquet").metadata[b"sae_id"].decode() == SAE_ID

@@ -1,0 +1,51 @@
+"""The tables of latents by the real workflow, on a tiny model; they are targets of their own."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from latent_scene import sentence_model
+from project import make_project, planned, read_config, snakemake, write_config
+
+pytestmark = pytest.mark.slow
+
+HEALTH, TABLE = "results/llama_study_health.csv", "results/llama_study.csv"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("latents"), {"llama": "llama"})
+    config = read_config(folder)
+    spec = sentence_model(folder / "data/sentences")
+    embedder = {"source": {"kind": "path", "path": "data/sentences"}} | spec.model_dump(include={"n_layers", "d_model"})
+    config["latents"] = {"embedder": embedder, "min_tokens": 500, "top_contexts": 3}
+    write_config(folder, config)
+    snakemake(folder, HEALTH)
+    return folder
+
+
+def test_both_tables_hold_every_sae_corpus_and_dictionary(finished):
+    health = pd.read_csv(finished / HEALTH)
+    assert len(health) == 2 * 3
+    assert health.coherence_z.notna().all()
+    assert health.random_coherence_z.notna().all()
+    assert health[health.role != "in_sample"].drift_js_divergence_z.notna().all()
+    latents = pd.read_parquet(finished / "results/llama_study_latents.parquet")
+    assert len(latents) == (64 + 48) * 3 * 2
+    assert set(latents.dictionary) == {"sae", "random"}
+    assert latents.groupby(["hook", "corpus", "dictionary"]).n_firings.sum().min() > 0
+
+
+def test_second_run_does_nothing_and_the_study_needs_no_latents(finished):
+    assert planned(finished, HEALTH) == {}
+    assert set(planned(finished, TABLE)) == {"study_table"}
+
+
+def test_edited_latents_rerun_neither_codes_nor_evaluation(finished):
+    path = finished / "workflow/atlas/latents/coherence.py"
+    original = path.read_text()
+    path.write_text(original + "# edited\n")
+    try:
+        assert set(planned(finished, HEALTH)) == {"prepare_embedder", "latents", "study_latents"}
+    finally:
+        path.write_text(original)
