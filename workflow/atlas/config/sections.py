@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
+from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation, Study
@@ -19,6 +20,9 @@ class AtlasConfig(Section):
     recipes: dict[Name, Recipe] = Field(min_length=1)
     evaluation: Evaluation = Field(default=Evaluation())
     latents: Latents = Field(default=Latents())
+    stability: Stability = Field(default=Stability())
+    probing: Probing = Field(default=Probing())
+    absorption: Absorption = Field(default=Absorption())
     studies: dict[Name, Study] = Field(min_length=1)
     tracking: Tracking = Field(default=Tracking())
 
@@ -33,7 +37,7 @@ class AtlasConfig(Section):
     @model_validator(mode="after")
     def _study_names_are_free(self):
         for name in self.studies:
-            for ending in ("_runs", "_training", "_health", "_latents"):
+            for ending in ("_runs", "_training", "_health", "_latents", "_stability", "_probing", "_absorption"):
                 if name.endswith(ending):
                     raise ValueError(f"studies.{name} ends in {ending!r}: files of a study have names of that form")
         return self

@@ -1,0 +1,1 @@
+"""Sparse probing: whether few latents are enough to tell labelled prompts apart."""
