@@ -287,3 +287,40 @@ def test_monitoring_has_no_side_effects(tmp_path, architecture):
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         assert torch.equal(getattr(watched, name), getattr(alone, name))
     assert watched.threshold == alone.threshold
+
+
+LOCKER = """
+import sys, time
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from atlas.training.lock import only_process
+
+with only_process(Path({folder!r})):
+    print("held", flush=True)
+    time.sleep({seconds})
+"""
+
+
+@contextlib.contextmanager
+def held_by_another_process(folder: Path, seconds: float):
+    paths = [path for path in sys.path if path.endswith("workflow")]
+    code = LOCKER.format(paths=paths, folder=str(folder), seconds=seconds)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_retry_waits_for_the_process_before_it(tmp_path, caplog):
+    with caplog.at_level(logging.INFO), held_by_another_process(tmp_path / "state", 1.0) as other:
+        train(tmp_path, settings(), PlantedStream(batch_size=256))
+        assert other.wait(timeout=10) == 0
+    assert "waiting for another process that trains this SAE" in caplog.text
+
+
+def test_two_processes_do_not_train_one_sae(tmp_path, monkeypatch):
+    monkeypatch.setattr("atlas.training.lock.PATIENCE_SECONDS", 0.3)
+    stream = PlantedStream(batch_size=256)
+    with held_by_another_process(tmp_path / "state", 60), pytest.raises(TrainingError, match="another process trains"):
+        train(tmp_path, settings(), stream)
+    train(tmp_path, settings(), stream)  # the lock has ended with its process

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import yaml
 from project import command, make_project, planned, read_config, snakemake, write_config
 
 pytestmark = pytest.mark.slow
@@ -53,6 +54,24 @@ def test_changed_k_reruns_that_sae_only(finished):
     assert planned(finished, TABLE) == {}
 
 
+def test_watching_reruns_nothing(finished):
+    config = read_config(finished)
+    write_config(finished, config | {"tracking": {"tensorboard": True}})
+    try:
+        assert planned(finished, TABLE) == {}
+    finally:
+        write_config(finished, config)
+
+
+def test_trainings_of_a_study_are_compared(finished):
+    snakemake(finished, "results/llama_study_runs.csv", "results/figures/llama_study_training.pdf")
+    runs = pd.read_csv(finished / "results/llama_study_runs.csv")
+    assert list(runs["sae.n_latents"]) == [64, 48]
+    assert (runs["outcome.in_sample.l0"] - 4).abs().max() < 0.4
+    assert runs.warnings.str.contains("rows_repeat").all()
+    assert (finished / "results/figures/llama_study_training.pdf").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("stage", "file", "jobs"),
     [
@@ -75,6 +94,7 @@ def test_edited_stage_reruns_itself_and_what_follows(finished, stage, file, jobs
 def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
     """`kill -9` of a harvest, a training and an evaluation; the same command completes, with the same bits."""
     project = make_project(tmp_path, {"llama": "llama"})
+    write_config(project, read_config(project) | {"tracking": {"tensorboard": True}})  # changes no bit
     state = project / "results" / "state"
     kill_job(project, "harvest.py", lambda: list(project.rglob("activations/**/*.h5.tmp")))
     kill_job(project, "train.py", lambda: list(state.rglob("*.safetensors")))
@@ -82,6 +102,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
     snakemake(project, TABLE)
     assert any("resumed from" in path.read_text() for path in project.glob("results/logs/train/**/*.log"))
     assert not list(state.rglob("*.safetensors"))
+    assert len(list(project.glob("results/tracking/llama/*/chat/topk/seed-0/tensorboard/events.*"))) == 2
     assert digests(project) == digests(finished)
 
 
@@ -102,6 +123,40 @@ def test_damaged_shard_is_named_and_made_again_after_deletion(finished):
     assert digests(finished) == before
 
 
+def test_preempted_training_is_tried_again_by_the_same_run(finished):
+    """SIGTERM is what a scheduler sends: the job ends with 143, Snakemake tries again, and it goes on."""
+    before = digests(finished)
+    weights = next(finished.glob("results/saes/llama/resid_post.0/**/sae_weights.safetensors"))
+    weights.unlink()
+    with subprocess.Popen(
+        command("--rerun-triggers", "params", "--", str(weights.relative_to(finished))),
+        cwd=finished,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        jobs = wait_for_jobs(process, "train.py", lambda: list((finished / "results/state").rglob("*.safetensors")))
+        for child in jobs:
+            child.terminate()
+        text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
+    assert "Trying to restart job" in text
+    assert digests(finished) == before
+    card = yaml.safe_load((weights.parent / "run_card.yaml").read_text())
+    assert len(card["cost"]["resumed_from_steps"]) == 1
+
+
+def wait_for_jobs(process: subprocess.Popen, script: str, ready) -> list[psutil.Process]:
+    """The processes that run `script`, once `ready`."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        jobs = [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
+        if jobs and ready():
+            return jobs
+        time.sleep(0.005)
+    pytest.fail(f"no job of {script} was met")
+
+
 def kill_job(project: Path, script: str, ready) -> None:
     """Start the workflow, wait for a job that runs `script` and for `ready`, and kill that job; then end the others."""
     with subprocess.Popen(
@@ -111,16 +166,8 @@ def kill_job(project: Path, script: str, ready) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and process.poll() is None:
-            jobs = [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
-            if jobs and ready():
-                for child in jobs:
-                    child.kill()
-                break
-            time.sleep(0.005)
-        else:
-            pytest.fail(f"no job of {script} was met")
+        for child in wait_for_jobs(process, script, ready):
+            child.kill()
         # The other jobs are ended in an orderly way, as by Ctrl-C.
         os.kill(process.pid, signal.SIGINT)
         process.wait(timeout=240)

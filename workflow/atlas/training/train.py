@@ -21,6 +21,7 @@ from atlas.training.checkpoint import History, Identity, read_checkpoint, write_
 from atlas.training.curves import training_row, write_curves
 from atlas.training.guards import check_inputs, named_rows, warnings_after, warnings_before
 from atlas.training.identity import identity_of
+from atlas.training.lock import only_process
 from atlas.training.memory import MicroBatch
 from atlas.training.monitor import look
 from atlas.training.normalise import Normalisation, normalisation_of_sae, normalisation_of_transcoder
@@ -97,9 +98,18 @@ def train_sae(
     check_inputs(recipe, stream, monitors, monitor_targets, run_card)
     require_fields(Path(folder) / CARD_FILE, run_card, filled_later=TRAINING_SECTIONS)
     run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets)
-    state = new_state(recipe, stream.d_model, seed, device, None if monitor_targets is None else stream.d_target)
-    history = read_checkpoint(state_folder, state, run.identity, History(MicroBatch(recipe.batch_size)))
-    settings = {"recipe": recipe.model_dump(mode="json"), "seed": seed} | run_card
+    with only_process(state_folder):
+        _train_and_write(run, Path(folder), run_card, tracked)
+        shutil.rmtree(state_folder, ignore_errors=True)
+
+
+def _train_and_write(run: _Run, folder: Path, run_card: dict[str, Any], tracked: Tracked | None) -> None:
+    recipe, stream = run.recipe, run.stream
+    state = new_state(
+        recipe, stream.d_model, run.seed, run.device, None if run.monitor_targets is None else stream.d_target
+    )
+    history = read_checkpoint(run.state_folder, state, run.identity, History(MicroBatch(recipe.batch_size)))
+    settings = {"recipe": recipe.model_dump(mode="json"), "seed": run.seed} | run_card
     with open_trackers(tracked, run.identity.digest, settings, history.curves) as trackers:
         try:
             _train(run, state, history, trackers)
@@ -113,10 +123,9 @@ def train_sae(
     for warning in warnings:
         log.warning("%s", warning)
     fields = training_fields(
-        run_card, recipe, stream, sae, run.numerics, run.normalisation, history, final, seed, device
+        run_card, recipe, stream, sae, run.numerics, run.normalisation, history, final, run.seed, run.device
     )
-    _write_outputs(Path(folder), sae, history, fields | {"warnings": warnings})
-    shutil.rmtree(state_folder, ignore_errors=True)
+    _write_outputs(folder, sae, history, fields | {"warnings": warnings})
 
 
 def _prepare(
