@@ -5,10 +5,11 @@
 
 Every contender trains on the same batches as a process of its own, in turn, several times over: machines differ from
 minute to minute. Ours is the function behind the rule `train`; peers run their own trainers (workflow/peers). Rows per
-second leave out the first steps and the start of the process; peak memory is that of the whole process. The loss is the
-squared error on rows that nobody was trained on, measured by one function for all. Without --activations rows are
-synthetic, of --shape's width. A contender is a framework, or a framework with an option: `atlas:matmul_dtype=float32`,
-`saelens:autocast=true`. Prints a table and, as the last line, JSON.
+second leave out the first steps and the start of the process; `step` is the speed of the fastest single step, which a
+busy machine disturbs least. Peak memory is that of the whole process. The loss is the squared error on rows that nobody
+was trained on, measured by one function for all. Without --activations rows are synthetic, of --shape's width. A
+contender is a framework, or a framework with an option: `atlas:matmul_dtype=float32`, `saelens:autocast=true`. Prints a
+table and, as the last line, JSON.
 """
 
 import argparse
@@ -27,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from atlas.activations.store import Shard, open_shards
 from atlas.activations.stream import eligible_rows, median_norm
+from atlas.config.frameworks import FRAMEWORKS, OURS
 from atlas.config.recipe import Recipe
 from atlas.frameworks.job import RowsFile, rows_files, write_job
-from atlas.frameworks.launch import ARCHITECTURES, OURS, train_with
+from atlas.frameworks.launch import train_with
 from atlas.frameworks.weights import held_out_loss, sae_of
 from atlas.massive import MASSIVE_FACTOR
 
@@ -64,7 +66,7 @@ def main() -> None:
             (architecture, name)
             for architecture in arguments.architectures
             for name in arguments.contenders
-            if architecture in ARCHITECTURES[name.split(":")[0]]
+            if architecture in FRAMEWORKS[name.split(":")[0]]
         ]
         for repetition in range(arguments.repetitions):
             for architecture, contender in contenders:
@@ -158,7 +160,9 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict[str, Any]]]
     d_model, n_latents, k, batch = arguments.shape
     threads, steps = arguments.threads, arguments.steps
     print(f"d_model {d_model}, {n_latents} latents, k {k}, batch {batch}, {steps} steps, {threads} threads")
-    print(f"{'':<46}{'rows/s':>9}{'min':>9}{'max':>9}{'ours ×':>8}{'held-out loss':>15}{'':>9}{'peak MB':>9}")
+    print(
+        f"{'':<46}{'rows/s':>9}{'min':>9}{'max':>9}{'step':>9}{'ours ×':>8}{'held-out loss':>15}{'':>9}{'peak MB':>9}"
+    )
     table = {}
     for name, results in found.items():
         rates = [result["rows_per_second"] for result in results]
@@ -168,6 +172,7 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict[str, Any]]]
             "rows_per_second": rate,
             "min": min(rates),
             "max": max(rates),
+            "fastest_step": max(batch / result["fastest_step_seconds"] for result in results),
             "loss": loss,
             "peak_memory_mb": max(result["peak_memory_mb"] for result in results),
             "version": results[0]["version"],
@@ -179,7 +184,7 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict[str, Any]]]
         table[name] = row
         ratio, relative = row.get("ours_times"), row.get("loss_over_ours")
         print(
-            f"{name:<46}{rate:>9.0f}{row['min']:>9.0f}{row['max']:>9.0f}"
+            f"{name:<46}{rate:>9.0f}{row['min']:>9.0f}{row['max']:>9.0f}{row['fastest_step']:>9.0f}"
             f"{'' if ratio is None else f'{ratio:.2f}':>8}{loss:>15.5f}"
             f"{'' if relative is None else f'{relative - 1:+.2%}':>9}{row['peak_memory_mb']:>9.0f}"
         )

@@ -145,11 +145,12 @@ def speed(requested: list[float], batch_size: int) -> dict[str, Any]:
     timed = requested[UNTIMED_STEPS:]
     steps = [after - before for before, after in itertools.pairwise(timed)]
     if not steps:
-        return {"rows_per_second": None, "timed_steps": 0, "median_step_seconds": None}
+        return {"rows_per_second": None, "timed_steps": 0, "median_step_seconds": None, "fastest_step_seconds": None}
     return {
         "rows_per_second": batch_size * len(steps) / (timed[-1] - timed[0]),
         "timed_steps": len(steps),
         "median_step_seconds": sorted(steps)[len(steps) // 2],
+        "fastest_step_seconds": min(steps),
     }
 
 

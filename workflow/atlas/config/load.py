@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from atlas.config.framework_rows import expand_frameworks
 from atlas.config.rows import expand_rows
 from atlas.config.sections import AtlasConfig
 from atlas.errors import ConfigError
@@ -26,6 +27,7 @@ def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Atl
         raise ConfigError(f"{origin}: {error.error_count()} fault(s)\n{faults}") from None
     try:
         expand_rows(config)
+        expand_frameworks(config)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     return config

@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
+from atlas.config.frameworks import Frameworks
 from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
@@ -24,6 +25,9 @@ class AtlasConfig(Section):
     probing: Probing = Field(default=Probing())
     absorption: Absorption = Field(default=Absorption())
     studies: dict[Name, Study] = Field(min_length=1)
+    frameworks: Frameworks | None = Field(
+        default=None, description="Peers that train beside ours for comparison; null: none."
+    )
     tracking: Tracking = Field(default=Tracking())
 
     @model_validator(mode="after")
@@ -36,6 +40,8 @@ class AtlasConfig(Section):
 
     @model_validator(mode="after")
     def _study_names_are_free(self):
+        if "frameworks" in self.studies:
+            raise ValueError("studies.frameworks: results/frameworks.csv is the table of section 'frameworks'")
         for name in self.studies:
             for ending in ("_runs", "_training", "_health", "_latents", "_stability", "_probing", "_absorption"):
                 if name.endswith(ending):

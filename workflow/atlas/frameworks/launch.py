@@ -6,23 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from atlas.config.frameworks import OURS
 from atlas.errors import AtlasError
 from atlas.files import read_json
 
-OURS = "atlas"
-# Framework -> what it is called in a figure.
-FRAMEWORKS = {
-    OURS: "SAE Atlas",
-    "dictionary_learning": "dictionary_learning",
-    "sparsify": "sparsify",
-    "saelens": "SAELens",
-}
-ARCHITECTURES = {
-    OURS: ("topk", "batch_topk"),
-    "dictionary_learning": ("topk", "batch_topk"),
-    "sparsify": ("topk",),
-    "saelens": ("topk", "batch_topk"),
-}
 WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
 _WORKFLOW = Path(__file__).parents[2]
 _SHOWN = 4000  # characters of the end of a failed run's output
@@ -51,8 +38,14 @@ def train_with(framework: str, job: Path, folder: Path, environments: Path | Non
         command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     if done.returncode:
-        raise FrameworkError(f"{framework} failed on {job} (status {done.returncode}):\n{done.stdout[-_SHOWN:]}")
+        raise FrameworkError(f"{framework} failed on {job} (status {done.returncode}):\n{_end(done.stdout)}")
     return read_json(Path(folder) / RESULT_FILE)
+
+
+def _end(output: str) -> str:
+    """The last error of an output from its traceback on, or its end."""
+    start = output.rfind("Traceback (most recent call last)")
+    return output[-_SHOWN:] if start < 0 else output[start : start + _SHOWN]
 
 
 def python_of(framework: str, environments: Path | None) -> Path:
@@ -60,7 +53,8 @@ def python_of(framework: str, environments: Path | None) -> Path:
     python = Path(environments or "") / framework / "bin" / "python"
     if environments is None or not python.exists():
         raise FrameworkError(
-            f"{framework} has no environment at {python}; build it with `snakemake results/environments/{framework}`"
+            f"{framework} has no environment at {python}; "
+            f"build it with `snakemake --cores 1 results/environments/{framework}/ready`"
         )
     return python.absolute()
 

@@ -1,0 +1,216 @@
+# Frameworks: the same rows and recipes, trained by ours and by peers -> results/frameworks/<contender>/<recipe>/seed-<n>/
+#             -> results/frameworks.csv, results/figures/frameworks.{pdf,png}
+from atlas.config.framework_rows import expand_frameworks
+from atlas.config.frameworks import OURS
+
+FRAMEWORK_RUNS = {run.run_id: run for run in expand_frameworks(CONFIG)}
+FRAMEWORK_RUN = "results/frameworks/{contender}/{recipe}/seed-{seed}"
+FRAMEWORK_CODE = sha256_code([LIBRARY / "atlas" / "frameworks"])
+
+
+def framework_run(wildcards):
+    """The run of a path's wildcards."""
+    run_id = f"{wildcards.contender}/{wildcards.recipe}/seed-{wildcards.seed}"
+    if run_id not in FRAMEWORK_RUNS:
+        raise WorkflowError(f"{run_id} is no run of section 'frameworks'; it has: {', '.join(FRAMEWORK_RUNS)}")
+    return FRAMEWORK_RUNS[run_id]
+
+
+def framework_shards(wildcards):
+    """Training shards of every corpus in the mix."""
+    run = framework_run(wildcards)
+    return [path for corpus in CONFIG.mixes[run.mix].corpora for path in shard_paths(run.model, corpus, "train")]
+
+
+def framework_eval_shards(wildcards):
+    """Shards that a run is judged on."""
+    run = framework_run(wildcards)
+    return shard_paths(run.model, run.corpus, "eval")
+
+
+def framework_environment(wildcards):
+    """The environment of a peer; ours runs in the one that runs this."""
+    framework = framework_run(wildcards).framework
+    return [] if framework == OURS else f"results/environments/{framework}/ready"
+
+
+def framework_code(wildcards):
+    """Hash of what trains: our trainer, or the runner of a peer."""
+    framework = framework_run(wildcards).framework
+    if framework == OURS:
+        return [FRAMEWORK_CODE, CODE["training"]]
+    runner = [LIBRARY / "peers" / name for name in ("peer_job.py", f"train_{framework}.py")]
+    return [FRAMEWORK_CODE, sha256_code(runner)]
+
+
+rule framework_train:
+    """Train with one framework, alone on the machine, because its speed is measured."""
+    input:
+        audit=lambda w: f"results/audits/{framework_run(w).model}.json",
+        shards=framework_shards,
+        environment=framework_environment,
+    output:
+        weights=f"{FRAMEWORK_RUN}/trained/weights.safetensors",
+        result=f"{FRAMEWORK_RUN}/trained/result.json",
+    log:
+        "results/logs/framework_train/{contender}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/framework_train/{contender}/{recipe}/seed-{seed}.tsv"
+    wildcard_constraints:
+        contender="[A-Za-z0-9._-]+",
+    conda:
+        "../../envs/atlas.yaml"
+    # All cores of the call, so that no other job runs beside it; a cluster job has no such number.
+    threads: workflow.cores or 8
+    resources:
+        # Peers keep dense latents, their gradients and buffers of a batch.
+        mem_mb=lambda w, attempt: int(
+            attempt * (3000 + 8 * 4 * framework_run(w).recipe.n_latents * framework_run(w).recipe.batch_size / 1e6)
+        ),
+        runtime=lambda w, attempt: 480 * attempt,
+        gpu=1,
+    params:
+        framework=lambda w: framework_run(w).framework,
+        options=lambda w: framework_run(w).options,
+        hook=lambda w: framework_run(w).hook,
+        mix=lambda w: CONFIG.mixes[framework_run(w).mix].model_dump(mode="json"),
+        recipe=lambda w: framework_run(w).recipe.model_dump(mode="json"),
+        code=framework_code,
+    message:
+        "Training {wildcards.recipe} with {wildcards.contender}, seed {wildcards.seed}"
+    script:
+        "../scripts/framework_train.py"
+
+
+rule framework_sae:
+    """A framework's weights as an SAE of ours, and its loss on held-out rows."""
+    input:
+        weights=rules.framework_train.output.weights,
+        result=rules.framework_train.output.result,
+        training=framework_shards,
+        shards=framework_eval_shards,
+    output:
+        weights=f"{FRAMEWORK_RUN}/sae_weights.safetensors",
+        config=f"{FRAMEWORK_RUN}/cfg.json",
+        held_out=f"{FRAMEWORK_RUN}/held_out.json",
+    log:
+        "results/logs/framework_sae/{contender}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/framework_sae/{contender}/{recipe}/seed-{seed}.tsv"
+    wildcard_constraints:
+        contender="[A-Za-z0-9._-]+",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        model=lambda w: framework_run(w).model,
+        hook=lambda w: framework_run(w).hook,
+        rows=CONFIG.evaluation.monitor_rows,
+        code=[FRAMEWORK_CODE, CODE["training"]],
+    message:
+        "Reading what {wildcards.contender} trained with {wildcards.recipe}, seed {wildcards.seed}"
+    script:
+        "../scripts/framework_sae.py"
+
+
+rule framework_evaluate:
+    """Judge what a framework trained as our own SAEs are judged."""
+    input:
+        model=lambda w: f"results/models/{framework_run(w).model}",
+        weights=rules.framework_sae.output.weights,
+        config=rules.framework_sae.output.config,
+        training=framework_shards,
+        shards=framework_eval_shards,
+        references=lambda w: f"results/references/{framework_run(w).model}/{framework_run(w).corpus}.h5",
+    output:
+        metrics=f"{FRAMEWORK_RUN}/metrics.json",
+    log:
+        "results/logs/framework_evaluate/{contender}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/framework_evaluate/{contender}/{recipe}/seed-{seed}.tsv"
+    wildcard_constraints:
+        contender="[A-Za-z0-9._-]+",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: lambda w: model_threads(framework_run(w))
+    resources:
+        mem_mb=lambda w, attempt: model_mb(framework_run(w), attempt),
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        hook=lambda w: framework_run(w).hook,
+        roles=lambda w: {framework_run(w).corpus: "in_sample"},
+        recipe=lambda w: framework_run(w).recipe.model_dump(mode="json"),
+        evaluation=CONFIG.evaluation.model_dump(mode="json"),
+        batch_contexts=lambda w: CONFIG.models[framework_run(w).model].harvest.batch_contexts,
+        code=CODE["evaluation"],
+    message:
+        "Evaluating what {wildcards.contender} trained with {wildcards.recipe}, seed {wildcards.seed}"
+    script:
+        "../scripts/framework_evaluate.py"
+
+
+rule frameworks_table:
+    """Every run of every framework in one table; columns are documented in docs/frameworks.md."""
+    input:
+        results=expand("results/frameworks/{run}/trained/result.json", run=FRAMEWORK_RUNS),
+        losses=expand("results/frameworks/{run}/held_out.json", run=FRAMEWORK_RUNS),
+        metrics=expand("results/frameworks/{run}/metrics.json", run=FRAMEWORK_RUNS),
+    output:
+        table=report(
+            "results/frameworks.csv",
+            category="Frameworks",
+            caption="../report/frameworks.rst",
+            labels={"kind": "table"},
+        ),
+    log:
+        "results/logs/frameworks_table.log",
+    benchmark:
+        "results/benchmarks/frameworks_table.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        runs=list(FRAMEWORK_RUNS),
+        corpus=next((run.corpus for run in FRAMEWORK_RUNS.values()), None),
+        code=FRAMEWORK_CODE,
+    message:
+        "Writing results/frameworks.csv"
+    script:
+        "../scripts/frameworks_table.py"
+
+
+rule frameworks_figure:
+    """Frameworks side by side as small multiples."""
+    input:
+        table=rules.frameworks_table.output.table,
+    output:
+        pdf=report(
+            "results/figures/frameworks.pdf",
+            category="Frameworks",
+            caption="../report/frameworks.rst",
+            labels={"kind": "figure"},
+        ),
+        png="results/figures/frameworks.png",
+    log:
+        "results/logs/frameworks_figure.log",
+    benchmark:
+        "results/benchmarks/frameworks_figure.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/frameworks.pdf"
+    script:
+        "../scripts/frameworks_figure.py"

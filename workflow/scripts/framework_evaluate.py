@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.config.recipe import Recipe
+    from atlas.config.study import Evaluation
+    from atlas.evaluation.run import EvaluationInputs, run_evaluation
+
+    run_evaluation(
+        EvaluationInputs(
+            model=Path(snakemake.input.model),
+            sae=Path(snakemake.input.weights).parent,
+            train_shards=[Path(path) for path in snakemake.input.training],
+            shards=[Path(path) for path in snakemake.input.shards],
+            references=[Path(path) for path in snakemake.input.references],
+        ),
+        hook=snakemake.params.hook,
+        roles=snakemake.params.roles,
+        recipe=Recipe(**snakemake.params.recipe),
+        settings=Evaluation(**snakemake.params.evaluation),
+        seed=int(snakemake.wildcards.seed),
+        device=device,
+        target=Path(snakemake.output.metrics),
+        batch_contexts=snakemake.params.batch_contexts,
+    )

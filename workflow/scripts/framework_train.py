@@ -1,0 +1,22 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.config.data import Mix
+    from atlas.config.recipe import Recipe
+    from atlas.frameworks.run import train_run
+
+    train_run(
+        snakemake.params.framework,
+        [Path(path) for path in snakemake.input.shards],
+        hook=snakemake.params.hook,
+        mix=Mix(**snakemake.params.mix),
+        recipe=Recipe(**snakemake.params.recipe),
+        seed=int(snakemake.wildcards.seed),
+        options=snakemake.params.options,
+        environments=Path("results/environments"),
+        threads=snakemake.threads,
+        device=device.type,
+        folder=Path(snakemake.output.weights).parent,
+    )
