@@ -6,9 +6,6 @@ FORMAT_VERSION = 1
 # Rows of one checksum. Small enough that a random batch verifies little more than it reads.
 BLOCK_ROWS = 1024
 
-# A row is a massive activation when its norm exceeds this multiple of the hook's median norm.
-MASSIVE_FACTOR = 10.0
-
 # Per-row datasets shared by all hooks, and their NumPy types.
 ROW_DATASETS = {"tokens": "uint32", "document": "int32", "position": "uint32", "counted": "uint8"}
 

@@ -1,21 +1,24 @@
 """Batches for training: a pure function of (seed, step) over the shards of a mix."""
 
+import bisect
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.activations.layout import MASSIVE_FACTOR
 from atlas.activations.store import Shard
 from atlas.config.data import Mix
 from atlas.errors import StoreError
 from atlas.files import sha256_strings
 from atlas.hook_points import SaeHooks
+from atlas.massive import MASSIVE_FACTOR
 
 # A batch is put together from this many contiguous blocks: large enough reads for a disk, many enough draws for a mix.
 BLOCKS_PER_BATCH = 8
@@ -55,30 +58,26 @@ class _Pool:
         self.shards, self.block_rows, self._key = shards, block_rows, key
         self.rows = [eligible_rows(shard, limits).astype(np.uint32) for shard in shards]
         self.n_rows = sum(map(len, self.rows))
-        blocks = np.array([len(rows) // block_rows for rows in self.rows])
-        self.n_blocks = int(blocks.sum())
-        self._first_block = np.concatenate([[0], np.cumsum(blocks)])
+        blocks = [len(rows) // block_rows for rows in self.rows]
+        self.n_blocks = sum(blocks)
+        self._first_block = [0, *itertools.accumulate(blocks)]
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def block(self, rank: int) -> tuple[int, np.ndarray]:
-        """Shard and rows of the rank-th block that is ever drawn; rows rise but for one wrap to the front."""
+    def block(self, rank: int) -> list[tuple[Shard, np.ndarray]]:
+        """Rows of the rank-th block that is ever drawn, with their shard: one run of rising rows, or two.
+
+        Two where a block begins near the end of its shard and goes on at its front.
+        """
         epoch, within = divmod(rank, self.n_blocks)
         order, shifts = self._epoch(epoch)
         number = int(order[within])
-        shard = int(np.searchsorted(self._first_block, number, side="right")) - 1
-        rows = self.rows[shard]
-        start = (number - self._first_block[shard]) * self.block_rows + shifts[shard]
-        return shard, rows[(start + np.arange(self.block_rows)) % len(rows)].astype(np.int64)
-
-    def read(self, block: tuple[int, np.ndarray], hook: str) -> Float[Tensor, "block_rows d_model"]:
-        """The rows of a block at a hook."""
-        shard, wanted = block
-        turn = int(np.argmin(wanted))
-        return torch.cat([self._read(shard, part, hook) for part in (wanted[:turn], wanted[turn:]) if len(part)])
-
-    def _read(self, shard: int, wanted: np.ndarray, hook: str) -> Tensor:
-        first, last = int(wanted[0]), int(wanted[-1])
-        return self.shards[shard].read_rows(hook, first, last + 1)[torch.from_numpy(wanted - first)]
+        place = bisect.bisect_right(self._first_block, number) - 1
+        shard, rows = self.shards[place], self.rows[place]
+        start = ((number - self._first_block[place]) * self.block_rows + int(shifts[place])) % len(rows)
+        stop = start + self.block_rows
+        if stop <= len(rows):
+            return [(shard, rows[start:stop])]
+        return [(shard, rows[start:]), (shard, rows[: stop - len(rows)])]
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         if epoch not in self._epochs:
@@ -88,6 +87,15 @@ class _Pool:
                 old: plan for old, plan in self._epochs.items() if old == epoch - 1
             }
         return self._epochs[epoch]
+
+
+class _Run(NamedTuple):
+    """Rows of one shard that go to a batch, rising, and the places of the batch that they get."""
+
+    corpus: str
+    shard: Shard
+    rows: np.ndarray
+    places: np.ndarray
 
 
 class BatchStream:
@@ -113,14 +121,15 @@ class BatchStream:
             raise StoreError(f"batch_size is {batch_size}: must be a multiple of {BLOCKS_PER_BATCH}")
         self.hooks = SaeHooks.parse(hook)
         self.mix, self.seed, self.batch_size, self.steps = mix, seed, batch_size, steps
-        self._shards, self._exclude_massive = shards, exclude_massive
+        self._shards, self._exclude_massive, self._corpora = shards, exclude_massive, mix.corpora
         self._limits = {
             name: MASSIVE_FACTOR * norm if exclude_massive else float("inf") for name, norm in self._medians.items()
         }
+        self._next: tuple[int, list[_Run]] = (-1, [])  # made for the announcement of a step, kept for its batch
         block_rows = batch_size // BLOCKS_PER_BATCH
         self._pools = {
             name: _Pool(shards[name], self._limits, block_rows, [seed, number])
-            for number, name in enumerate(mix.corpora)
+            for number, name in enumerate(self._corpora)
         }
         for name, pool in self._pools.items():
             if pool.n_blocks == 0:
@@ -151,37 +160,49 @@ class BatchStream:
 
     def batch(self, step: int) -> Batch:
         """The rows of one step, shuffled; `step` counts from 0 and is below `steps`."""
-        names, blocks = self._blocks(step)
-        order = self._order(step)
-        block_rows = self.batch_size // BLOCKS_PER_BATCH
-        drawn = {name: names.count(name) * block_rows for name in self.mix.corpora}
-
-        def rows(hook: str) -> Tensor:
-            read = [self._pools[name].read(block, hook) for name, block in zip(names, blocks, strict=True)]
-            return torch.cat(read)[torch.from_numpy(order)]
-
-        return Batch(rows(self.hooks.source), drawn, rows(self.hooks.target) if self.hooks.is_transcoder else None)
+        kept, runs = self._next
+        if kept != step:
+            runs = self._runs(step)
+        if step + 1 < self.steps:
+            self._next = step + 1, self._runs(step + 1)
+            self._announce(self._next[1])
+        drawn = dict.fromkeys(self._corpora, 0)
+        for run in runs:
+            drawn[run.corpus] += len(run.rows)
+        rows = self._read(runs, self.hooks.source)
+        return Batch(rows, drawn, self._read(runs, self.hooks.target) if self.hooks.is_transcoder else None)
 
     def where(self, step: int) -> list[tuple[Path, int]]:
         """File and row number of every row of `batch(step)`: what an error about a row has to name."""
-        names, blocks = self._blocks(step)
-        places = [
-            (self._shards[name][shard].path, int(row))
-            for name, (shard, rows) in zip(names, blocks, strict=True)
-            for row in rows
-        ]
-        return [places[place] for place in self._order(step)]
+        found: dict[int, tuple[Path, int]] = {}
+        for run in self._runs(step):
+            found |= {int(place): (run.shard.path, int(row)) for place, row in zip(run.places, run.rows, strict=True)}
+        return [found[place] for place in range(self.batch_size)]
 
-    def _blocks(self, step: int) -> tuple[list[str], list[tuple[int, np.ndarray]]]:
-        """Corpus of each block of a step, and its shard and rows."""
-        slots = range(step * BLOCKS_PER_BATCH, (step + 1) * BLOCKS_PER_BATCH)
-        names = [self.mix.corpora[self._plan[0][slot]] for slot in slots]
-        ranks = [int(self._plan[1][slot]) for slot in slots]
-        return names, [self._pools[name].block(rank) for name, rank in zip(names, ranks, strict=True)]
+    def _runs(self, step: int) -> list[_Run]:
+        """What a batch consists of: the same for every hook."""
+        places = np.empty(self.batch_size, np.int64)
+        order = np.random.Generator(np.random.PCG64([self.seed, 2**31, step])).permutation(self.batch_size)
+        places[order] = np.arange(self.batch_size)
+        found, first = [], 0
+        slots = slice(step * BLOCKS_PER_BATCH, (step + 1) * BLOCKS_PER_BATCH)
+        for number, rank in zip(*(column[slots].tolist() for column in self._plan), strict=True):
+            name = self._corpora[number]
+            for shard, rows in self._pools[name].block(rank):
+                found.append(_Run(name, shard, rows, places[first : first + len(rows)]))
+                first += len(rows)
+        return found
 
-    def _order(self, step: int) -> np.ndarray:
-        """Which row of a step's blocks stands at each place of its batch."""
-        return np.random.Generator(np.random.PCG64([self.seed, 2**31, step])).permutation(self.batch_size)
+    def _read(self, runs: list[_Run], hook: str) -> Float[Tensor, "batch d_model"]:
+        rows = runs[0].shard.empty_rows(hook, self.batch_size)
+        for run in runs:
+            run.shard.read_into(rows, run.places, hook, run.rows)
+        return runs[0].shard.as_tensor(rows)
+
+    def _announce(self, runs: list[_Run]) -> None:
+        for hook in self.hooks.names:
+            for run in runs:
+                run.shard.announce(hook, int(run.rows[0]), int(run.rows[-1]) + 1)
 
     def drawn_shares(self, steps: int | None = None) -> dict[str, float]:
         """The share of each corpus among the rows of the first `steps` steps, as really drawn."""

@@ -18,9 +18,9 @@ from atlas.activations.layout import (
     FORMAT,
     FORMAT_VERSION,
     IDENTITY,
-    MASSIVE_FACTOR,
     ROW_DATASETS,
 )
+from atlas.massive import MASSIVE_FACTOR
 
 
 def violations(path: Path | str) -> list[str]:

@@ -15,8 +15,9 @@ import xxhash
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, MASSIVE_FACTOR, ROW_DATASETS
+from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, ROW_DATASETS
 from atlas.errors import StoreError
+from atlas.massive import MASSIVE_FACTOR
 
 
 @dataclass(frozen=True)

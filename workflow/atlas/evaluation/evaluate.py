@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.activations.layout import MASSIVE_FACTOR
 from atlas.activations.store import Shard
 from atlas.activations.stream import median_norm
 from atlas.config.recipe import Recipe
@@ -27,6 +26,7 @@ from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redun
 from atlas.evaluation.references import References, regular_mean, require_model
 from atlas.evaluation.splice import chunk_rows, splice_losses
 from atlas.hook_points import SaeHooks
+from atlas.massive import MASSIVE_FACTOR
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 from atlas.training.sae import Sae, load_sae

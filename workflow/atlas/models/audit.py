@@ -11,13 +11,13 @@ from torch import Tensor
 
 from atlas.errors import AuditError
 from atlas.files import write_json
+from atlas.massive import MASSIVE_FACTOR
 from atlas.models import checks
 from atlas.models.checks import Check, Subject
 from atlas.models.forward import capture
 from atlas.models.load import LoadedModel
 
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
-MASSIVE_RATIO = 10.0  # a massive activation has a norm above this multiple of the hook's median norm
 _LISTED = 20
 
 
@@ -96,8 +96,8 @@ def norm_summary(
         "quantiles": {str(q): value for q, value in zip(QUANTILES, points.tolist(), strict=True)},
         "max": rows.max().item(),
         "max_abs": activation.abs().max().item(),
-        "massive_share": (rows > MASSIVE_RATIO * median).float().mean().item(),
-        "massive": _massive(loaded, contexts, counted, norms, MASSIVE_RATIO * median),
+        "massive_share": (rows > MASSIVE_FACTOR * median).float().mean().item(),
+        "massive": _massive(loaded, contexts, counted, norms, MASSIVE_FACTOR * median),
     }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from atlas.activations.layout import MASSIVE_FACTOR
 from atlas.activations.store import Shard, open_shards
 from atlas.activations.stream import BatchStream, median_norm, sample_tokens
 from atlas.config.budget import too_many_epochs
@@ -16,6 +15,7 @@ from atlas.config.recipe import Recipe
 from atlas.errors import StoreError, TrainingError
 from atlas.files import read_json
 from atlas.hook_points import SaeHooks
+from atlas.massive import MASSIVE_FACTOR
 from atlas.training.tracking import Tracked, require_trackers
 from atlas.training.train import train_sae
 
