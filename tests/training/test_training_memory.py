@@ -1,6 +1,8 @@
 """Out of memory: smaller micro-batches, the same update."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -148,3 +150,41 @@ def test_the_cpus_allocator_is_recognised_and_other_errors_are_not_hidden():
     assert attempt(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         attempt(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
+
+
+SCRIPT = """
+import resource, sys
+sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
+from training.planted import CPU, PlantedStream, recipe
+from atlas.training.memory import MicroBatch
+from atlas.training.state import Numerics, new_state
+from atlas.training.update import update
+
+settings = recipe(n_latents=32768, batch_size=2048)
+state, micro_batch = new_state(settings, 32, 0, CPU), MicroBatch(2048)
+rows = PlantedStream(batch_size=2048, scale=0.3).batch(0).rows
+if {gib}:
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int({gib} * 2**30),) * 2)
+report = update(state, rows, settings, Numerics(torch.float32, sparse=False), "planted", micro_batch=micro_batch)
+print(report.loss.item(), report.gradient_norm.item(), micro_batch.rows)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space of a process is limited as on Linux")
+def test_a_process_that_may_have_little_memory_makes_the_same_update():
+    """Not an injected error: the allocator itself fails. A batch has 256 MiB of pre-activations; 512 are allowed."""
+    paths = [path for path in sys.path if path.endswith(("workflow", "tests"))]
+    seen = []
+    for gib in (0, 0.5):
+        code = SCRIPT.format(paths=paths, gib=gib)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        seen.append([float(number) for number in done.stdout.split()])
+    (*free, whole), (*limited, rows) = seen
+    assert whole == 2048
+    assert rows < 2048
+    assert limited == pytest.approx(free, rel=1e-5)
