@@ -14,7 +14,7 @@ from atlas.evaluation.references import compute_references
 from atlas.training.sae import Sae, save_sae
 
 HOOK = "resid_post.1"
-SETTINGS = Evaluation(bootstrap_samples=100, dead_min_tokens=100, loss_tokens=96, min_loss_gap=0.01)
+SETTINGS = Evaluation(bootstrap_samples=100, dead_min_tokens=100, loss_tokens=96, min_loss_gap={"causal_lm": 0.01})
 RECIPE = Recipe(architecture="topk", n_latents=64, k=4, steps=1)
 CORPORA = {"chat": ("in_sample", 1), "wiki": ("proxy", 2), "news": ("oos", 3)}
 

@@ -17,7 +17,7 @@ from atlas.models.forward import capture
 from atlas.training.sae import Sae, save_sae
 
 SOURCE, TARGET = "mlp_in.1", "mlp_out.1"
-SETTINGS = Evaluation(bootstrap_samples=100, dead_min_tokens=100, loss_tokens=96, min_loss_gap=0.01)
+SETTINGS = Evaluation(bootstrap_samples=100, dead_min_tokens=100, loss_tokens=96, min_loss_gap={"causal_lm": 0.01})
 RECIPE = Recipe(architecture="topk", n_latents=64, k=4, steps=1)
 RELU = Recipe(architecture="relu", n_latents=64, l1_coefficient=0.1, steps=1)
 

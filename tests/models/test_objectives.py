@@ -103,7 +103,7 @@ def test_classes_differ_by_their_kl(tmp_path, contexts):
 
 @pytest.mark.parametrize(
     ("objective", "message"),
-    [("masked_lm", "'masked_lm' is not yet supported"), ("sequence_classification", "has no loss per token")],
+    [("masked_lm", "has a loss at masked positions only"), ("sequence_classification", "has no loss per token")],
 )
 def test_objectives_without_a_loss_per_token_say_what_to_use(tmp_path, contexts, objective, message):
     loaded = classifier(tmp_path, objective)

@@ -75,6 +75,17 @@ class Taxonomy(Section):
     weak_below: float = Field(default=0.5, description="Reconstruction of a healthy but under-capacity dictionary.")
 
 
+class MinLossGap(Section):
+    """By how much an ablation must raise the loss for a share of it to mean something, in the objective's own units."""
+
+    causal_lm: float = Field(default=0.1, gt=0, description="Nats of cross-entropy per token.")
+    masked_lm: float = Field(default=0.1, gt=0, description="Nats of cross-entropy per masked token.")
+    sequence_classification: float = Field(
+        default=0.01, gt=0, description="Nats of KL: no chance of a class has moved by more than 0.07 (Pinsker)."
+    )
+    embedding: float = Field(default=0.01, gt=0, description="1 - cosine: the embedding has turned by 8 degrees.")
+
+
 class Evaluation(Section):
     """Settings shared by all evaluations."""
 
@@ -83,9 +94,7 @@ class Evaluation(Section):
         default=1_000_000, ge=1, description="Below this many tokens a silent latent is 'untested', not 'dead'."
     )
     null_dictionaries: int = Field(default=8, ge=8, description="Random dictionaries behind each redundancy null.")
-    min_loss_gap: float = Field(
-        default=0.1, gt=0, description="Nats by which ablation must hurt for a ratio of losses."
-    )
+    min_loss_gap: MinLossGap = Field(default=MinLossGap())
     monitor_rows: int = Field(default=4096, ge=1, description="Rows per corpus looked at while training.")
     bootstrap_samples: int = Field(default=1000, ge=100, description="Document-level resamples behind each interval.")
     taxonomy: Taxonomy = Field(default=Taxonomy())

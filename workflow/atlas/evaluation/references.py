@@ -13,13 +13,13 @@ from torch import Tensor
 
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
-from atlas.evaluation.losses import ContextBatch, context_batches, unit_losses, unit_mask
+from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
 from atlas.files import atomic_path
-from atlas.models.forward import final_hidden, run_from
+from atlas.models.forward import capture, final_hidden, run_from
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 
-FORMAT, FORMAT_VERSION = "sae-atlas-references", 1
+FORMAT, FORMAT_VERSION = "sae-atlas-references", 2
 _IDENTITY = ("weights_sha256", "tokenizer_sha256", "corpus", "corpus_fingerprint", "context_length")
 
 
@@ -54,6 +54,8 @@ def compute_references(
                 shown.update(batch.n_contexts * length)
         file.attrs.update({key: shards[0].identity[key] for key in _IDENTITY})
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "objective": loaded.objective})
+        if loaded.objective == "masked_lm":
+            file.attrs.update({"masked_share": MASKED_SHARE, "masking_seed": MASKING_SEED})
 
 
 def counted_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:
@@ -86,21 +88,24 @@ def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:
 
 
 def _batch_references(loaded: LoadedModel, batch: ContextBatch, means: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    ids, counted = batch.tokens.to(loaded.device), batch.counted.to(loaded.device)
-    clean = final_hidden(loaded, ids)
-    mask = unit_mask(loaded, ids, counted)
-    document = batch.document if mask.shape[1] > 1 else batch.first + np.arange(batch.n_contexts)[:, None]
+    task = Task.of(loaded, batch)
+    hidden = final_hidden(loaded, task.inputs)
+    clean = task.summarise(loaded, hidden)
     result = {
-        "hidden": _bits(clean),
-        "mask": mask.cpu().numpy(),
-        "document": document.astype(np.int32),
-        "loss_clean": unit_losses(loaded, ids, clean, clean).cpu().numpy(),
+        "mask": task.mask.cpu().numpy(),
+        "document": task.document.astype(np.int32),
+        "loss_clean": task.spread(task.losses(loaded, hidden, clean)[0]),
+        **{f"clean/{name}": _bits(value) for name, value in clean.items()},
     }
+    rows = {hook: batch.rows(hook) for hook in means}
+    if loaded.objective == "masked_lm":  # the store holds activations of the text without holes
+        rows = capture(loaded, task.inputs, list(means))
+        result |= {f"hooks/{hook}/rows": _bits(value) for hook, value in rows.items()}
     for hook, mean in means.items():
-        rows = batch.rows(hook).to(loaded.device)
         for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
-            hidden = run_from(loaded, ids, hook, put(rows, counted, value))
-            result[f"hooks/{hook}/loss_{ablation}"] = unit_losses(loaded, ids, hidden, clean).cpu().numpy()
+            ablated = put(rows[hook].to(loaded.device).float(), task.counted, value)
+            loss, _ = task.losses(loaded, run_from(loaded, task.inputs, hook, ablated), clean)
+            result[f"hooks/{hook}/loss_{ablation}"] = task.spread(loss)
     return result
 
 
@@ -115,28 +120,41 @@ def put(
     return edited
 
 
-def _bits(hidden: Tensor) -> np.ndarray:
+def _bits(values: Tensor) -> np.ndarray:
     """bfloat16 as its bits in uint16 (HDF5 has no such type), anything else as float32."""
-    hidden = hidden.cpu()
-    return hidden.view(torch.uint16).numpy() if hidden.dtype == torch.bfloat16 else hidden.float().numpy()
+    values = values.cpu()
+    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
 
 
 class _Writer:
-    """Creates each dataset with the first batch, when its shape is known."""
+    """Appends batches to datasets, each created with the first one, when its shape is known.
+
+    Those under clean/ have a row per counted unit, all others one per context.
+    """
 
     def __init__(self, file: h5py.File, n_contexts: int):
         self._file, self._n_contexts = file, n_contexts
 
     def write(self, first: int, values: dict[str, np.ndarray]) -> None:
         for name, value in values.items():
+            if name.startswith("clean/"):
+                self._append(name, value)
+                continue
             if name not in self._file:
                 self._file.create_dataset(name, (self._n_contexts, *value.shape[1:]), value.dtype)
             self._file[name][first : first + len(value)] = value
 
+    def _append(self, name: str, value: np.ndarray) -> None:
+        if name not in self._file:
+            self._file.create_dataset(name, (0, *value.shape[1:]), value.dtype, maxshape=(None, *value.shape[1:]))
+        dataset = self._file[name]
+        dataset.resize(len(dataset) + len(value), axis=0)
+        dataset[len(dataset) - len(value) :] = value
+
 
 @dataclass(frozen=True)
 class References:
-    """A references file; losses, mask and documents are (contexts, units), outputs are read when asked for."""
+    """A references file; losses, mask and documents are (contexts, units), all else is read when asked for."""
 
     path: Path
     n_contexts: int
@@ -173,8 +191,22 @@ class References:
                 )
         return cls(path, len(values[0]), *values)
 
-    def hidden(self, first: int, n_contexts: int) -> Float[Tensor, "contexts position d_model"]:
-        """Clean final hidden states of some contexts, in the model's number format."""
+    def clean(self, first: int, n_contexts: int, device: torch.device) -> dict[str, Float[Tensor, "units ..."]]:
+        """What the clean output of some contexts is compared by: `Task.summarise` of it."""
+        units = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
+        start, stop = units[first], units[first + n_contexts]
         with h5py.File(self.path, "r") as file:
-            values = torch.from_numpy(file["hidden"][first : first + n_contexts])
-        return values.view(torch.bfloat16) if values.dtype == torch.uint16 else values
+            return {name: _values(dataset[start:stop]).to(device) for name, dataset in file["clean"].items()}
+
+    def rows(self, hook: str, batch: ContextBatch) -> Float[Tensor, "contexts position d_model"]:
+        """Clean activations at `hook`, float32: the store's, but of the masked text for a masked language model."""
+        with h5py.File(self.path, "r") as file:
+            if file.attrs["objective"] == "masked_lm":
+                return _values(file[f"hooks/{hook}/rows"][batch.first : batch.first + batch.n_contexts]).float()
+        return batch.rows(hook)
+
+
+def _values(stored: np.ndarray) -> Tensor:
+    """The reverse of `_bits`."""
+    values = torch.from_numpy(stored)
+    return values.view(torch.bfloat16) if values.dtype == torch.uint16 else values

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.evaluation.losses import LossTable, context_batches, unit_kl, unit_losses
+from atlas.evaluation.losses import LossTable
 from atlas.evaluation.references import References, put
+from atlas.evaluation.units import Task, context_batches
 from atlas.hook_points import SaeHooks
 from atlas.models.forward import run_from
 from atlas.models.load import LoadedModel
@@ -46,14 +47,13 @@ def splice_losses(
     losses, divergences = [], []
     with progress(references.n_contexts * shards[0].context_length, f"splice {hook}") as shown:
         for batch in context_batches(shards, references.n_contexts, batch_contexts):
-            ids, counted = batch.tokens.to(loaded.device), batch.counted.to(loaded.device)
-            rows = batch.rows(hooks.source).to(loaded.device)
-            clean_rows = batch.rows(hooks.target).to(loaded.device) if hooks.is_transcoder else rows
-            spliced = put(clean_rows, counted, reconstruct(sae, rows[counted]))
-            hidden = run_from(loaded, ids, hooks.target, spliced)
-            clean = references.hidden(batch.first, batch.n_contexts).to(loaded.device)
-            losses.append(unit_losses(loaded, ids, hidden, clean).cpu().numpy())
-            divergence = unit_kl(loaded, hidden, clean)
+            task = Task.of(loaded, batch)
+            rows = references.rows(hooks.source, batch).to(loaded.device)
+            clean_rows = references.rows(hooks.target, batch).to(loaded.device) if hooks.is_transcoder else rows
+            spliced = put(clean_rows, task.counted, reconstruct(sae, rows[task.counted]))
+            clean = references.clean(batch.first, batch.n_contexts, loaded.device)
+            loss, divergence = task.losses(loaded, run_from(loaded, task.inputs, hooks.target, spliced), clean)
+            losses.append(loss.cpu().numpy())
             if divergence is not None:
                 divergences.append(divergence.cpu().numpy())
             shown.update(batch.n_contexts * shards[0].context_length)
@@ -62,7 +62,7 @@ def splice_losses(
         clean=references.loss_clean[mask],
         zero=references.loss_zero[mask],
         mean=references.loss_mean[mask],
-        sae=np.concatenate(losses)[mask],
-        kl=np.concatenate(divergences)[mask] if divergences else None,
+        sae=np.concatenate(losses),
+        kl=np.concatenate(divergences) if divergences else None,
         document=references.document[mask],
     )

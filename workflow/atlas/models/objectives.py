@@ -2,9 +2,11 @@
 
 `hidden` is always the final hidden state (`forward.final_hidden`). Logits are computed in the model's number format,
 a slice of positions at a time, and everything after them in float32, so that (tokens, vocabulary) is never held whole.
+`per_token_loss`, `kl` and `divergence` compare two outputs directly, as an audit does. To hold many edited outputs
+against one clean output, `summarise_clean` keeps what is needed of that and `compare` takes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -14,7 +16,9 @@ from torch import Tensor
 from atlas.errors import AtlasError
 from atlas.models.forward import logits
 from atlas.models.load import LoadedModel
+from atlas.models.predictions import clean_predictions, compare_predictions, features, vocabulary_projection
 
+TOKEN_OBJECTIVES = ("causal_lm", "masked_lm")
 _SLICE_ELEMENTS = 2**25  # 128 MiB of float32 logits at a time
 
 
@@ -59,7 +63,7 @@ def kl(
 
     For models that predict tokens. Raises AtlasError when a value is not finite.
     """
-    if loaded.objective not in ("causal_lm", "masked_lm"):
+    if loaded.objective not in TOKEN_OBJECTIVES:
         raise AtlasError(f"objective {loaded.objective!r} predicts no tokens: use `divergence`, one value per context")
     clean, other = hidden_clean.flatten(0, 1), hidden_other.flatten(0, 1)
     parts = [_kl(logits(loaded, clean[rows]), logits(loaded, other[rows])) for rows in _slices(loaded, len(clean))]
@@ -79,12 +83,72 @@ def divergence(
     `kl` over positions. Raises AtlasError when a value is not finite.
     """
     if loaded.objective == "embedding":
-        result = _cosine_distance(*(hidden.float().mean(dim=1) for hidden in (hidden_clean, hidden_other)))
+        result = _cosine_distance(*(_embeddings(hidden) for hidden in (hidden_clean, hidden_other)))
     elif loaded.objective == "sequence_classification":
         result = _kl(logits(loaded, hidden_clean), logits(loaded, hidden_other))
     else:
         result = kl(loaded, hidden_clean, hidden_other).mean(dim=1)
     return _require_finite(result, "divergence", loaded)
+
+
+@torch.inference_mode()
+def summarise_clean(loaded: LoadedModel, hidden: Float[Tensor, "units ... d_model"]) -> dict[str, Tensor]:
+    """What `compare` needs of the clean output: a row per unit under each name, of the objective's own kind.
+
+    `hidden` is the final state at each position whose prediction is judged, (units, d_model), for a model that predicts
+    tokens; of whole contexts, (units, position, d_model), for one that is judged by context.
+    """
+    if loaded.objective == "embedding":
+        return {"embedding": _embeddings(hidden)}
+    if loaded.objective == "sequence_classification":
+        return {"log_chances": logits(loaded, hidden).float().log_softmax(-1)}
+    projection = vocabulary_projection(loaded)
+    if projection is None:
+        return {"hidden": hidden.to(loaded.dtype)}
+    return clean_predictions(projection, features(loaded, hidden))
+
+
+@torch.inference_mode()
+def compare(
+    loaded: LoadedModel,
+    hidden: Float[Tensor, "units ... d_model"],
+    targets: Int[Tensor, " units"] | None,
+    clean: Mapping[str, Tensor],
+) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"] | None]:
+    """Loss of each unit, and KL from the clean prediction in nats (None for an embedding), float32.
+
+    `clean` is from `summarise_clean` of the same units; `targets` are the tokens to be predicted, by models that
+    predict tokens. The loss of others is their distance from the clean output: KL, or 1 − cosine. Raises AtlasError
+    when a value is not finite.
+    """
+    if loaded.objective == "embedding":
+        return _require_finite(_cosine_distance(clean["embedding"], _embeddings(hidden)), "1 - cosine", loaded), None
+    if loaded.objective == "sequence_classification":
+        distance = _require_finite(_kl(clean["log_chances"], logits(loaded, hidden)), "KL divergence", loaded)
+        return distance, distance
+    projection = vocabulary_projection(loaded)
+    if projection is None:
+        loss, distance = _compare_logits(loaded, hidden, targets, clean["hidden"])
+    else:
+        loss, distance = compare_predictions(projection, features(loaded, hidden), targets, clean)
+    return _require_finite(loss, "cross-entropy", loaded), _require_finite(distance, "KL divergence", loaded)
+
+
+def _compare_logits(
+    loaded: LoadedModel, other: Float[Tensor, "rows d_model"], targets: Int[Tensor, " rows"], clean: Tensor
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Where logits are no linear function: from both outputs' own, a slice at a time."""
+    loss, distance = [], []
+    for rows in _slices(loaded, len(other)):
+        found = logits(loaded, other[rows]).float()
+        loss.append(F.cross_entropy(found, targets[rows], reduction="none"))
+        distance.append(_kl(logits(loaded, clean[rows]), found))
+    empty = other.new_zeros(0, dtype=torch.float32)
+    return torch.cat([empty, *loss]), torch.cat([empty, *distance])
+
+
+def _embeddings(hidden: Float[Tensor, "contexts position d_model"]) -> Float[Tensor, "contexts d_model"]:
+    return hidden.float().mean(dim=1)
 
 
 def _kl(clean: Float[Tensor, "rows outcomes"], other: Float[Tensor, "rows outcomes"]) -> Float[Tensor, " rows"]:
@@ -109,8 +173,8 @@ def _slices(loaded: LoadedModel, rows: int) -> Iterator[slice]:
 def _require_per_token(loaded: LoadedModel) -> None:
     if loaded.objective == "masked_lm":
         raise AtlasError(
-            f"{loaded.identity['name']}: the loss of objective 'masked_lm' is not yet supported; "
-            "its predictions can be compared with `kl`"
+            f"{loaded.identity['name']}: a model of objective 'masked_lm' has a loss at masked positions only; "
+            "use `compare` there, or `kl`"
         )
     if loaded.objective != "causal_lm":
         raise AtlasError(
