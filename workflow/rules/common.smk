@@ -45,6 +45,7 @@ wildcard_constraints:
     split="train|eval",
     shard="[0-9]+",
     peer="saelens|dictionary_learning|sparsify",
+    format="saelens|dictionary_learning|sparsify|huggingface",
 
 
 # Snakemake does not notice an edited module that a script imports. A stage's `code` param is the hash of its package

@@ -1,4 +1,11 @@
-# Exports: a trained SAE -> results/exports/<format>/<sae>/ (files of a peer's format, export.json) -> check.json
+# Exports: a trained SAE -> results/exports/<format>/<sae>/ (a peer's files, export.json) -> check.json
+#
+# No study needs them: ask for results/exports/<format>/<sae>/export.json, or for check.json, which also has the peer
+# load the export in an environment of its own and compares. Formats: docs/exports.md.
+from atlas.export.layout import FILES, READERS, files_of
+
+EXPORT = "results/exports/{format}/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+EXPORT_OF = {name: EXPORT.replace("{format}", name) for name in FILES}
 
 
 rule peer_environment:
@@ -22,3 +29,63 @@ rule peer_environment:
         "Installing {wildcards.peer} in an environment of its own"
     script:
         "../scripts/peer_environment.py"
+
+
+for export_format in FILES:
+
+    rule:
+        name:
+            f"export_{export_format}"
+        input:
+            weights=f"{SAE}/sae_weights.safetensors",
+            config=f"{SAE}/cfg.json",
+            card=f"{SAE}/run_card.yaml",
+        output:
+            files=[f"{EXPORT_OF[export_format]}/{file}" for file in files_of(export_format, "{hook}")],
+            identity=f"{EXPORT_OF[export_format]}/export.json",
+        log:
+            f"results/logs/export_{export_format}/{{model}}/{{hook}}/{{mix}}/{{recipe}}/seed-{{seed}}.log",
+        benchmark:
+            f"results/benchmarks/export_{export_format}/{{model}}/{{hook}}/{{mix}}/{{recipe}}/seed-{{seed}}.tsv"
+        conda:
+            "../../envs/atlas.yaml"
+        threads: 1
+        resources:
+            mem_mb=training_mb,
+            runtime=30,
+        params:
+            format=export_format,
+            code=CODE["export"],
+        message:
+            f"Exporting {{wildcards.recipe}} on {{wildcards.model}} {{wildcards.hook}} for {export_format}"
+        script:
+            "../scripts/export_sae.py"
+
+
+rule export_check:
+    """The peer's own loader reads the export, and its latents and reconstructions are ours."""
+    input:
+        weights=f"{SAE}/sae_weights.safetensors",
+        config=f"{SAE}/cfg.json",
+        card=f"{SAE}/run_card.yaml",
+        identity=f"{EXPORT}/export.json",
+        environment=lambda w: f"results/environments/{READERS[w.format]}/ready",
+    output:
+        check=f"{EXPORT}/check.json",
+    log:
+        "results/logs/export_check/{format}/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/export_check/{format}/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: training_mb(w, attempt) + 2000,
+        runtime=30,
+    params:
+        code=CODE["export"],
+        reader=sha256_code([LIBRARY / "peers" / "read_export.py"]),
+    message:
+        "Checking the {wildcards.format} export of {wildcards.recipe} on {wildcards.model} {wildcards.hook}"
+    script:
+        "../scripts/export_check.py"
