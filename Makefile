@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CORES ?= all
+# Peers' tools that tests run, each installed once: SAELens, dictionary_learning, sparsify, and Triton's interpreter.
+export ATLAS_TEST_ENVIRONMENTS ?= $(CURDIR)/.test-environments
 
 .PHONY: sweep test test-fast lint format docs lock clean
 
@@ -34,8 +36,8 @@ lock: $(READY)  ## pin what requirements.in needs
 	$(BIN)/pip install --requirement envs/requirements.in
 	$(BIN)/pip freeze --exclude pip --exclude setuptools | sed 's/+cpu$$//' > envs/requirements.txt
 
-clean:  ## the environment; results stay
-	rm -rf $(VENV)
+clean:  ## the environments; results stay
+	rm -rf $(VENV) $(ATLAS_TEST_ENVIRONMENTS)
 
 # Made anew only when a pin changes.
 $(READY): envs/requirements.txt
