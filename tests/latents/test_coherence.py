@@ -28,8 +28,9 @@ def measured(tmp_path):
     about = (topics[:, None] == np.arange(6, 16)).repeat(LENGTH, 0)
     dense = about * (1 + generator.random(about.shape))
     tokens = tokens.reshape(-1)
-    rare = np.zeros((len(tokens), 2))
-    rare[5, 0] = 1  # fires in one document, and never
+    rare = np.zeros((len(tokens), 3))
+    rare[5, 0] = 1  # one latent fires in one document, one never, one in three
+    rare[[5, 205, 605], 2] = 1
     dense = np.concatenate([dense, random_firings(tokens, [0.05] * 30, seed=1), rare], axis=1)
     codes = write_codes(tmp_path / "c.h5", dense, tokens)
     text = text_of(codes)
@@ -52,8 +53,15 @@ def test_planted_topics_are_coherent_and_random_latents_are_at_the_null(measured
 
 def test_latent_in_fewer_than_two_documents_has_no_coherence(measured):
     found = measure_coherence(*measured, 100)
-    assert np.isnan(found.value[40:]).all() and np.isnan(found.z[40:]).all()
-    assert measured[0].n_contexts[40:].tolist() == [1, 0]
+    assert np.isnan(found.value[40:42]).all() and np.isnan(found.z[40:42]).all()
+    assert measured[0].n_contexts[40:].tolist() == [1, 0, 3]
+
+
+def test_few_contexts_are_held_against_as_few(measured):
+    found, null = measure_coherence(*measured, 100), measured[3]
+    assert (found.null_mean[42], found.null_sd[42]) == (null.mean[3], null.sd[3])
+    assert found.null_sd[42] > found.null_sd[0] == null.sd[8]
+    assert found.z[42] == pytest.approx((found.value[42] - null.mean[3]) / null.sd[3])
 
 
 def test_null_depends_on_the_number_of_contexts(measured):
