@@ -84,6 +84,47 @@ def test_drawn_shares_follow_the_schedule(shards, steps):
     assert sum(s.drawn_shares().values()) == pytest.approx(1.0)
 
 
+def test_drawn_shares_follow_the_schedule_at_every_point(shards):
+    """Never more than four blocks off what the phases ask for so far, out of 3200."""
+    s = stream(shards, CURRICULUM, steps=400)
+    for steps in range(1, 401):
+        wanted = 0.3 * max(0, steps - 100)
+        assert s.drawn_shares(steps)["finance"] * steps == pytest.approx(wanted, abs=4 / 8), steps
+
+
+def test_bits_of_a_batch_are_those_on_disk_at_the_places_they_come_from(shards):
+    """Against the slow way: row by row, through `where`; also when steps are asked for in any order."""
+    s = stream(shards, CURRICULUM, exclude_massive=False)
+    by_path = {shard.path: shard for group in shards.values() for shard in group}
+    for step in (39, 3, 4, 5, 3, 38):
+        slow = torch.cat([by_path[path].read_rows(HOOK, row, row + 1) for path, row in s.where(step)])
+        assert torch.equal(s.batch(step).rows.view(torch.uint16), slow.view(torch.uint16))
+
+
+def test_shards_that_do_not_fit_the_mix_are_refused_before_anything_is_read(shards, tmp_path):
+    with pytest.raises(StoreError, match=r"draws from 'finance', but there are only shards of 'chat'"):
+        stream({"chat": shards["chat"]}, CURRICULUM)
+    with pytest.raises(StoreError, match=r"has no hook 'resid_post\.7', only resid_post\.0, resid_post\.1"):
+        BatchStream(shards, "resid_post.7", ONE, 0, batch_size=128, steps=4)
+    make_shard(tmp_path / "wide.h5", hooks={HOOK: 48}, corpus="finance")
+    wide = shards | {"finance": open_shards([tmp_path / "wide.h5"])}
+    with pytest.raises(StoreError, match=r"wide\.h5: rows at resid_post\.0 have d_model 48 .*but 16 .*chat0\.h5"):
+        stream(wide, CURRICULUM)
+
+
+def test_damaged_block_is_named_by_the_batch_that_would_hold_it(tmp_path):
+    make_shard(tmp_path / "s.h5")
+    whole = open_shards([tmp_path / "s.h5"])
+    step = next(step for step in range(40) if 1500 in [row for _, row in stream({"chat": whole}).where(step)])
+    content = bytearray((tmp_path / "s.h5").read_bytes())
+    row = whole[0].read_rows(HOOK, 1500, 1501).view(torch.uint16).numpy().tobytes()
+    assert content.count(row) == 1
+    content[content.index(row)] ^= 1
+    (tmp_path / "s.h5").write_bytes(content)
+    with pytest.raises(StoreError, match=r"rows 1024 to 2047 of resid_post\.0 differ from their checksum"):
+        stream({"chat": open_shards([tmp_path / "s.h5"])}).batch(step)
+
+
 def test_rows_belong_to_the_corpus_they_are_said_to(shards):
     s = stream(shards, CURRICULUM)
     finance = {tuple(row.tolist()) for row in shards["finance"][0].read_rows(HOOK, 0, shards["finance"][0].n_rows)}

@@ -109,6 +109,7 @@ def card_fields():
         "token_fingerprints": {"planted": "b"},
         "mix": {"phases": [{"until": 1.0, "weights": {"planted": 1.0}}]},
         "epochs": {"planted": 1.0},
+        "mixing": {"effective_documents": 8.0, "uniform_documents": 8.0},
         "evaluation_roles": {"planted": "in_sample"},
         "monitored": {"in_sample": "planted"},
     }

@@ -49,6 +49,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "mix": ("phases",),
     "drawn_shares": (),
     "epochs": (),
+    "mixing": ("effective_documents", "uniform_documents"),
     "evaluation_roles": (),
     "monitored": (),
     "tokens": ("rows_trainable", "rows_drawn"),

@@ -93,8 +93,28 @@ def _identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harve
     return {key: known[key] for key in IDENTITY}
 
 
+def _to_host(captured: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event | None]:
+    """The tensors in main memory, and on CUDA the event after which they are there.
+
+    On CUDA they are copied to pinned memory on a stream of their own: the caller goes on to launch the next forward
+    pass. What is in main memory already is not copied.
+    """
+    device = next(iter(captured.values())).device
+    if device.type != "cuda":
+        return {name: value.cpu() for name, value in captured.items()}, None
+    copies, arrived = torch.cuda.Stream(device), torch.cuda.Event()
+    copies.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(copies):
+        host = {name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for name, value in captured.items()}
+        for name, value in captured.items():
+            host[name].copy_(value, non_blocking=True)
+            value.record_stream(copies)  # else its memory could be given away before it is read
+        arrived.record(copies)
+    return host, arrived
+
+
 class _Background:
-    """Writes batches in a thread while the next forward pass runs.
+    """Takes batches to the host and writes them in a thread while the next forward pass runs.
 
     At most two batches wait, which bounds memory. The first error of the thread is raised by the next `put` or at
     the end of the block; the thread has ended when the block is left.
@@ -114,7 +134,7 @@ class _Background:
         """Hand over one batch: (contexts, position, d_model) per hook."""
         if self._error is not None:
             raise self._error
-        self._queue.put((places, {name: value.flatten(0, 1).cpu() for name, value in captured.items()}))
+        self._queue.put((places, *_to_host({name: value.flatten(0, 1) for name, value in captured.items()})))
 
     def __exit__(self, kind, error, trace) -> None:
         self._queue.put(None)
@@ -126,9 +146,10 @@ class _Background:
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # drain, so that `put` never blocks on a dead thread
-            places, captured = item
+            places, captured, arrived = item
             try:
-                for name, value in captured.items():
-                    self._writer.write(name, places, value)
+                if arrived is not None:
+                    arrived.synchronize()
+                self._writer.write_batch(places, captured)
             except BaseException as error:
                 self._error = error

@@ -1,7 +1,5 @@
 """Batches for training: a pure function of (seed, step) over the shards of a mix."""
 
-import bisect
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atlas.activations.blocks import Pool, eligible_rows
 from atlas.activations.store import Shard
 from atlas.config.data import Mix
 from atlas.errors import StoreError
@@ -47,48 +46,6 @@ class StreamStatistics:
     median_norm: float
 
 
-class _Pool:
-    """The trainable rows of one corpus, as blocks of consecutive trainable rows.
-
-    An epoch visits every block once in an order of its own. Where blocks begin is shifted per epoch, so that the
-    rows left over by the division are others each time.
-    """
-
-    def __init__(self, shards: list[Shard], limits: Mapping[str, float], block_rows: int, key: list[int]):
-        self.shards, self.block_rows, self._key = shards, block_rows, key
-        self.rows = [eligible_rows(shard, limits).astype(np.uint32) for shard in shards]
-        self.n_rows = sum(map(len, self.rows))
-        blocks = [len(rows) // block_rows for rows in self.rows]
-        self.n_blocks = sum(blocks)
-        self._first_block = [0, *itertools.accumulate(blocks)]
-        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def block(self, rank: int) -> list[tuple[Shard, np.ndarray]]:
-        """Rows of the rank-th block that is ever drawn, with their shard: one run of rising rows, or two.
-
-        Two where a block begins near the end of its shard and goes on at its front.
-        """
-        epoch, within = divmod(rank, self.n_blocks)
-        order, shifts = self._epoch(epoch)
-        number = int(order[within])
-        place = bisect.bisect_right(self._first_block, number) - 1
-        shard, rows = self.shards[place], self.rows[place]
-        start = ((number - self._first_block[place]) * self.block_rows + int(shifts[place])) % len(rows)
-        stop = start + self.block_rows
-        if stop <= len(rows):
-            return [(shard, rows[start:stop])]
-        return [(shard, rows[start:]), (shard, rows[: stop - len(rows)])]
-
-    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        if epoch not in self._epochs:
-            generator = np.random.Generator(np.random.PCG64([*self._key, epoch]))
-            shifts = generator.integers(0, [max(1, len(rows)) for rows in self.rows])
-            self._epochs = {epoch: (generator.permutation(self.n_blocks), shifts)} | {
-                old: plan for old, plan in self._epochs.items() if old == epoch - 1
-            }
-        return self._epochs[epoch]
-
-
 class _Run(NamedTuple):
     """Rows of one shard that go to a batch, rising, and the places of the batch that they get."""
 
@@ -120,6 +77,7 @@ class BatchStream:
         if batch_size % BLOCKS_PER_BATCH:
             raise StoreError(f"batch_size is {batch_size}: must be a multiple of {BLOCKS_PER_BATCH}")
         self.hooks = SaeHooks.parse(hook)
+        _check_shards(shards, mix, self.hooks)
         self.mix, self.seed, self.batch_size, self.steps = mix, seed, batch_size, steps
         self._shards, self._exclude_massive, self._corpora = shards, exclude_massive, mix.corpora
         self._limits = {
@@ -128,7 +86,7 @@ class BatchStream:
         self._next: tuple[int, list[_Run]] = (-1, [])  # made for the announcement of a step, kept for its batch
         block_rows = batch_size // BLOCKS_PER_BATCH
         self._pools = {
-            name: _Pool(shards[name], self._limits, block_rows, [seed, number])
+            name: Pool(shards[name], self._limits, block_rows, [seed, number])
             for number, name in enumerate(self._corpora)
         }
         for name, pool in self._pools.items():
@@ -178,6 +136,20 @@ class BatchStream:
         for run in self._runs(step):
             found |= {int(place): (run.shard.path, int(row)) for place, row in zip(run.places, run.rows, strict=True)}
         return [found[place] for place in range(self.batch_size)]
+
+    def documents(self, step: int) -> dict[str, np.ndarray]:
+        """For each corpus drawn in a step, the document number of each of its rows."""
+        found: dict[str, list[np.ndarray]] = {}
+        for run in self._runs(step):
+            found.setdefault(run.corpus, []).append(run.shard.document[run.rows])
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def trainable_documents(self) -> dict[str, np.ndarray]:
+        """For each corpus, the document number of every row that may be drawn."""
+        return {
+            name: np.concatenate([shard.document[rows] for shard, rows in zip(pool.shards, pool.rows, strict=True)])
+            for name, pool in self._pools.items()
+        }
 
     def _runs(self, step: int) -> list[_Run]:
         """What a batch consists of: the same for every hook."""
@@ -267,17 +239,28 @@ class BatchStream:
         return (shard for name in self.mix.corpora for shard in self._shards[name])
 
 
+def _check_shards(shards: Mapping[str, list[Shard]], mix: Mix, hooks: SaeHooks) -> None:
+    """Every corpus of the mix has shards, and all have the same hooks, of one width and number format."""
+    if absent := [name for name in mix.corpora if not shards.get(name)]:
+        raise StoreError(
+            f"the mix draws from {', '.join(map(repr, absent))}, but there are only shards of "
+            f"{', '.join(map(repr, shards)) or 'nothing'}; give those shards too, or leave the corpus out of the mix"
+        )
+    every = [shard for name in mix.corpora for shard in shards[name]]
+    for hook in hooks.names:
+        for shard in every:
+            found, expected = ((one.d_model(hook), one.dtype) for one in (shard, every[0]))
+            if found != expected:
+                raise StoreError(
+                    f"{shard.path}: rows at {hook} have d_model {found[0]} and {found[1]}, but {expected[0]} and "
+                    f"{expected[1]} in {every[0].path}: they belong to different models; delete the wrong file and "
+                    "run again"
+                )
+
+
 def median_norm(shards: list[Shard], hook: str) -> float:
     """Median norm of the counted rows of a hook: the scale that massive activations are measured against."""
     return float(np.median(np.concatenate([shard.norms(hook)[shard.counted] for shard in shards])))
-
-
-def eligible_rows(shard: Shard, limits: Mapping[str, float]) -> np.ndarray:
-    """Numbers of the counted rows whose norm at each hook of `limits` is up to its limit, rising."""
-    fits = shard.counted
-    for hook, limit in limits.items():
-        fits = fits & (shard.norms(hook) <= limit)
-    return np.flatnonzero(fits)
 
 
 def sample_rows(

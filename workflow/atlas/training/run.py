@@ -1,12 +1,13 @@
 """One training from files: open the shards, check that they belong together, gather the run card, train."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from atlas.activations.mixing import measure_mixing
 from atlas.activations.store import Shard, open_shards
 from atlas.activations.stream import BatchStream, median_norm, sample_tokens
 from atlas.config.budget import too_many_epochs
@@ -77,6 +78,7 @@ def run_training(
         "mix": mix.model_dump(mode="json"),
         "drawn_shares": stream.drawn_shares(),
         "epochs": stream.epochs(),
+        "mixing": asdict(measure_mixing(stream)),
         "evaluation_roles": dict(roles),
         "monitored": dict(monitored),
         "store": _store_facts(every),

@@ -1,0 +1,47 @@
+"""How well batches are mixed: from how many documents the rows of a batch come, against uniform sampling.
+
+Batches are made of blocks of consecutive rows of shards that were shuffled when they were written. Were that shuffle
+missing or too narrow, a batch would hold a few documents, and its gradient would be that of those.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from atlas.activations.stream import BatchStream
+
+# Batches looked at, spread over all steps: only document numbers are read, which are in memory.
+BATCHES = 64
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Effective number of documents of a batch, 1 / Σ p² over the documents' shares p of its rows.
+
+    `effective_documents` is what batches have, `uniform_documents` what as many rows of each corpus would have if they
+    were drawn uniformly, without repetition, from all trainable rows. Of both, Σ p² is averaged over `batches` batches.
+    """
+
+    effective_documents: float
+    uniform_documents: float
+    batches: int
+
+
+def measure_mixing(stream: BatchStream, batches: int = BATCHES) -> Mixing:
+    """The mixing of a stream's batches; reads no activations."""
+    pairs = {name: _pair_probability(documents) for name, documents in stream.trainable_documents().items()}
+    steps = np.unique(np.linspace(0, stream.steps - 1, batches).astype(int))
+    found, uniform = 0.0, 0.0
+    for step in steps:
+        for name, documents in stream.documents(int(step)).items():
+            counts = np.unique(documents, return_counts=True)[1].astype(np.float64)
+            found += (counts**2).sum()
+            uniform += len(documents) + len(documents) * (len(documents) - 1) * pairs[name]
+    squares = stream.batch_size**2 * len(steps)
+    return Mixing(round(float(squares / found), 3), round(float(squares / uniform), 3), len(steps))
+
+
+def _pair_probability(documents: np.ndarray) -> float:
+    """Probability that two rows, drawn without repetition, are of one document."""
+    counts = np.unique(documents, return_counts=True)[1].astype(np.float64)
+    return float((counts * (counts - 1)).sum() / max(1, len(documents) * (len(documents) - 1)))
