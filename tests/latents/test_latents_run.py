@@ -11,7 +11,7 @@ import torch
 from latent_scene import LENGTH, random_firings, sentence_model, write_codes
 from shards import make_shard
 
-from atlas.codes.encode import sae_sha256
+from atlas.codes.encode import identity_of
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, StoreError
@@ -40,26 +40,26 @@ class Scene:
         (folder / "chat").mkdir()
         make_shard(folder / "chat/train-000.h5", 4)
         self.files = {kind: {} for kind in ("sae", "random")}
-        for seed, corpus in enumerate(ROLES):
+        for number, corpus in enumerate(ROLES):
             for kind in self.files:
-                self.write(corpus, kind, seed)
+                self.write(corpus, kind, number)
         self.metrics = folder / "metrics.json"
         corpora = {name: {"atlas": {"l0": 4 + i, "kl": None}} for i, name in enumerate(ROLES)}
         self.metrics.write_text(json.dumps({"sae_id": SAE_ID, "corpora": corpora}))
         self.embedder = None
 
-    def write(self, corpus: str, kind: str, seed: int, n_contexts: int = 40, **identity) -> None:
+    def write(self, corpus: str, kind: str, text: int, n_contexts: int = 40, **identity) -> None:
         newline = 6 + sorted(_alphabet()).index("Ċ")
-        tokens = np.random.default_rng(seed).integers(6, 262, n_contexts * LENGTH)
-        tokens[np.random.default_rng(seed).random(len(tokens)) < 0.1] = newline
+        tokens = np.random.default_rng(text).integers(6, 262, n_contexts * LENGTH)
+        tokens[np.random.default_rng(text).random(len(tokens)) < 0.1] = newline
         rates = [0, 0.1, 0, *[0.1] * (N_LATENTS - 3)]
         if corpus == "news":
             rates[QUIET] = 0
-        dense = random_firings(tokens, rates, seed)
+        dense = random_firings(tokens, rates, text)
         dense[:, NEWLINE] = tokens == newline
         known = {
             "dictionary": kind,
-            "sae_sha256": sae_sha256(self.sae),
+            **identity_of(self.sae, "resid_post.0", 0),
             "tokenizer_sha256": tokenizer_sha256(self.model),
             "corpus": corpus,
             "corpus_fingerprint": f"text of {corpus}",
@@ -170,6 +170,12 @@ def test_codes_of_the_other_dictionary_are_refused(scene):
         scene.run()
 
 
+def test_random_dictionary_of_another_seed_is_refused(scene):
+    scene.write("wiki", "random", 1, seed=1)
+    with pytest.raises(StoreError, match=r"random/wiki\.h5: seed is 1, expected 0"):
+        scene.run()
+
+
 def test_metrics_of_another_sae_are_refused(scene):
     scene.metrics.write_text(json.dumps({"sae_id": "a/b", "corpora": {}}))
     with pytest.raises(EvaluationError, match=r"metrics\.json: is of 'a/b'"):
@@ -192,10 +198,12 @@ def test_too_few_tokens_are_refused_with_their_number(scene):
 def test_tables_of_a_study(scene):
     scene.run()
     files = {SAE_ID: scene.folder / "latents.parquet"}
-    write_latents_table("s", files, scene.folder / "s_latents.parquet")
+    write_latents_table("s", files, ROLES, scene.folder / "s_latents.parquet")
     table = pd.read_parquet(scene.folder / "s_latents.parquet")
     assert len(table) == N_LATENTS * 6
     assert (table.study.unique(), table.seed.unique()) == (["s"], [0])
+    write_latents_table("s", files, {"news": "oos"}, scene.folder / "s_latents.parquet")
+    assert set(pd.read_parquet(scene.folder / "s_latents.parquet").corpus) == {"news"}
     write_health_table("s", {SAE_ID: scene.folder / "latents.json"}, ROLES, scene.folder / "s_health.csv")
     health = pd.read_csv(scene.folder / "s_health.csv")
     assert list(health.corpus) == list(ROLES)
@@ -212,7 +220,7 @@ def test_table_of_another_sae_is_refused(scene):
     scene.run()
     other = SAE_ID.replace("seed-0", "seed-1")
     with pytest.raises(EvaluationError, match=r"latents\.parquet: is of SAE 'tiny/.*seed-0', expected .*seed-1"):
-        write_latents_table("s", {other: scene.folder / "latents.parquet"}, scene.folder / "s.parquet")
+        write_latents_table("s", {other: scene.folder / "latents.parquet"}, ROLES, scene.folder / "s.parquet")
     with pytest.raises(EvaluationError, match=r"latents\.json: is of SAE"):
         write_health_table("s", {other: scene.folder / "latents.json"}, ROLES, scene.folder / "s.csv")
     assert pq.read_schema(scene.folder / "latents.parquet").metadata[b"sae_id"].decode() == SAE_ID

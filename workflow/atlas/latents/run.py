@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from atlas.codes.encode import random_dictionary, sae_sha256
+from atlas.codes.encode import identity_of, random_dictionary, sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
@@ -83,39 +83,26 @@ def run_latents(
     not belong together, when two corpora are one text, or when one has too few tokens; StoreError for damaged codes.
     """
     saes = _dictionaries(inputs, hook, seed)
-    codes = _open_codes(inputs, roles)
+    codes = _open_codes(inputs, roles, hook, seed)
     metrics = _read_metrics(inputs, roles)
     require_distinct({name: str(each["sae"].identity["corpus_fingerprint"]) for name, each in codes.items()})
     tokens = TokenTable.of(inputs.model)
-    texts = {
-        name: CorpusText.of(each["sae"], roles[name], tokens, settings.latents.min_tokens)
-        for name, each in codes.items()
-    }
-    measured = {
-        name: {
-            kind: Measured.of(
-                saes[kind], codes[name][kind], text, settings.latents.top_contexts, settings.bootstrap_samples
-            )
-            for kind in DICTIONARIES
-        }
-        for name, text in texts.items()
-    }
-    coherence = _coherence(measured, texts, inputs, settings, device)
-    home = next(name for name, role in roles.items() if role == "in_sample")
+    measured = _measure(saes, codes, roles, tokens, settings)
+    coherence = _coherence(measured, inputs, settings, device)
+    home = measured[next(name for name, role in roles.items() if role == "in_sample")]
     decoders, status = {kind: decoder_columns(sae) for kind, sae in saes.items()}, Status(settings.dead_min_tokens)
     rows, corpora = [], {}
-    for name, text in texts.items():
-        corpora[name] = {"role": text.role, "n_tokens": text.n_tokens, "n_documents": len(text.groups.documents)}
-        corpora[name]["base_rates"] = text.base_rates
+    for name, own in measured.items():
+        corpora[name] = _facts(own["sae"].text)
         for kind in DICTIONARIES:
-            own, found = measured[name][kind], coherence[name][kind]
-            part = latent_rows(decoders[kind], own, found, measured[home][kind], tokens, status)
+            part = latent_rows(decoders[kind], own[kind], coherence[name][kind], home[kind], tokens, status)
             rows.append(part.assign(dictionary=kind))
-            corpora[name][kind] = summarise(part, own, found)
-            if text.role != "in_sample":
-                corpora[name][kind]["drift"] = drift_from(measured[home][kind].firings, own.firings)
-        if text.role != "in_sample":
-            corpora[name]["metric_changes"] = metric_changes(metrics[home]["atlas"], metrics[name]["atlas"])
+            corpora[name][kind] = summarise(part, own[kind], coherence[name][kind])
+            if roles[name] != "in_sample":
+                corpora[name][kind]["drift"] = drift_from(home[kind].firings, own[kind].firings)
+        if roles[name] != "in_sample":
+            before = metrics[home["sae"].text.name]["atlas"]
+            corpora[name]["metric_changes"] = metric_changes(before, metrics[name]["atlas"])
         log.info("%s: %s", name, {key: corpora[name]["sae"][key] for key in ("coherence_z", "artefact_share")})
     sae_id, reasons = "/".join(inputs.sae.parts[-5:]), {}
     if inputs.embedder is None:
@@ -142,9 +129,9 @@ def _dictionaries(inputs: LatentInputs, hook: str, seed: int) -> dict[str, Sae]:
     return {"sae": sae, "random": random_dictionary(sae, training, seed)}
 
 
-def _open_codes(inputs: LatentInputs, roles: Mapping[str, str]) -> dict[str, dict[str, Codes]]:
+def _open_codes(inputs: LatentInputs, roles: Mapping[str, str], hook: str, seed: int) -> dict[str, dict[str, Codes]]:
     """Codes by corpus and dictionary, each of this SAE and of this corpus."""
-    expected = {"sae_sha256": sae_sha256(inputs.sae), "tokenizer_sha256": tokenizer_sha256(inputs.model)}
+    expected = identity_of(inputs.sae, hook, seed) | {"tokenizer_sha256": tokenizer_sha256(inputs.model)}
     opened: dict[str, dict[str, Codes]] = {}
     for name in roles:
         opened[name] = {}
@@ -166,25 +153,50 @@ def _read_metrics(inputs: LatentInputs, roles: Mapping[str, str]) -> dict[str, A
     return metrics["corpora"]
 
 
+def _measure(
+    saes: Mapping[str, Sae],
+    codes: Mapping[str, Mapping[str, Codes]],
+    roles: Mapping[str, str],
+    tokens: TokenTable,
+    settings: LatentSettings,
+) -> dict[str, dict[str, Measured]]:
+    """What needs no embedding, by corpus and dictionary. All texts are checked before the first is measured."""
+    chosen, samples = settings.latents, settings.bootstrap_samples
+    texts = {name: CorpusText.of(codes[name]["sae"], roles[name], tokens, chosen.min_tokens) for name in codes}
+    return {
+        name: {
+            kind: Measured.of(saes[kind], codes[name][kind], text, chosen.top_contexts, samples)
+            for kind in DICTIONARIES
+        }
+        for name, text in texts.items()
+    }
+
+
+def _facts(text: CorpusText) -> dict[str, Any]:
+    """What a summary says of a corpus."""
+    facts = {"role": text.role, "n_tokens": text.n_tokens, "n_documents": len(text.groups.documents)}
+    return facts | {"base_rates": text.base_rates}
+
+
 def _coherence(
     measured: Mapping[str, Mapping[str, Measured]],
-    texts: Mapping[str, CorpusText],
     inputs: LatentInputs,
     settings: LatentSettings,
     device: torch.device,
 ) -> dict[str, dict[str, Coherence | None]]:
     """Coherence by corpus and dictionary; every window of text is embedded once."""
     if inputs.embedder is None:
-        return {name: dict.fromkeys(DICTIONARIES) for name in texts}
+        return {name: dict.fromkeys(DICTIONARIES) for name in measured}
     embedder, tokenizer = Embedder.load(inputs.embedder, device), load_tokenizer(inputs.model)
     size, width, samples = settings.latents.top_contexts, settings.latents.window_tokens, settings.bootstrap_samples
     result: dict[str, dict[str, Coherence | None]] = {}
-    for name, text in texts.items():
+    for name, dictionaries in measured.items():
+        text = dictionaries["sae"].text
         random = null_rows(text)
         rows = np.concatenate([random, *(own.contexts.row.reshape(-1) for own in measured[name].values())])
         embedded = embed_rows(rows, text, width, tokenizer, embedder)
         null = coherence_null(embedded, random_tuples(text, random, size))
         result[name] = {
-            kind: measure_coherence(own.contexts, text, embedded, null, samples) for kind, own in measured[name].items()
+            kind: measure_coherence(own.contexts, text, embedded, null, samples) for kind, own in dictionaries.items()
         }
     return result

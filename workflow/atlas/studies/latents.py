@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas.errors import EvaluationError
@@ -17,8 +18,10 @@ from atlas.studies.table import flat
 _REMEDY = "delete this file and run again"
 
 
-def write_latents_table(study: str, tables: Mapping[str, Path], target: Path) -> None:
+def write_latents_table(study: str, tables: Mapping[str, Path], roles: Mapping[str, str], target: Path) -> None:
     """Append the tables of latents of all SAEs (SAE id → latents.parquet), one at a time, each row with its SAE.
+
+    Of the corpora those of `roles`: an SAE may stand in another study too, which has others.
 
     Raises EvaluationError when a table is of another SAE than its place says, or has other columns than the first.
     """
@@ -28,7 +31,8 @@ def write_latents_table(study: str, tables: Mapping[str, Path], target: Path) ->
         for sae_id, path in tables.items():
             table = pq.read_table(path)
             _require_sae(path, (table.schema.metadata or {}).get(b"sae_id", b"").decode(), sae_id)
-            table = _with_names(table.replace_schema_metadata(None), study, sae_id)
+            table = table.filter(pc.is_in(table["corpus"], pa.array(list(roles)))).replace_schema_metadata(None)
+            table = _with_names(table, study, sae_id)
             schema = schema or table.schema
             if table.schema != schema:
                 raise EvaluationError(f"{path}: columns are {table.schema.names}, expected {schema.names}; {_REMEDY}")
