@@ -31,6 +31,8 @@ SAES = {row.sae_id: row for rows in STUDIES.values() for row in rows}
 
 SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
+CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 
 wildcard_constraints:
@@ -163,6 +165,11 @@ def training_mb(wildcards, attempt):
 def training_threads(wildcards):
     """Small dictionaries train one per core: many at once beat one that waits for its threads."""
     return 1 if sae_values(wildcards) < 8e6 else 8
+
+
+def codes_mb(wildcards, attempt):
+    """Two dictionaries, a block of rows of both with its order, the libraries."""
+    return int(attempt * (3000 + 2 * 4 * sae_values(wildcards) / 1e6))
 
 
 def wheel_source(wildcards):

@@ -3,14 +3,6 @@
 #          those of a study's SAEs -> results/<study>_latents.parquet, results/<study>_health.csv
 # Not part of a study's table, nor of its figure: ask for one of the last two by name.
 
-CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
-LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
-
-
-def codes_mb(wildcards, attempt):
-    """Two dictionaries, a block of rows of both with its order, the libraries."""
-    return int(attempt * (3000 + 2 * 4 * sae_values(wildcards) / 1e6))
-
 
 rule encode:
     """Sparse codes of an SAE on a corpus, and of the random dictionary beside it: rows are read once."""
