@@ -49,6 +49,10 @@ class Probing(Section):
     test_share: float = Field(default=0.4, gt=0, lt=1, description="Share of each class held out for testing.")
     splits: int = Field(default=3, ge=2, description="Random splits into training and test prompts.")
     ks: tuple[int, ...] = Field(default=(1, 2, 5, 16), min_length=1, description="Numbers of latents of a probe.")
+    min_dense_auc: float = Field(
+        default=0.6, ge=0.5, lt=1, description="AUC of the dense probe below which no number of latents is sought."
+    )
+    max_split_latents: int = Field(default=16, ge=1, description="Most latents that a label is looked for in.")
     f1_jump: float = Field(default=0.03, ge=0, description="Gain of F1 by which a further latent belongs to a probe.")
     f1_gap: float = Field(default=0.05, ge=0, description="How near the dense probe's F1 counts as reaching it.")
 

@@ -1,0 +1,54 @@
+"""The area against its definition, its variance against what it must predict."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from atlas.probing.auc import Auc, normal_interval
+
+
+def scores_of(seed: int, n_positive: int = 60, n_negative: int = 80, shift: float = 1.0):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n_positive + n_negative) < n_positive
+    return generator.normal(size=len(labels)) + shift * labels, labels
+
+
+def test_area_is_the_share_of_pairs_in_order():
+    generator = np.random.default_rng(0)
+    labels = generator.random(50) < 0.4
+    scores = generator.integers(0, 6, 50).astype(float)  # with ties
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels] for b in scores[~labels]]
+    found = Auc.of(scores, labels)
+    assert found.value == pytest.approx(np.mean(pairs))
+    assert found.value == pytest.approx(roc_auc_score(labels, scores))
+    assert found.negatives.mean() == pytest.approx(found.value)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    """AUC of two unit normals a distance 1 apart is Φ(1/√2) = 0.7602; 400 samples."""
+    covered = 0
+    for seed in range(400):
+        found = Auc.of(*scores_of(seed))
+        low, high = normal_interval(found.value, found.variance, 0, 1)
+        covered += low < 0.7602 < high
+    assert 0.92 < covered / 400 < 0.975
+
+
+def test_variance_of_a_difference_is_that_over_samples():
+    """Two scores of the same rows that share most of their noise differ far less than independent ones would."""
+    differences, variances, apart = [], [], []
+    for seed in range(300):
+        scores, labels = scores_of(seed)
+        other = scores + 0.3 * np.random.default_rng(1000 + seed).normal(size=len(scores))
+        first, second = Auc.of(scores, labels), Auc.of(other, labels)
+        differences.append(first.value - second.value)
+        variances.append(first.variance_of_difference(second))
+        apart.append(first.variance + second.variance)
+    assert np.mean(variances) == pytest.approx(np.var(differences), rel=0.25)
+    assert np.mean(variances) < 0.3 * np.mean(apart)
+
+
+def test_perfect_separation_has_no_interval():
+    found = Auc.of(np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, True, False, False]))
+    assert found.value == 1
+    assert normal_interval(found.value, found.variance, 0, 1) is None

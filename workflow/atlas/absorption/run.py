@@ -1,0 +1,222 @@
+"""First-letter absorption of one SAE, beside a random dictionary and the raw activation's own dimensions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from atlas.absorption.letters import LetterProbe, candidates, dense_probe, few_latents_f1, main_latents
+from atlas.absorption.measure import word_absorption
+from atlas.absorption.words import LETTERS, choose_words, prompt_ids, vocabulary_words
+from atlas.codes.encode import random_dictionary
+from atlas.config.downstream import Absorption
+from atlas.corpora.encoding import make_encoder
+from atlas.errors import EvaluationError
+from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.evaluate import TrainingFacts
+from atlas.files import write_json
+from atlas.hook_points import SaeHooks
+from atlas.models.load import LoadedModel
+from atlas.probing.last_token import last_token_rows
+from atlas.probing.probes import Split, stratified_split
+from atlas.probing.rows import LabelledRows, read_rows, write_rows
+from atlas.probing.run import encode_rows, fragmentation, open_sae
+from atlas.progress import progress
+from atlas.training.run import shards_by_corpus
+from atlas.training.sae import Sae
+
+GROUP = "words"
+DICTIONARIES = ("sae", "random", "raw")
+MEASURES = ("mean_absorption_fraction", "full_absorption_rate")
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Latents of all words and the directions that they write."""
+
+    latents: Float[np.ndarray, "words n_latents"]
+    W_dec: Float[np.ndarray, "n_latents d_model"]
+
+
+@dataclass(frozen=True)
+class LetterResult:
+    """One letter in one split: F1 of its dense probe and of 1, 2, … latents, how many split it, absorption by word."""
+
+    letter: str
+    probe_f1: float
+    f1: list[float]
+    n_split: int
+    fraction: Float[np.ndarray, " words"]
+    full: Float[np.ndarray, " words"]
+
+
+def make_word_rows(
+    loaded: LoadedModel, model_folder: Path, hooks: list[str], settings: Absorption, target: Path
+) -> None:
+    """Activations at the last token of every chosen word, after solved examples, at all hooks.
+
+    Raises EvaluationError for a model that is not causal: what follows a word would be part of its activation.
+    """
+    if loaded.objective != "causal_lm":
+        raise EvaluationError(
+            f"model {loaded.identity['name']!r} has objective {loaded.objective!r}: first-letter absorption is defined "
+            "for causal_lm; leave this model out of it"
+        )
+    encoder = make_encoder(model_folder, "plain")
+    words = choose_words(vocabulary_words(encoder), settings.words_per_letter)
+    contexts = prompt_ids(encoder, words, settings.examples)
+    rows = last_token_rows(loaded, contexts, hooks, title="words")
+    identity = {key: loaded.identity[key] for key in ("name", "weights_sha256", "tokenizer_sha256")}
+    write_rows(target, {GROUP: rows}, {GROUP: torch.tensor(words.letters)}, {"words": words.texts, "model": identity})
+
+
+def run_absorption(
+    sae_folder: Path,
+    rows_file: Path,
+    train_shards: list[Path],
+    *,
+    hook: str,
+    seed: int,
+    settings: Absorption,
+    bootstrap_samples: int,
+    device: torch.device,
+    target: Path,
+) -> None:
+    """Write absorption.json of one SAE. A transcoder's is null with the reason."""
+    if SaeHooks.parse(hook).is_transcoder:
+        reason = "a transcoder writes into another space than the letter's probe is of"
+        write_json(target, dict.fromkeys(DICTIONARIES) | {"valid": False, "reasons": [reason], "letters": []})
+        return
+    sae = open_sae(sae_folder, hook, device)
+    training = TrainingFacts.of(shards_by_corpus(train_shards, {}), hook)
+    randoms = [random_dictionary(sae, training, seed + split) for split in range(settings.splits)]
+    data = read_rows(rows_file, GROUP, hook)
+    write_json(target, absorption(data, sae, randoms, training.source.mean, settings, bootstrap_samples))
+
+
+def absorption(
+    data: LabelledRows,
+    sae: Sae,
+    randoms: list[Sae],
+    mean: torch.Tensor,
+    settings: Absorption,
+    bootstrap_samples: int,
+) -> dict[str, Any]:
+    """All numbers of one SAE; split s has the s-th random dictionary and probes of its own."""
+    rows, letters = data.rows.numpy(), data.labels.numpy()
+    own = Dictionary(encode_rows(sae, data.rows), sae.W_dec.cpu().numpy())
+    raw = raw_dictionary(rows, mean.cpu().numpy())
+    by_split: dict[str, list[list[LetterResult]]] = {name: [] for name in DICTIONARIES}
+    counts = []
+    with progress(settings.splits * 3, "absorption") as shown:
+        for number in range(settings.splits):
+            split = stratified_split(letters, settings.test_share, number)
+            probes = {letter: dense_probe(rows, letters == letter, split) for letter in _letters(letters, split)}
+            counts.append(sum(probe.f1 > settings.min_f1 for probe in probes.values()))
+            random = Dictionary(encode_rows(randoms[number], data.rows), randoms[number].W_dec.cpu().numpy())
+            for name, dictionary in (("sae", own), ("random", random), ("raw", raw)):
+                by_split[name].append(_measure_letters(rows, letters, dictionary, split, probes, settings))
+                shown.update(1)
+    return _report(by_split, counts, settings, bootstrap_samples)
+
+
+def raw_dictionary(rows: Float[np.ndarray, "words d_model"], mean: Float[np.ndarray, " d_model"]) -> Dictionary:
+    """The dimensions of the raw activation as a dictionary: each direction and its opposite, around the mean."""
+    centred, eye = rows - mean, np.eye(rows.shape[1], dtype=np.float32)
+    return Dictionary(np.maximum(np.concatenate([centred, -centred], axis=1), 0), np.concatenate([eye, -eye]))
+
+
+def _letters(letters: Int[np.ndarray, " words"], split: Split) -> list[int]:
+    """Letters with words on both sides; with one word alone there is nothing to test on."""
+    return sorted(set(letters[split.train].tolist()) & set(letters[split.test].tolist()))
+
+
+def _measure_letters(
+    rows: np.ndarray,
+    letters: np.ndarray,
+    dictionary: Dictionary,
+    split: Split,
+    probes: Mapping[int, LetterProbe],
+    settings: Absorption,
+) -> list[LetterResult]:
+    """Letters with a dense probe that works and a latent that speaks for them, on test words where the probe is right."""
+    results = []
+    for letter, probe in probes.items():
+        is_letter = letters == letter
+        right = split.test[is_letter[split.test] & (probe.scores[split.test] > 0)]
+        if probe.f1 <= settings.min_f1 or not len(right):
+            continue
+        chosen = candidates(dictionary.latents, is_letter, split, settings.max_split_latents)
+        if not len(chosen):
+            continue
+        f1 = few_latents_f1(dictionary.latents, chosen, is_letter, split)
+        main = main_latents(chosen, f1, settings.f1_jump)
+        found = word_absorption(rows[right], dictionary.latents[right], dictionary.W_dec, probe.direction, main)
+        results.append(
+            LetterResult(LETTERS[letter], probe.f1, f1, len(main), found.fraction, found.full.astype(np.float64))
+        )
+    return results
+
+
+def _report(
+    by_split: Mapping[str, list[list[LetterResult]]], counts: list[int], settings: Absorption, samples: int
+) -> dict[str, Any]:
+    enough = min(counts) >= settings.min_letters
+    reasons = (
+        []
+        if enough
+        else [
+            f"{min(counts)} letters have a probe with F1 above {settings.min_f1:g} in the worst of {len(counts)} "
+            f"splits; {settings.min_letters} are needed"
+        ]
+    )
+    measured = min(len(split) for split in by_split["sae"])
+    if measured < settings.min_letters:
+        reasons.append(f"{measured} letters have such a probe and a latent that speaks for them")
+    summary = {name: _summary(splits, samples) for name, splits in by_split.items()}
+    return summary | {
+        "valid": not reasons,
+        "reasons": reasons,
+        "n_letters_with_probe": counts,
+        "letters": [_letter(result, settings) for result in by_split["sae"][0]],
+    }
+
+
+def _summary(splits: list[list[LetterResult]], samples: int) -> dict[str, Any] | None:
+    """Means over letters, then over splits; None when a split has no letter."""
+    if not all(splits):
+        return None
+    result: dict[str, Any] = {"n_letters": [len(split) for split in splits]}
+    for name, key in zip(MEASURES, ("fraction", "full"), strict=True):
+        values = [float(np.mean([getattr(letter, key).mean() for letter in split])) for split in splits]
+        result[name] = {
+            "value": float(np.mean(values)),
+            "interval": _interval([getattr(letter, key) for letter in splits[0]], float(np.mean(values)), samples),
+            "split_sd": float(np.std(values, ddof=1)),
+        }
+    split_counts = [float(np.mean([letter.n_split for letter in split])) for split in splits]
+    result["n_split"] = {"value": float(np.mean(split_counts)), "split_sd": float(np.std(split_counts, ddof=1))}
+    return result
+
+
+def _interval(letters: list[np.ndarray], value: float, samples: int) -> list[float] | None:
+    """95 % interval over letters drawn again, in the first split, moved to the mean over splits."""
+    means = np.array([letter.mean() for letter in letters])
+    interval = bootstrap_interval(lambda draws: draws @ means / draws.sum(1), len(means), samples)
+    return None if interval is None else [float(np.clip(end - means.mean() + value, 0, 1)) for end in interval]
+
+
+def _letter(result: LetterResult, settings: Absorption) -> dict[str, Any]:
+    return {
+        "letter": result.letter,
+        "probe_f1": result.probe_f1,
+        "n_words": len(result.fraction),
+        "mean_absorption_fraction": float(result.fraction.mean()),
+        "full_absorption_rate": float(result.full.mean()),
+        **fragmentation(result.f1, result.probe_f1, settings),
+        "n_split": result.n_split,
+    }

@@ -1,0 +1,57 @@
+"""Activations at the last token of many short texts, at several hooks in one pass."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.corpora.encoding import Encoder
+from atlas.errors import SourceError
+from atlas.models.forward import capture
+from atlas.models.load import LoadedModel
+from atlas.progress import progress
+
+# Tokens of one forward pass: contexts of one length go together, so no padding enters a model.
+BATCH_TOKENS = 4096
+
+
+def framed_ids(encoder: Encoder, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Ids of each text with what the tokenizer puts around one; of longer texts the last `max_tokens`.
+
+    Raises SourceError for a text without a single token.
+    """
+    result = []
+    for text, ids in zip(texts, encoder.encode(texts), strict=True):
+        body = ids[:-1]  # without the separator of documents
+        if not body:
+            raise SourceError(f"prompt {text[:60]!r} has no token: leave it out")
+        result.append([*encoder.prefix, *body[-max_tokens:], *encoder.suffix])
+    return result
+
+
+def last_token_rows(
+    loaded: LoadedModel, contexts: Sequence[Sequence[int]], hooks: Sequence[str], n_after: int = 0, title: str = "rows"
+) -> dict[str, Float[Tensor, "contexts d_model"]]:
+    """Activations at position −1 − `n_after` of every context, in the order given and the model's number format."""
+    rows = {hook: torch.empty(len(contexts), loaded.identity["d_model"], dtype=loaded.dtype) for hook in hooks}
+    with progress(sum(map(len, contexts)), title) as shown:
+        for places in _batches([len(context) for context in contexts]):
+            ids = torch.tensor([contexts[place] for place in places], device=loaded.device)
+            for hook, values in capture(loaded, ids, hooks).items():
+                rows[hook][places] = values[:, -1 - n_after].cpu()
+            shown.update(ids.numel())
+    return rows
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of contexts of equal length, together at most `BATCH_TOKENS` tokens, but at least one context."""
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    batch: list[int] = []
+    for place in order:
+        if batch and (lengths[place] != lengths[batch[0]] or (len(batch) + 1) * lengths[place] > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch

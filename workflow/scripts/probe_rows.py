@@ -1,0 +1,17 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.config.downstream import Probing
+    from atlas.models.load import load_model
+    from atlas.probing.rows import make_probe_rows
+
+    make_probe_rows(
+        load_model(Path(snakemake.input.model), device),
+        Path(snakemake.input.model),
+        snakemake.params.hooks,
+        Probing(**snakemake.params.probing),
+        Path(snakemake.input.source[0]),
+        Path(snakemake.output.rows),
+    )

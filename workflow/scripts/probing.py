@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.config.downstream import Probing
+    from atlas.probing.run import run_probing
+
+    run_probing(
+        Path(snakemake.input.weights).parent,
+        Path(snakemake.input.rows),
+        [Path(path) for path in snakemake.input.train_shards],
+        hook=snakemake.wildcards.hook,
+        seed=int(snakemake.wildcards.seed),
+        settings=Probing(**snakemake.params.probing),
+        bootstrap_samples=snakemake.params.bootstrap_samples,
+        device=device,
+        target=Path(snakemake.output.result),
+    )
