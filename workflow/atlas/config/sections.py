@@ -6,7 +6,6 @@ from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.frameworks import Frameworks
-from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation, Study
