@@ -20,6 +20,8 @@ from atlas.config.recipe import Recipe
 from atlas.devices import choose_device, keep_freed_memory, make_deterministic, use_threads
 from atlas.files import sha256_strings
 from atlas.frameworks.job import TAKEN
+from atlas.runcard import REQUIRED
+from atlas.training.card import TRAINING_SECTIONS
 from atlas.training.sae import load_sae
 from atlas.training.train import train_sae
 
@@ -88,7 +90,7 @@ def train(job: Job, rows: Rows) -> dict[str, torch.Tensor]:
     device = choose_device(int(job.device == "cuda"))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        train_sae(recipe, JobStream(rows), monitors, job.seed, device, place, place / "state", _card(job))
+        train_sae(recipe, JobStream(rows), monitors, job.seed, device, place, place / "state", card_of(job))
         sae = load_sae(place)
     weights = {"W_enc": sae.W_enc, "b_enc": sae.b_enc / job.scale, "W_dec": sae.W_dec, "b_dec": sae.b_dec / job.scale}
     return weights | ({} if sae.threshold is None else {"threshold": torch.tensor(sae.threshold / job.scale)})
@@ -108,22 +110,15 @@ def recipe_of(job: Job) -> Recipe:
     )
 
 
-def _card(job: Job) -> dict[str, Any]:
+def card_of(job: Job) -> dict[str, Any]:
     """What a run card must have besides training's own fields; the card is not kept."""
     of_job = "see the job"
-    model = dict.fromkeys(("source", "revision", "architecture", "dtype", "licence", "weights_sha256"), of_job)
-    return {
-        "names": dict.fromkeys(("model", "mix", "recipe"), of_job),
-        "model": model | {"name": of_job, "d_model": job.d_model},
+    card = {section: dict.fromkeys(keys, of_job) for section, keys in REQUIRED.items()}
+    return {section: fields for section, fields in card.items() if section not in TRAINING_SECTIONS} | {
+        "model": card["model"] | {"d_model": job.d_model},
         "hook": "resid_post.0",
         "target_hook": None,
-        "corpora": {},
-        "token_fingerprints": {},
-        "mix": {"phases": []},
         "epochs": {"job": job.steps * job.batch_size / sum(file["n_rows"] for file in job.files)},
-        "evaluation_roles": {},
-        "monitored": {},
-        "store": dict.fromkeys(("rows", "context_length", "llm_batch_contexts", "storage_dtype"), of_job),
     }
 
 
