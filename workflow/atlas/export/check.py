@@ -150,7 +150,7 @@ def _candidates(sae: Sae, generator: torch.Generator) -> Float[Tensor, "rows d_m
     # The length at which biases and thresholds matter as much as the row.
     limits = [sae.b_enc.abs(), *([] if sae.threshold is None else [torch.tensor([sae.threshold])])]
     limits += [tensor.abs() for name, tensor in sae.latent_parameters.items() if name != "r_mag"]
-    gain = sae.W_enc.norm(dim=0).mean().item()
+    gain = max(sae.W_enc.norm(dim=0).mean().item(), 1e-12)
     length = max([tensor.max().item() / gain for tensor in limits] + [0.1 * centre.norm().item(), 1e-3])
     few = min(8, sae.n_latents)
     rows = []
