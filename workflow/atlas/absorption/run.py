@@ -143,7 +143,7 @@ def _measure_letters(
     probes: Mapping[int, LetterProbe],
     settings: Absorption,
 ) -> list[LetterResult]:
-    """Letters with a dense probe that works and a latent that speaks for them, on test words where the probe is right."""
+    """Letters whose dense probe works and that have a latent of their own; on test words where the probe is right."""
     results = []
     for letter, probe in probes.items():
         is_letter = letters == letter

@@ -1,0 +1,89 @@
+# Absorption: words + model -> results/absorption/<model>/rows.safetensors, all hooks, once per model
+#             those rows + SAE -> results/absorption/<sae id>/absorption.json
+#             those of a study's SAEs -> results/<study>_absorption.csv
+# Not part of a study's own table: ask for results/<study>_absorption.csv by name.
+
+ABSORPTION = "results/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+
+
+rule word_rows:
+    """Activations at the last token of words whose first letter is looked for, at all hooks of a model."""
+    input:
+        model="results/models/{model}",
+        audit="results/audits/{model}.json",
+    output:
+        rows="results/absorption/{model}/rows.safetensors",
+    log:
+        "results/logs/word_rows/{model}.log",
+    benchmark:
+        "results/benchmarks/word_rows/{model}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=model_mb,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=1,
+    params:
+        hooks=lambda w: list(CONFIG.models[w.model].hooks),
+        absorption=CONFIG.absorption.model_dump(mode="json", include={"words_per_letter", "examples"}),
+        code=CODE["absorption"],
+    message:
+        "Reading words with {wildcards.model}"
+    script:
+        "../scripts/word_rows.py"
+
+
+rule absorption:
+    """First-letter absorption of one SAE beside a random dictionary and raw dimensions."""
+    input:
+        rows="results/absorption/{model}/rows.safetensors",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        train_shards=training_shards,
+    output:
+        result=f"{ABSORPTION}/absorption.json",
+    log:
+        "results/logs/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=codes_mb,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        absorption=CONFIG.absorption.model_dump(mode="json"),
+        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
+        code=CODE["absorption"],
+    message:
+        "Absorption of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
+    script:
+        "../scripts/absorption.py"
+
+
+rule study_absorption:
+    """One row per SAE of a study and dictionary: absorption, and why it does not count where it does not."""
+    input:
+        results=lambda w: expand("results/absorption/{sae}/absorption.json", sae=study_saes(w)),
+    output:
+        table="results/{study}_absorption.csv",
+    log:
+        "results/logs/study_absorption/{study}.log",
+    benchmark:
+        "results/benchmarks/study_absorption/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=study_saes,
+        code=CODE["studies"],
+    message:
+        "Writing results/{wildcards.study}_absorption.csv"
+    script:
+        "../scripts/study_absorption.py"

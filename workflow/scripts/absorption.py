@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.absorption.run import run_absorption
+    from atlas.config.downstream import Absorption
+
+    run_absorption(
+        Path(snakemake.input.weights).parent,
+        Path(snakemake.input.rows),
+        [Path(path) for path in snakemake.input.train_shards],
+        hook=snakemake.wildcards.hook,
+        seed=int(snakemake.wildcards.seed),
+        settings=Absorption(**snakemake.params.absorption),
+        bootstrap_samples=snakemake.params.bootstrap_samples,
+        device=device,
+        target=Path(snakemake.output.result),
+    )
