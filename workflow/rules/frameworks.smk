@@ -83,7 +83,7 @@ rule framework_evaluate:
         config=rules.framework_sae.output.config,
         training=framework_shards,
         shards=framework_eval_shards,
-        references=lambda w: f"results/references/{framework_run(w).model}/{framework_run(w).corpus}.h5",
+        references=lambda w: [f"results/references/{framework_run(w).model}/{framework_run(w).corpus}.h5"],
     output:
         metrics=f"{FRAMEWORK_RUN}/metrics.json",
     log:
