@@ -1,4 +1,5 @@
 # Activations: one forward pass of a corpus shard -> results/activations/<model>/<corpus>/<split>-<shard>.h5, all hooks
+import re
 
 
 rule harvest:
@@ -22,9 +23,23 @@ rule harvest:
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
-        harvest=lambda w: CONFIG.models[w.model].harvest.model_dump(mode="json"),
+        harvest=lambda w: CONFIG.models[w.model].harvest.model_dump(mode="json", exclude={"keep_train"}),
         code=CODE["activations"],
     message:
         "Harvesting {wildcards.model} on {wildcards.corpus}, {wildcards.split} shard {wildcards.shard}"
     script:
         "../scripts/harvest.py"
+
+
+use rule harvest as harvest_temporary with:
+    output:
+        shard=temp("results/activations/{model}/{corpus}/{split}-{shard}.h5"),
+    wildcard_constraints:
+        # Models with `keep_train: false`; (?!) matches none. Eval files are small, and later stages read them too.
+        model="|".join(re.escape(name) for name, model in CONFIG.models.items() if not model.harvest.keep_train)
+        or "(?!)",
+        split="train",
+
+
+# Both can make a temporary file.
+ruleorder: harvest_temporary > harvest

@@ -40,6 +40,11 @@ class Harvest(TokenBudget):
     storage_dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="Number format on disk; float16 is not offered, residual norms overflow it."
     )
+    keep_train: bool = Field(
+        default=True,
+        description="Keep the activation files that were trained on. false: each is deleted when all jobs of the call "
+        "that read it are done, and made again for an SAE that is asked for later.",
+    )
 
     def n_shards(self, split: str) -> int:
         """Number of shard files of a split, known before anything runs."""
