@@ -80,6 +80,8 @@ def test_figure_shows_each_run_at_its_contender(table):
     intervals = [line for line in by_title["explained_variance"].lines if line.get_marker() != "o"]
     assert [list(line.get_xdata()) for line in intervals] == [[0.6, 0.8]] * 2
     assert by_title["peak_memory_mb"].lines[0].get_xdata()[0] == pytest.approx(0.7)
+    written = [text.get_text() for text in by_title["rows_per_second"].texts]
+    assert sorted(written) == ["2.0", "8.0", "not defined"]
     assert "silent on 1k tokens: untested" in figure._supxlabel.get_text()
 
 

@@ -14,21 +14,24 @@ from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: its title, its column, what its values are divided by, and whether its axis starts at 0."""
+    """One quantity: its title, its column, what its values are divided by, how means are written, and whether its axis
+    starts at 0.
+    """
 
     title: str
     column: str
     unit: float = 1.0
+    digits: int = 1
     from_zero: bool = True
 
 
 PANELS = (
-    Panel("explained\nvariance", "explained_variance"),
-    Panel("loss\nrecovered", "loss_recovered"),
+    Panel("explained\nvariance", "explained_variance", digits=3, from_zero=False),
+    Panel("loss\nrecovered", "loss_recovered", digits=3, from_zero=False),
     Panel("silent or dead\n(% of latents)", "dead_pct"),
-    Panel("redundancy\n(absorption)", "absorption_guide"),
+    Panel("redundancy\n(absorption)", "absorption_guide", digits=2),
     Panel("speed\n(1000 rows/s)", "rows_per_second", 1e3),
-    Panel("peak memory\n(GB)", "peak_memory_mb", 1e3),
+    Panel("peak memory\n(GB)", "peak_memory_mb", 1e3, digits=2),
 )
 
 
@@ -57,11 +60,13 @@ def plot_frameworks(rows: pd.DataFrame) -> Figure:
         of_recipe = rows[rows.recipe == recipe]
         for axis, panel in zip(axes_row, PANELS, strict=True):
             _draw_panel(axis, of_recipe, panel, contenders)
+            _write_means(axis, of_recipe, panel, contenders)
         axes_row[0].set_yticks(range(len(contenders)), contenders)
         axes_row[0].set_ylim(len(contenders) - 0.4, -0.6)
         axes_row[0].set_ylabel(recipe, fontweight="bold")
-    for axis, panel in zip(axes[0], PANELS, strict=True):
-        axis.set_title(panel.title)
+    for column, panel in zip(axes.T, PANELS, strict=True):
+        column[0].set_title(panel.title)
+        _set_range(column[0], rows, panel)
     figure.supxlabel(_note(rows), fontsize=6)
     return figure
 
@@ -78,8 +83,26 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, contenders: list[s
         if pd.notna(low):
             axis.plot([low, high], [place, place], color=colour, linewidth=0.8, solid_capstyle="butt")
         axis.plot(value, place, "o", markersize=4, color=colour, mec="white", mew=0.3)
-    axis.set_xlim(0, 1.15 * max(axis.get_xlim()[1], 1e-3))
     axis.grid(axis="y", visible=False)
+
+
+def _write_means(axis: Axes, rows: pd.DataFrame, panel: Panel, contenders: list[str]) -> None:
+    """The mean over seeds at the right end of a contender's line."""
+    for contender, mean in rows.groupby("contender")[panel.column].mean().items():
+        text = "not defined" if pd.isna(mean) else f"{mean / panel.unit:.{panel.digits}f}"
+        place = contenders.index(contender)
+        axis.text(0.97, place, text, transform=axis.get_yaxis_transform(), fontsize=5.5, va="center", ha="right")
+
+
+def _set_range(axis: Axes, rows: pd.DataFrame, panel: Panel) -> None:
+    """All values, and a third of the width more for the written means."""
+    columns = [name for name in (panel.column, f"{panel.column}_low", f"{panel.column}_high") if name in rows]
+    values = rows[columns] / panel.unit
+    low, high = (0.0 if panel.from_zero else values.min().min()), values.max().max()
+    if pd.isna(high):
+        return
+    width = (high - low) or max(abs(high), 1.0)
+    axis.set_xlim(low - 0.08 * width, high + 0.55 * width)
 
 
 def _note(rows: pd.DataFrame) -> str:
@@ -91,4 +114,4 @@ def _note(rows: pd.DataFrame) -> str:
     )
     untested = rows[rows.dead_status == "untested"]
     silent = f"; silent on {untested.dead_tokens.min() / 1000:.0f}k tokens: untested, not dead" if len(untested) else ""
-    return f"{said}{silent}\ngrey: redundancy of random dictionaries, ±2 sd"
+    return f"{said}{silent}\nnumbers: means over seeds; grey: redundancy of random dictionaries, ±2 sd"
