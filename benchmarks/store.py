@@ -70,6 +70,7 @@ def reading(paths: list[Path], hook: str, batch_size: int, repetitions: int) -> 
         next(sequential(paths, hook, batch_size))  # the files are in memory
         for state in ("first epoch", "later epoch"):
             rates[state].append((next(limit), next(ours)))
+        del limit, ours  # pages that something maps cannot be dropped
         cold = []
         for reader in (sequential, batches):
             drop(paths)

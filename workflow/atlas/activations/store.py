@@ -107,7 +107,7 @@ class Shard:
         if not 0 <= start <= stop <= self.n_rows:
             raise StoreError(f"{self.path}: rows {start} to {stop} asked for, the file has {self.n_rows}")
         rows = self.empty_rows(hook, stop - start)
-        self._verify(hook, start, stop)
+        self.verify(hook, start, stop)
         np.copyto(rows, self._maps[hook][start:stop])
         return self.as_tensor(rows)
 
@@ -127,7 +127,7 @@ class Shard:
         """
         if rows[0] < 0 or rows[-1] >= self.n_rows:
             raise StoreError(f"{self.path}: rows {rows[0]} to {rows[-1]} asked for, the file has {self.n_rows}")
-        self._verify(hook, int(rows[0]), int(rows[-1]) + 1)
+        self.verify(hook, int(rows[0]), int(rows[-1]) + 1)
         source = self._whole_rows[hook]
         # "clip" only spares a copy that the default makes to survive an error: the numbers are checked above.
         np.take(source, rows, out=target.view(source.dtype)[:, 0], mode="clip")
@@ -146,7 +146,8 @@ class Shard:
         begin -= begin % mmap.PAGESIZE
         self._file_map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
-    def _verify(self, hook: str, start: int, stop: int) -> None:
+    def verify(self, hook: str, start: int, stop: int) -> None:
+        """Compare rows start to stop with their checksums, where that was not done before; raises StoreError."""
         verified, data = self._verified[hook], self._hooks[hook]
         for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS)):
             if verified[block]:

@@ -1,6 +1,7 @@
 """Batches for training: a pure function of (seed, step) over the shards of a mix."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,13 @@ class _Run(NamedTuple):
     rows: np.ndarray
 
 
+class _Ahead(NamedTuple):
+    """A step whose rows are fetched and verified while the batch before it is put together."""
+
+    step: int
+    runs: Future[list[_Run]]
+
+
 class BatchStream:
     """The rows that train one SAE, or the pairs of rows that train one transcoder (`hook` names two, then).
 
@@ -84,7 +92,8 @@ class BatchStream:
         self._limits = {
             name: MASSIVE_FACTOR * norm if exclude_massive else float("inf") for name, norm in self._medians.items()
         }
-        self._next: tuple[int, list[_Run]] = (-1, [])  # made for the announcement of a step, kept for its batch
+        self._ahead: _Ahead | None = None
+        self._helper = ThreadPoolExecutor(1, "next-batch")
         block_rows = batch_size // BLOCKS_PER_BATCH
         self._pools = {
             name: Pool(shards[name], self._limits, block_rows, [seed, number])
@@ -123,12 +132,10 @@ class BatchStream:
         Rows were shuffled when their shard was written. Within a batch they stand in the order of its blocks: no update
         depends on it, and to shuffle them once more would take nearly half of the reading speed.
         """
-        kept, runs = self._next
-        if kept != step:
-            runs = self._runs(step)
+        ahead, self._ahead = self._ahead, None
         if step + 1 < self.steps:
-            self._next = step + 1, self._runs(step + 1)
-            self._announce(self._next[1])
+            self._ahead = _Ahead(step + 1, self._helper.submit(self._fetched, step + 1))
+        runs = ahead.runs.result() if ahead is not None and ahead.step == step else self._runs(step)
         drawn = dict.fromkeys(self._corpora, 0)
         for run in runs:
             drawn[run.corpus] += len(run.rows)
@@ -170,10 +177,14 @@ class BatchStream:
             first += len(run.rows)
         return runs[0].shard.as_tensor(rows)
 
-    def _announce(self, runs: list[_Run]) -> None:
-        for hook in self.hooks.names:
-            for run in runs:
-                run.shard.announce(hook, int(run.rows[0]), int(run.rows[-1]) + 1)
+    def _fetched(self, step: int) -> list[_Run]:
+        """The runs of a step, in memory and verified."""
+        runs = self._runs(step)
+        for act in (Shard.announce, Shard.verify):
+            for hook in self.hooks.names:
+                for run in runs:
+                    act(run.shard, hook, int(run.rows[0]), int(run.rows[-1]) + 1)
+        return runs
 
     def drawn_shares(self, steps: int | None = None) -> dict[str, float]:
         """The share of each corpus among the rows of the first `steps` steps, as really drawn."""
