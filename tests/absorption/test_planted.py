@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from atlas.absorption.letters import candidates, dense_probe, few_latents_f1, main_latents
-from atlas.absorption.run import absorption, run_absorption
+from atlas.absorption.run import GROUP, absorption, run_absorption
 from atlas.config.downstream import Absorption
 from atlas.files import write_json
 from atlas.probing.probes import stratified_split
-from atlas.probing.rows import LabelledRows
+from atlas.probing.rows import LabelledRows, write_rows
 from atlas.studies.absorption import write_absorption_table
 from atlas.training.sae import Sae
 
@@ -167,16 +167,24 @@ def test_dense_probe_finds_the_direction_in_the_space_of_the_rows():
         assert probe.f1 > 0.95
 
 
-def test_transcoder_is_null_with_the_reason(tmp_path):
-    target = tmp_path / "absorption.json"
-    files = {"seed": 0, "settings": SETTINGS, "bootstrap_samples": 100, "device": torch.device("cpu"), "target": target}
-    run_absorption(tmp_path, tmp_path, [], hook="mlp_in.1-to-mlp_out.1", **files)
+@pytest.mark.parametrize(
+    ("hook", "known", "expected"),
+    [
+        ("mlp_in.1-to-mlp_out.1", None, "a transcoder writes"),
+        ("resid_post.1", "the vocabulary has 0 words of one token", "the vocabulary has 0 words"),
+    ],
+)
+def test_what_is_not_defined_is_null_with_the_reason(tmp_path, hook, known, expected):
+    rows, target = tmp_path / "rows.safetensors", tmp_path / "absorption.json"
+    write_rows(rows, {GROUP: {}}, {GROUP: torch.zeros(0, dtype=torch.int64)}, {"reason": known})
+    settings = {"settings": SETTINGS, "bootstrap_samples": 100, "device": torch.device("cpu")}
+    run_absorption(tmp_path, rows, [], hook=hook, seed=0, target=target, **settings)
     result = json.loads(target.read_text())
     assert result["sae"] is None
     assert not result["valid"]
-    assert "transcoder" in result["reasons"][0]
-    write_absorption_table("s", {"m/mlp_in.1-to-mlp_out.1/chat/topk/seed-0": target}, tmp_path / "t.csv")
-    assert pd.read_csv(tmp_path / "t.csv").reasons.str.contains("transcoder").all()
+    assert result["reasons"][0].startswith(expected)
+    write_absorption_table("s", {f"m/{hook}/chat/topk/seed-0": target}, tmp_path / "t.csv")
+    assert pd.read_csv(tmp_path / "t.csv").reasons.str.contains(expected).all()
 
 
 def test_table_has_a_row_per_dictionary(tmp_path):

@@ -7,7 +7,6 @@ from atlas.absorption.run import GROUP, make_word_rows
 from atlas.absorption.words import LETTERS, Words, choose_words, prompt_ids, vocabulary_words
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
-from atlas.errors import EvaluationError
 from atlas.models.forward import capture
 from atlas.probing.rows import read_facts, read_rows
 from tiny import prepare_and_load, tiny_bert, tiny_llama, tiny_tokenizer
@@ -87,10 +86,16 @@ def test_rows_are_those_of_the_word(llama, tmp_path, monkeypatch):
         torch.testing.assert_close(data.rows[place], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_model_that_is_not_causal_is_refused(tmp_path):
+def test_model_that_is_not_causal_has_a_reason_instead_of_rows(tmp_path):
     loaded = prepare_and_load(tiny_bert(tmp_path / "bert"), tmp_path / "prepared", 3, objective="embedding")
-    with pytest.raises(EvaluationError, match=r"objective 'embedding': .* is defined for causal_lm"):
-        make_word_rows(loaded, tmp_path / "prepared", ["resid_post.1"], Absorption(), tmp_path / "x")
+    make_word_rows(loaded, tmp_path / "prepared", ["resid_post.1"], Absorption(), tmp_path / "x")
+    assert "objective is embedding" in read_facts(tmp_path / "x")["reason"]
+    assert len(read_rows(tmp_path / "x", GROUP, "resid_post.1").rows) == 0
+
+
+def test_vocabulary_without_words_has_a_reason_instead_of_rows(llama, tmp_path):
+    make_word_rows(llama[1], llama[0], ["resid_post.1"], Absorption(), tmp_path / "x")
+    assert read_facts(tmp_path / "x")["reason"] == "the vocabulary has 0 words of one token, a prompt needs 11"
 
 
 def test_tokenizer_of_bytes_has_no_words():

@@ -11,11 +11,10 @@ from jaxtyping import Float, Int
 
 from atlas.absorption.letters import LetterProbe, candidates, dense_probe, few_latents_f1, main_latents
 from atlas.absorption.measure import word_absorption
-from atlas.absorption.words import LETTERS, choose_words, prompt_ids, vocabulary_words
+from atlas.absorption.words import LETTERS, Words, choose_words, prompt_ids, vocabulary_words
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
-from atlas.errors import EvaluationError
 from atlas.evaluation.bootstrap import bootstrap_interval
 from atlas.evaluation.evaluate import TrainingFacts
 from atlas.files import write_json
@@ -23,7 +22,7 @@ from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel
 from atlas.probing.last_token import last_token_rows
 from atlas.probing.probes import Split, stratified_split
-from atlas.probing.rows import LabelledRows, read_rows, write_rows
+from atlas.probing.rows import LabelledRows, read_facts, read_rows, write_rows
 from atlas.probing.run import encode_rows, fragmentation, open_sae
 from atlas.progress import progress
 from atlas.training.run import shards_by_corpus
@@ -59,19 +58,22 @@ def make_word_rows(
 ) -> None:
     """Activations at the last token of every chosen word, after solved examples, at all hooks.
 
-    Raises EvaluationError for a model that is not causal: what follows a word would be part of its activation.
+    Where the measure has no meaning, the file has no rows and says why: for a model that is not causal, in which what
+    follows a word is part of its activation, and for a vocabulary with too few words to make a prompt of.
     """
-    if loaded.objective != "causal_lm":
-        raise EvaluationError(
-            f"model {loaded.identity['name']!r} has objective {loaded.objective!r}: first-letter absorption is defined "
-            "for causal_lm; leave this model out of it"
-        )
     encoder = make_encoder(model_folder, "plain")
-    words = choose_words(vocabulary_words(encoder), settings.words_per_letter)
-    contexts = prompt_ids(encoder, words, settings.examples)
+    words, reason = choose_words(vocabulary_words(encoder), settings.words_per_letter), None
+    if loaded.objective != "causal_lm":
+        reason = f"the model's objective is {loaded.objective}: first-letter absorption is defined for causal_lm"
+    elif len(words.texts) <= settings.examples:
+        reason = f"the vocabulary has {len(words.texts)} words of one token, a prompt needs {settings.examples + 1}"
+    if reason is not None:
+        words = Words([], [])
+    contexts = prompt_ids(encoder, words, settings.examples) if words.texts else []
     rows = last_token_rows(loaded, contexts, hooks, title="words")
     identity = {key: loaded.identity[key] for key in ("name", "weights_sha256", "tokenizer_sha256")}
-    write_rows(target, {GROUP: rows}, {GROUP: torch.tensor(words.letters)}, {"words": words.texts, "model": identity})
+    letters = torch.tensor(words.letters, dtype=torch.int64)
+    write_rows(target, {GROUP: rows}, {GROUP: letters}, {"words": words.texts, "model": identity, "reason": reason})
 
 
 def run_absorption(
@@ -86,9 +88,11 @@ def run_absorption(
     device: torch.device,
     target: Path,
 ) -> None:
-    """Write absorption.json of one SAE. A transcoder's is null with the reason."""
+    """Write absorption.json of one SAE; null with the reason for a transcoder and where the model has no such rows."""
+    reason = read_facts(rows_file)["reason"]
     if SaeHooks.parse(hook).is_transcoder:
         reason = "a transcoder writes into another space than the letter's probe is of"
+    if reason is not None:
         write_json(target, dict.fromkeys(DICTIONARIES) | {"valid": False, "reasons": [reason], "letters": []})
         return
     sae = open_sae(sae_folder, hook, device)

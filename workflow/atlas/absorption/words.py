@@ -52,16 +52,13 @@ def choose_words(words: Sequence[str], per_letter: int, seed: int = 0) -> Words:
 def prompt_ids(encoder: Encoder, words: Words, examples: int, seed: int = 0) -> list[list[int]]:
     """Ids of a prompt per word: `examples` solved ones, each with another word, then the word itself, last.
 
-    Nothing follows the word: in a causal model its activation cannot depend on it. Where the tokenizer writes the word
-    in several tokens in this place, the last one is read.
+    There must be more words than `examples`. Nothing follows the word: in a causal model its activation cannot depend
+    on it. Where the tokenizer writes the word in several tokens in this place, the last one is read.
     """
-    generator, result = random.Random(seed), []
-    texts = []
+    generator, texts = random.Random(seed), []
     for word in words.texts:
-        others = generator.sample(words.texts, min(examples + 1, len(words.texts)))
+        others = generator.sample(words.texts, examples + 1)
         solved = [other for other in others if other != word][:examples]
         lines = [_SOLVED.format(word=other, letter=other.strip()[0].upper()) for other in solved]
         texts.append("".join(f"\n{line}" for line in [*lines, word]))
-    for ids in encoder.encode(texts):
-        result.append([*encoder.prefix, *ids[:-1]])  # without the separator of documents
-    return result
+    return [[*encoder.prefix, *ids[:-1]] for ids in encoder.encode(texts)]  # without the separator of documents

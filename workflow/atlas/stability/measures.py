@@ -1,4 +1,4 @@
-"""How alike two dictionaries are, latent by latent, beside random dictionaries. docs/metrics.md, section 12."""
+"""How alike two dictionaries are, latent by latent, beside random dictionaries. docs/metrics.md, section 11."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
