@@ -29,7 +29,7 @@ def test_both_tables_hold_every_sae_corpus_and_dictionary(finished):
     assert len(health) == 2 * 3
     assert health.coherence_z.notna().all()
     assert health.random_coherence_z.notna().all()
-    assert health[health.role != "in_sample"].drift_js_divergence_z.notna().all()
+    assert health[health.role != "in_sample"].drift_js_divergence_value.notna().all()
     latents = pd.read_parquet(finished / "results/llama_study_latents.parquet")
     assert len(latents) == (64 + 48) * 3 * 2
     assert set(latents.dictionary) == {"sae", "random"}

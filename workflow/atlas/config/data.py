@@ -43,7 +43,8 @@ class Harvest(TokenBudget):
     keep_train: bool = Field(
         default=True,
         description="Keep the activation files that were trained on. false: each is deleted when all jobs of the call "
-        "that read it are done, and made again for an SAE that is asked for later.",
+        "that read it are done. For an SAE that is asked for later it is made again, and then the other SAEs of the "
+        "call are trained again too, to the same bits.",
     )
 
     def n_shards(self, split: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from atlas.config.base import Section
+from atlas.massive import MASSIVE_FACTOR
 
 # Architectures whose encoder needs nothing of the decoder, so that input and target may be different hooks.
 TRANSCODERS = ("topk", "batch_topk")
@@ -70,7 +71,11 @@ class Recipe(Section):
         default=True,
         description="Scale rows to unit root-mean-square norm while training; folded into the saved weights.",
     )
-    exclude_massive: bool = Field(default=True, description="Leave out rows with a norm above 10 x the hook's median.")
+    exclude_massive: bool = Field(
+        default=True,
+        description=f"Leave out massive activations: rows whose norm is above {MASSIVE_FACTOR:g} x the median norm of "
+        "the counted training rows at a hook that is read.",
+    )
     matmul_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Number format of products; master weights are always float32. 'auto' asks the device.",

@@ -10,6 +10,7 @@ from scipy.stats import beta, rankdata
 
 from atlas.errors import EvaluationError
 
+_NO_SPREAD = 1e-9
 SPLITS = 50
 _CONFIDENCE = 0.95
 # Given beside numbers, and none themselves: how much text there was, and what was asked for.
@@ -135,7 +136,8 @@ def _against(halves: list[dict], null: list[dict], name: str) -> dict[str, float
         "halves": float(matched),
         "null_mean": float(mean),
         "null_sd": float(sd),
-        "z": float((matched - mean) / sd) if sd > 0 else None,
+        # Two documents have one split only: what is left of the spread is rounding.
+        "z": float((matched - mean) / sd) if sd > _NO_SPREAD * abs(mean) else None,
     }
 
 
