@@ -15,8 +15,9 @@ from atlas.probing.probes import Split, n_split
 
 # L1 penalty on a letter's weights beside its mean loss (SAEBench 0.6).
 L1 = 0.01
-# Inverse strength of the dense probe's L2 penalty, on rows of unit mean variance.
-DENSE_STRENGTH = 0.01
+# Inverse strength of the dense probe's L2 penalty, on rows of unit mean variance. Of 1e-4 to 1e-1 it gives the best F1
+# on held-out words, and the most letters with a probe, at layers 4, 10 and 28 of SmolLM2-135M.
+DENSE_STRENGTH = 0.1
 
 
 @dataclass(frozen=True)

@@ -196,10 +196,11 @@ def _summary(splits: list[list[LetterResult]], samples: int) -> dict[str, Any] |
         return None
     result: dict[str, Any] = {"n_letters": [len(split) for split in splits]}
     for name, key in zip(MEASURES, ("fraction", "full"), strict=True):
-        values = [float(np.mean([getattr(letter, key).mean() for letter in split])) for split in splits]
+        by_letter = [{letter.letter: getattr(letter, key).mean() for letter in split} for split in splits]
+        values = [float(np.mean(list(letters.values()))) for letters in by_letter]
         result[name] = {
             "value": float(np.mean(values)),
-            "interval": _interval([getattr(letter, key) for letter in splits[0]], float(np.mean(values)), samples),
+            "interval": _interval(by_letter, samples),
             "split_sd": float(np.std(values, ddof=1)),
         }
     split_counts = [float(np.mean([letter.n_split for letter in split])) for split in splits]
@@ -207,11 +208,12 @@ def _summary(splits: list[list[LetterResult]], samples: int) -> dict[str, Any] |
     return result
 
 
-def _interval(letters: list[np.ndarray], value: float, samples: int) -> list[float] | None:
-    """95 % interval over letters drawn again, in the first split, moved to the mean over splits."""
-    means = np.array([letter.mean() for letter in letters])
-    interval = bootstrap_interval(lambda draws: draws @ means / draws.sum(1), len(means), samples)
-    return None if interval is None else [float(np.clip(end - means.mean() + value, 0, 1)) for end in interval]
+def _interval(splits: list[dict[str, float]], samples: int) -> list[float] | None:
+    """95 % interval over letters drawn again, the same ones in every split."""
+    letters = sorted({letter for split in splits for letter in split})
+    values = np.array([[split.get(letter, 0.0) for letter in letters] for split in splits])
+    known = np.array([[letter in split for letter in letters] for split in splits])
+    return bootstrap_interval(lambda draws: ((draws @ values.T) / (draws @ known.T)).mean(1), len(letters), samples)
 
 
 def _letter(result: LetterResult, settings: Absorption) -> dict[str, Any]:
