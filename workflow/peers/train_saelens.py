@@ -1,10 +1,11 @@
 """Train with SAELens: its SAETrainer.fit on a TopKTrainingSAE or BatchTopKTrainingSAE, over an iterator of our rows.
 
 Its defaults stand where the recipe has no word for a setting: decoder rows start at norm 0.1 and are free, latents are
-rescaled by their norms, its threshold follows with a weight of 0.01 from 0, and the weight of its auxiliary loss, which
-is not divided by the residual's variance, is 1 (0 if the job's is 0). A latent is dead after as many forward passes as
-make up the job's tokens. Its learning rate starts at lr / warmup_steps. What is returned is its inference form, decoder
-norms folded. Two documented options for speed: `use_sparse_activations` (TopK only) and `autocast` to bfloat16.
+rescaled by their norms, its threshold follows from 0 with a weight of at least 0.01, and the weight of its auxiliary
+loss, which is not divided by the residual's variance, is 1 (0 if the job's is 0). A latent is dead after as many
+forward passes as make up the job's tokens. Its learning rate starts at lr / warmup_steps. What is returned is its
+inference form, decoder norms folded. Two documented options for speed: `use_sparse_activations` (TopK only) and
+`autocast` to bfloat16.
 """
 
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent))
 
 from peer_job import Job, Rows, run
+
+_THRESHOLD_LR = 0.01  # its default
 
 
 def train(job: Job, rows: Rows) -> dict:
@@ -29,7 +32,8 @@ def train(job: Job, rows: Rows) -> dict:
     kind, config = TopKTrainingSAE, TopKTrainingSAEConfig
     if job.architecture == "batch_topk":
         kind, config = BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-        own = {}
+        # Its threshold starts at 0, so that a memory as long as the recipe's may outlast the training.
+        own = {"topk_threshold_lr": max(_THRESHOLD_LR, 1 - job.threshold_beta)}
     sae = kind(
         config(
             d_in=job.d_model,
