@@ -8,8 +8,8 @@ minute to minute. Ours is the function behind the rule `train`; peers run their 
 second leave out the first steps and the start of the process; `step` is the speed of the fastest single step, which a
 busy machine disturbs least. Peak memory is that of the whole process. The loss is the squared error on rows that nobody
 was trained on, measured by one function for all. Without --activations rows are synthetic, of --shape's width. A
-contender is a framework, or a framework with an option: `atlas:matmul_dtype=float32`, `saelens:autocast=true`. Prints a
-table and, as the last line, JSON.
+contender is a framework, or a framework with options: `atlas:parity=sparsify,matmul_dtype=bfloat16`,
+`saelens:autocast=true`. Prints a table and, as the last line, JSON.
 """
 
 import argparse
@@ -106,14 +106,15 @@ def main() -> None:
 
 
 def options(text: str) -> dict[str, Any]:
-    """``name=value``: JSON where it is, else a string."""
-    if not text:
-        return {}
-    name, _, value = text.partition("=")
-    try:
-        return {name: json.loads(value)}
-    except ValueError:
-        return {name: value}
+    """``name=value,name=value``; values are JSON, or else strings."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def stored(arguments: argparse.Namespace, d_model: int) -> Data:

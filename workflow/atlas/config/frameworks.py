@@ -17,7 +17,7 @@ FRAMEWORKS = {
 }
 # Framework: the options of its runner. What they mean is said there (workflow/peers, atlas/frameworks/ours.py).
 OPTIONS = {
-    OURS: ("matmul_dtype",),
+    OURS: ("matmul_dtype", "parity"),
     "dictionary_learning": ("autocast",),
     "sparsify": (),
     "saelens": ("autocast", "use_sparse_activations"),

@@ -107,7 +107,7 @@ def _set_range(axis: Axes, rows: pd.DataFrame, panel: Panel) -> None:
 
 def _note(rows: pd.DataFrame) -> str:
     shapes = rows[["d_model", "n_latents", "k", "batch_size", "steps", "threads", "device"]].drop_duplicates()
-    said = "; ".join(
+    said = "\n".join(
         f"{s.d_model} dimensions, {s.n_latents} latents, k {s.k:g}, {s.steps} steps of {s.batch_size} rows, "
         f"{s.threads} threads, {s.device}"
         for s in shapes.itertuples()

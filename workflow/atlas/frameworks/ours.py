@@ -3,7 +3,7 @@
     python -m atlas.frameworks.ours JOB.json FOLDER
 
 What trains is `atlas.training.train.train_sae`, the function behind the rule `train`, with its checkpoints and its look
-at held-out rows, of which there is one, at the end. `options`: `matmul_dtype` as in a recipe.
+at held-out rows, of which there is one, at the end. `options`: `matmul_dtype` and `parity` as in a recipe.
 """
 
 import sys
@@ -105,6 +105,7 @@ def recipe_of(job: Job) -> Recipe:
     return Recipe(
         **taken,
         matmul_dtype=job.option("matmul_dtype", ("auto", "float32", "bfloat16")),
+        parity=job.option("parity", (None, "dictionary_learning", "sparsify")),
         monitor_every=job.steps,
         max_epochs=None,
     )
