@@ -71,6 +71,8 @@ def test_atlas_measures_the_inference_path(topk_sae, rows, batch):
         low, high = result[f"explained_variance{suffix}_interval"]
         assert low <= 1 - fvu.item() <= high
     assert result["l0"] == (latents > 0).sum(1).double().mean().item() <= 4
+    low, high = result["l0_interval"]
+    assert low <= result["l0"] <= high
     assert result["dead_pct"] == 100 * ((latents > 0).sum(0) == 0).double().mean().item()
     assert result["sparsity_constraint_broken"] is False
     assert 0 < result["firing_jaccard_null"] < 1
@@ -98,3 +100,17 @@ def test_relu_has_no_constraint_and_says_so(identity_sae, rows):
     assert result["firing_jaccard"] is None
     assert "0.5" in reasons["atlas_firing_jaccard"]
     assert result["explained_variance"] == pytest.approx(1)
+
+
+def test_the_interval_of_l0_knows_that_rows_of_a_document_are_alike():
+    """Rows of a document fire the same number of latents: six numbers, not six hundred."""
+    sae = Sae("relu", torch.eye(8), torch.zeros(8), torch.eye(8), torch.zeros(8))
+    fires = torch.arange(6).repeat_interleave(100)
+    rows = torch.where(torch.arange(8) <= fires[:, None], 1.0, -1.0)
+    sums = AtlasSums(sae, rows.mean(0), 6, None)
+    result, _ = fed(sums, sae, rows, 100, torch.zeros(600, dtype=torch.bool), fires).metrics(SETTINGS)
+    low, high = result["l0_interval"]
+    assert result["l0"] == 3.5
+    # The mean of six draws from 1 to 6 has standard deviation .70.
+    assert low == pytest.approx(3.5 - 1.96 * 0.70, abs=0.2)
+    assert high == pytest.approx(3.5 + 1.96 * 0.70, abs=0.2)

@@ -68,6 +68,15 @@ def test_intervals_hold_the_truth_of_a_random_latent(tmp_path):
     assert low < text.base_rates["word"] < high
     assert high - low < 0.1
     assert found.intervals["artefact_share"] == [0, 0]
+    assert found.intervals["dense_share"] == [1, 1]
+    assert found.intervals["massive_share"] == [0, 0]
+
+
+def test_the_interval_of_the_dense_share_knows_latents_at_the_limit(tmp_path):
+    """Two clear latents, and one whose rate lies at the limit of 10 %: dense in about half of the draws."""
+    tokens = random_tokens(400, seed=4)
+    codes = write_codes(tmp_path / "c.h5", random_firings(tokens, [0.3, 0.01, 0.1]), tokens)
+    assert measure_activity(codes, text_of(codes), 200).intervals["dense_share"] == pytest.approx([1 / 3, 2 / 3])
 
 
 def test_one_document_has_no_interval(tmp_path):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.config.study import Evaluation
+from atlas.evaluation.bootstrap import bootstrap_interval
 from atlas.evaluation.reconstruction import METRICS, ReconstructionSums
 from atlas.evaluation.redundancy import Geometry, PairFirings, random_pairs
 from atlas.evaluation.sparsity import FiringSums, sparsity_metrics
@@ -31,6 +32,7 @@ class AtlasSums:
         self._regular = ReconstructionSums.start(center, n_groups)
         self._massive = ReconstructionSums.start(center, n_groups)
         self.firings = FiringSums.start(sae.n_latents, device)
+        self._fired = torch.zeros(n_groups, dtype=torch.float64, device=device)
         none = torch.empty(2, 0, dtype=torch.int64, device=device)
         pairs = none if geometry is None else geometry.pairs
         self._pairs = PairFirings(pairs)
@@ -51,6 +53,7 @@ class AtlasSums:
                 sums.update(rows[mine], reconstruction[mine], groups[mine])
         fired = latents > 0
         self.firings.update(fired, massive)
+        self._fired.index_add_(0, groups, fired.sum(1).double())
         self._pairs.update(fired)
         self._random.update(fired)
 
@@ -62,11 +65,18 @@ class AtlasSums:
         if target is None:
             reason = f"architecture {self._sae.architecture} has no target L0"
             reasons |= {"atlas_l0_target": reason, "atlas_sparsity_constraint_broken": reason}
+        result["l0_interval"] = self._l0_interval(settings.bootstrap_samples)
+        if result["l0_interval"] is None:
+            reasons["atlas_l0_interval"] = "fewer than two documents"
         result["firing_jaccard"], result["firing_jaccard_null"] = self._pairs.jaccard(), self._random.jaccard()
         for name in ("firing_jaccard", "firing_jaccard_null"):
             if result[name] is None:
                 reasons[f"atlas_{name}"] = "no two latents with a decoder cosine above 0.5 of which either fired"
         return result, reasons
+
+    def _l0_interval(self, samples: int) -> list[float] | None:
+        fired, rows = self._fired.cpu().numpy(), (self._regular.count + self._massive.count).cpu().numpy()
+        return bootstrap_interval(lambda draws: draws @ fired / (draws @ rows), len(rows), samples)
 
     def _reconstruction(self, samples: int) -> tuple[dict[str, Any], dict[str, str]]:
         result: dict[str, Any] = {}

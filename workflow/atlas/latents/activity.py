@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from atlas.codes.store import Codes, LatentEntries
+from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.latents.draws import document_draws, interval
 from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD
@@ -68,6 +69,7 @@ def _group_sums(entries: LatentEntries, text: CorpusText) -> dict[str, Float[np.
         return np.bincount(place, weights, entries.n_latents * n_groups).reshape(-1, n_groups)
 
     sums = {"firings": total(None), "first_firings": total(first), "first_mass": total(value * first)}
+    sums["massive_firings"] = total(text.massive[entries.row])
     return sums | {name: total(value * (classes == index)) for index, name in enumerate(CLASSES)}
 
 
@@ -84,7 +86,7 @@ def _measure(entries: LatentEntries, text: CorpusText, sums: dict[str, np.ndarra
         "class_mass": class_mass,
         "first_firings": sums["first_firings"].sum(1).astype(np.int64),
         "first_mass": sums["first_mass"].sum(1),
-        "massive_firings": np.bincount(latent[text.massive[entries.row]], minlength=entries.n_latents),
+        "massive_firings": sums["massive_firings"].sum(1).astype(np.int64),
         "top_token": top_token,
         "top_token_mass": top_mass,
         "by_group": sums["firings"].astype(np.uint32),
@@ -114,7 +116,8 @@ class _DrawnMeans:
         self._draws = document_draws(self._n_groups, samples)
         first = np.bincount(text.group[text.first], minlength=self._n_groups)
         self._first_rate = ratio(first @ self._draws, text.tokens_of_group @ self._draws)
-        names = ("artefact_share", *(f"mass_{name}" for name in CLASSES))
+        self._tokens = text.tokens_of_group @ self._draws
+        names = ("artefact_share", "dense_share", "massive_share", *(f"mass_{name}" for name in CLASSES))
         self._sums = {name: np.zeros(samples) for name in names}
         self._counts = {name: np.zeros(samples) for name in names}
 
@@ -125,7 +128,12 @@ class _DrawnMeans:
         shares = {name: ratio(drawn[name], mass) for name in CLASSES}
         lift = ratio(ratio(drawn["first_mass"], mass), np.broadcast_to(self._first_rate, mass.shape))
         artefact = formatting_artefact(drawn["firings"], drawn["first_firings"], 1 - shares[CLASSES[WORD]], lift)
-        for name, values in {"artefact_share": artefact, **{f"mass_{key}": v for key, v in shares.items()}}.items():
+        means = {
+            "artefact_share": artefact,
+            "dense_share": (drawn["firings"] > DENSE_RATE * self._tokens).astype(float),
+            "massive_share": ratio(drawn["massive_firings"], drawn["firings"]),
+        }
+        for name, values in (means | {f"mass_{key}": share for key, share in shares.items()}).items():
             self._sums[name] += np.nansum(values, axis=0)
             self._counts[name] += (~np.isnan(values)).sum(0)
 

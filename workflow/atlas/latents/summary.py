@@ -7,7 +7,7 @@ import pandas as pd
 
 from atlas.evaluation.sparsity import firing_rate_upper
 from atlas.latents.coherence import COHERENT_Z, Coherence
-from atlas.latents.table import Measured
+from atlas.latents.table import Measured, rate_interval
 from atlas.latents.token_classes import CLASSES
 
 
@@ -20,7 +20,9 @@ def summarise(rows: pd.DataFrame, measured: Measured, coherence: Coherence | Non
         "silent_share": 1 - len(alive) / len(rows),
         "silent_rate_bound": float(firing_rate_upper(np.zeros(1), measured.text.n_tokens)[0]),
         "dense_share": float(rows["dense"].mean()),
+        "dense_share_interval": intervals["dense_share"],
         "massive_share": _mean(alive["massive_share"]),
+        "massive_share_interval": intervals["massive_share"],
         "artefact_share": _mean(rows["formatting_artefact"].dropna().astype(float)),
         "artefact_share_interval": intervals["artefact_share"],
         "artefacts_tested": int(rows["formatting_artefact"].notna().sum()),
@@ -34,15 +36,24 @@ def summarise(rows: pd.DataFrame, measured: Measured, coherence: Coherence | Non
 
 def _coherence(rows: pd.DataFrame, coherence: Coherence | None) -> dict[str, Any]:
     tested = rows[rows["coherence_z"].notna()]
+    coherent = tested["coherence_z"] > COHERENT_Z
     return {
         "coherence": _mean(rows["coherence"].dropna()),
         "coherence_interval": None if coherence is None else coherence.mean_interval,
         "coherence_null": _mean(tested["coherence_null_mean"]),
         "coherence_z": _mean(tested["coherence_z"]),
-        "coherent_share": _mean((tested["coherence_z"] > COHERENT_Z).astype(float)),
+        "coherent_share": _mean(coherent.astype(float)),
+        "coherent_share_interval": _rate_interval(coherent),
         "coherence_tested": len(tested),
     }
 
 
 def _mean(values: pd.Series) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def _rate_interval(happened: pd.Series) -> list[float] | None:
+    if not len(happened):
+        return None
+    low, high = rate_interval(np.array([happened.sum()]), len(happened))
+    return [float(low[0]), float(high[0])]
