@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from latent_scene import LENGTH, FakeTokenizer, random_firings, text_of, write_codes
 
-from atlas.latents.coherence import coherence_null, embed_rows, mean_cosine, measure_coherence, null_rows, random_tuples
+from atlas.latents.coherence import coherence_null, mean_cosine, measure_coherence, null_rows, random_tuples
 from atlas.latents.contexts import top_contexts
+from atlas.latents.windows import Grid, Windows, window_texts
 
 
 def embed(texts):
@@ -35,7 +36,8 @@ def measured(tmp_path):
     codes = write_codes(tmp_path / "c.h5", dense, tokens)
     text = text_of(codes)
     top, random = top_contexts(codes, text, 8), null_rows(text)
-    embedded = embed_rows(np.concatenate([random, top.row.reshape(-1)]), text, 6, FakeTokenizer(), embed)
+    grid = Grid.of(text.document, LENGTH, 6)
+    embedded = Windows(embed(window_texts(grid, tokens, text.counted, FakeTokenizer())), grid.window)
     null = coherence_null(embedded, random_tuples(text, random, 8))
     return top, text, embedded, null
 
@@ -100,14 +102,3 @@ def test_mean_cosine_of_pairs():
     assert mean_cosine(vectors[:3], np.array([2, 1, 1])) == pytest.approx(doubled.mean())
     assert mean_cosine(np.ones((3, 1)), np.ones(3)) == pytest.approx(1)
     assert np.isnan(mean_cosine(vectors[:1], np.ones(1)))
-
-
-def test_each_row_is_embedded_once(measured):
-    _, text, _, _ = measured
-    asked = []
-    embedded = embed_rows(
-        np.array([[7, -1], [3, 7]]), text, 2, FakeTokenizer(), lambda texts: asked.extend(texts) or embed(texts)
-    )
-    assert len(asked) == 2
-    assert np.array_equal(embedded.of(np.array([3, 7])), embed(asked))
-    assert not embedded.of(np.array([[-1]])).any()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,14 @@ from latent_scene import LENGTH, random_firings, sentence_model, write_codes
 from shards import make_shard
 
 from atlas.codes.encode import identity_of
+from atlas.codes.store import Codes
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, StoreError
-from atlas.latents.embedder import prepare_embedder
+from atlas.latents.embedder import Embedder, embedder_sha256, prepare_embedder
 from atlas.latents.run import LatentInputs, LatentSettings, run_latents
+from atlas.latents.windows import embed_windows
+from atlas.models.load import load_tokenizer
 from atlas.models.prepare import prepare_model
 from atlas.studies.latents import write_health_table, write_latents_table
 from atlas.training.sae import Sae, save_sae
@@ -46,7 +50,7 @@ class Scene:
         self.metrics = folder / "metrics.json"
         corpora = {name: {"atlas": {"l0": 4 + i, "kl": None}} for i, name in enumerate(ROLES)}
         self.metrics.write_text(json.dumps({"sae_id": SAE_ID, "corpora": corpora}))
-        self.embedder = None
+        self.embedder, self.windows = None, {}
 
     def write(self, corpus: str, kind: str, text: int, n_contexts: int = 40, **identity) -> None:
         newline = 6 + sorted(_alphabet()).index("Ċ")
@@ -69,6 +73,22 @@ class Scene:
         write_codes(path, dense, tokens, counted=counted, **(known | identity))
         self.files[kind][corpus] = path
 
+    def embed(self, width: int = 3) -> None:
+        """Prepare a sentence encoder and embed the windows of every corpus, as their own rule does."""
+        if self.embedder is None:
+            self.embedder = self.folder / "embedder"
+            prepare_embedder(sentence_model(self.folder / "sentences"), None, self.embedder, self.folder / "lock")
+        embedder = Embedder.load(self.embedder, torch.device("cpu"))
+        for name, path in self.files["sae"].items():
+            codes, self.windows[name] = Codes.open(path, {}), self.folder / f"{name}-windows.h5"
+            shard = SimpleNamespace(
+                identity=codes.identity,
+                context_length=LENGTH,
+                **{key: getattr(codes, key) for key in ("tokens", "document", "counted")},
+            )
+            tokenizer, sha256 = load_tokenizer(self.model), embedder_sha256(self.embedder)
+            embed_windows([shard], tokenizer, embedder, sha256, width, self.windows[name])
+
     def run(self, settings=SETTINGS, roles=ROLES) -> tuple[pd.DataFrame, dict]:
         table, summary = self.folder / "latents.parquet", self.folder / "latents.json"
         run_latents(
@@ -80,12 +100,12 @@ class Scene:
                 self.files["random"],
                 self.metrics,
                 self.embedder,
+                self.windows,
             ),
             hook="resid_post.0",
             seed=0,
             roles=roles,
             settings=settings,
-            device=torch.device("cpu"),
             table=table,
             summary=summary,
         )
@@ -146,9 +166,7 @@ def test_summary_has_both_dictionaries_drift_and_changes(scene):
 
 
 def test_coherence_with_an_embedder(scene):
-    spec = sentence_model(scene.folder / "sentences")
-    scene.embedder = scene.folder / "embedder"
-    prepare_embedder(spec, None, scene.embedder, scene.folder / "lock")
+    scene.embed()
     table, summary = scene.run()
     assert table.coherence[table.n_contexts >= 2].notna().all()
     assert table.coherence[table.n_contexts < 2].isna().all()
@@ -156,6 +174,27 @@ def test_coherence_with_an_embedder(scene):
     assert summary["corpora"]["chat"]["sae"]["coherence_tested"] == N_LATENTS - 1
     again, _ = scene.run()
     pd.testing.assert_frame_equal(table, again)
+
+
+def test_windows_of_something_else_are_refused(scene):
+    scene.embed(width=4)
+    with pytest.raises(EvaluationError, match=r"chat-windows\.h5: width is 4, but the codes have 3; delete this file"):
+        scene.run()
+    scene.embed()
+    scene.windows["wiki"] = scene.windows["news"]
+    with pytest.raises(EvaluationError, match=r"news-windows\.h5: corpus is 'news', but the codes have 'wiki'"):
+        scene.run()
+    del scene.windows["wiki"]
+    with pytest.raises(EvaluationError, match="corpus 'wiki' has no embedded windows"):
+        scene.run()
+
+
+def test_a_damaged_file_of_windows_is_named(scene):
+    scene.embed()
+    whole = scene.windows["chat"].read_bytes()
+    scene.windows["chat"].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EvaluationError, match=r"chat-windows\.h5: missing, truncated or altered"):
+        scene.run()
 
 
 def test_codes_of_another_sae_are_refused(scene):

@@ -46,6 +46,6 @@ def test_edited_latents_rerun_neither_codes_nor_evaluation(finished):
     original = path.read_text()
     path.write_text(original + "# edited\n")
     try:
-        assert set(planned(finished, HEALTH)) == {"prepare_embedder", "latents", "study_latents"}
+        assert set(planned(finished, HEALTH)) == {"prepare_embedder", "embed_windows", "latents", "study_latents"}
     finally:
         path.write_text(original)

@@ -1,5 +1,6 @@
 # Latents: SAE + eval shards -> results/codes/<sae id>/<corpus>.h5 (and random/<corpus>.h5, a random dictionary's)
-#          codes + tokenizer + embedder + metrics -> results/latents/<sae id>/{latents.parquet, latents.json}
+#          eval shards + embedder -> results/windows/<model>/<corpus>.h5
+#          codes + tokenizer + windows + metrics -> results/latents/<sae id>/{latents.parquet, latents.json}
 #          those of a study's SAEs -> results/<study>_latents.parquet, results/<study>_health.csv
 # Not part of a study's table, nor of its figure: ask for one of the last two by name.
 
@@ -58,6 +59,34 @@ rule prepare_embedder:
         "../scripts/prepare_embedder.py"
 
 
+rule embed_windows:
+    """What stands around each row of a corpus, embedded once for the latents of all SAEs."""
+    input:
+        model="results/models/{model}",
+        shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
+        embedder="results/embedder",
+    output:
+        windows="results/windows/{model}/{corpus}.h5",
+    log:
+        "results/logs/embed_windows/{model}/{corpus}.log",
+    benchmark:
+        "results/benchmarks/embed_windows/{model}/{corpus}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        width=CONFIG.latents.window_tokens,
+        code=CODE["latents"],
+    message:
+        "Embedding windows of {wildcards.corpus} for {wildcards.model}"
+    script:
+        "../scripts/embed_windows.py"
+
+
 rule latents:
     """One row per latent, corpus and dictionary: firings, classes of tokens, coherence, drift, clusters."""
     input:
@@ -71,6 +100,9 @@ rule latents:
             f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]
         ),
         embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
+        windows=lambda w: [
+            f"results/windows/{w.model}/{corpus}.h5" for corpus in ROLES[sae_row(w).sae_id] if CONFIG.latents.embedder
+        ],
     output:
         table=f"{LATENTS}/latents.parquet",
         summary=f"{LATENTS}/latents.json",
@@ -84,7 +116,6 @@ rule latents:
     resources:
         mem_mb=codes_mb,
         runtime=lambda w, attempt: 240 * attempt,
-        gpu=1,
     params:
         roles=lambda w: ROLES[sae_row(w).sae_id],
         latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from atlas.job import job
 
-with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+with job(snakemake.log[0], snakemake.threads, 0):
     from atlas.config.latents import Latents
     from atlas.latents.run import LatentInputs, LatentSettings, run_latents
 
@@ -16,12 +16,12 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             random_codes=dict(zip(roles, map(Path, files.random), strict=True)),
             metrics=Path(files.metrics),
             embedder=Path(files.embedder[0]) if files.embedder else None,
+            windows=dict(zip(roles, map(Path, files.windows), strict=True)) if files.windows else {},
         ),
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),
         roles=roles,
         settings=LatentSettings(Latents(**snakemake.params.latents), **snakemake.params.evaluation),
-        device=device,
         table=Path(snakemake.output.table),
         summary=Path(snakemake.output.summary),
     )

@@ -1,6 +1,5 @@
 """Whether a latent's top contexts are about one thing: their mean pairwise cosine, against random contexts."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,27 +8,13 @@ from jaxtyping import Float, Int
 from atlas.latents.contexts import TopContexts
 from atlas.latents.draws import document_draws, interval
 from atlas.latents.text import CorpusText, ratio
+from atlas.latents.windows import Windows
 
 # Random contexts that the null draws its tuples from, and the number of tuples.
 NULL_CONTEXTS, NULL_TUPLES = 2000, 1000
 # A latent whose contexts lie this many standard deviations above random tuples is called coherent.
 COHERENT_Z = 3.0
 _CHUNK_LATENTS = 256
-
-Embed = Callable[[Sequence[str]], Float[np.ndarray, "texts width"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Unit vectors of the contexts around some rows of a corpus."""
-
-    rows: Int[np.ndarray, " contexts"]
-    vectors: Float[np.ndarray, "contexts width"]
-
-    def of(self, rows: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape width"]:
-        """The vectors of some of the rows; zeros for row −1."""
-        found = self.vectors[np.searchsorted(self.rows, np.maximum(rows, self.rows[0])) % len(self.rows)]
-        return np.where(np.asarray(rows)[..., None] >= 0, found, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +34,6 @@ class Coherence:
     null_sd: Float[np.ndarray, " n_latents"]
     z: Float[np.ndarray, " n_latents"]
     mean_interval: list[float] | None
-
-
-def embed_rows(rows: np.ndarray, text: CorpusText, width: int, tokenizer, embed: Embed) -> Embedded:
-    """Embed the window around each different row of `rows` (−1 is no row), each once."""
-    different = np.unique(rows[rows >= 0])
-    return Embedded(different, embed([text.window_text(int(row), width, tokenizer) for row in different]))
 
 
 def null_rows(text: CorpusText, seed: int = 0) -> Int[np.ndarray, " contexts"]:
@@ -77,14 +56,14 @@ def random_tuples(text: CorpusText, rows: np.ndarray, size: int, seed: int = 0) 
     return np.pad(drawn, ((0, 0), (0, size - drawn.shape[1])), constant_values=-1)
 
 
-def coherence_null(embedded: Embedded, tuples: Int[np.ndarray, "tuples size"]) -> CoherenceNull:
+def coherence_null(windows: Windows, tuples: Int[np.ndarray, "tuples size"]) -> CoherenceNull:
     """For each m the first m contexts of every tuple."""
     size = tuples.shape[1]
     mean, sd = np.full(size + 1, np.nan), np.full(size + 1, np.nan)
     for m in range(2, size + 1):
         whole = tuples[(tuples[:, :m] >= 0).all(1), :m]
         if len(whole) > 1:
-            values = mean_cosine(embedded.of(whole), np.ones(whole.shape))
+            values = mean_cosine(windows.of(whole), np.ones(whole.shape))
             mean[m], sd[m] = values.mean(), values.std(ddof=1)
     return CoherenceNull(mean, sd)
 
@@ -101,7 +80,7 @@ def mean_cosine(
 
 
 def measure_coherence(
-    contexts: TopContexts, text: CorpusText, embedded: Embedded, null: CoherenceNull, samples: int
+    contexts: TopContexts, text: CorpusText, windows: Windows, null: CoherenceNull, samples: int
 ) -> Coherence:
     """Coherence of every latent; the interval of their mean holds the contexts and draws their documents anew."""
     present = contexts.row >= 0
@@ -109,7 +88,7 @@ def measure_coherence(
     draws = document_draws(text.groups.count, samples)
     for start in range(0, len(present), _CHUNK_LATENTS):
         rows, there = contexts.row[start : start + _CHUNK_LATENTS], present[start : start + _CHUNK_LATENTS]
-        vectors = embedded.of(rows)
+        vectors = windows.of(rows)
         parts.append(mean_cosine(vectors, there))
         drawn = _drawn(vectors, there, draws[text.group[np.maximum(rows, 0)]])
         sums += np.nansum(drawn, axis=0)

