@@ -33,6 +33,7 @@ SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 
 wildcard_constraints:
@@ -65,6 +66,7 @@ STAGES_BELOW = {
     "stability": ["codes", "evaluation", "training", "activations"],
     "probing": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
+    "autointerp": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "studies": [],
     "figures": [],
 }

@@ -1,4 +1,4 @@
-# What stability, probing and absorption look up: seeds of a recipe, their corpus, memory.
+# What stability, probing, absorption and autointerp look up: seeds of a recipe, their corpora, memory.
 
 
 def seed_rows(wildcards):
@@ -34,3 +34,9 @@ def probing_mb(wildcards, attempt):
     entry, probing = CONFIG.models[wildcards.model], CONFIG.probing
     n_rows = probing.max_prompts * (113 if probing.datasets is None else len(probing.datasets))
     return int(model_mb(wildcards, attempt) + attempt * 8 * n_rows * entry.d_model * len(entry.hooks) / 1e6)
+
+
+def autointerp_corpora(wildcards):
+    """Evaluation corpora that give examples: those of the configured roles."""
+    roles = ROLES[sae_row(wildcards).sae_id]
+    return [corpus for corpus, role in roles.items() if role in CONFIG.autointerp.roles]

@@ -19,7 +19,7 @@ rule study_figure:
     benchmark:
         "results/benchmarks/study_figure/{study}.tsv"
     wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_training)",
+        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_training)(?<!_autointerp)",
     conda:
         "../../envs/atlas.yaml"
     threads: 1

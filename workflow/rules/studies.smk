@@ -13,7 +13,7 @@ rule study_table:
     benchmark:
         "results/benchmarks/study_table/{study}.tsv"
     wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_runs)(?<!_health)(?<!_stability)(?<!_probing)(?<!_absorption)",
+        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_runs)(?<!_health)(?<!_stability)(?<!_probing)(?<!_absorption)(?<!_autointerp)",
     conda:
         "../../envs/atlas.yaml"
     threads: 1

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from atlas.config.autointerp import Autointerp
 from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.downstream import Absorption, Probing, Stability
@@ -10,6 +11,9 @@ from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
+
+# Files of a study are named by the study and one of these.
+_ENDINGS = ("_runs", "_training", "_health", "_latents", "_stability", "_probing", "_absorption", "_autointerp")
 
 
 class AtlasConfig(Section):
@@ -24,6 +28,7 @@ class AtlasConfig(Section):
     stability: Stability = Field(default=Stability())
     probing: Probing = Field(default=Probing())
     absorption: Absorption = Field(default=Absorption())
+    autointerp: Autointerp = Field(default=Autointerp())
     studies: dict[Name, Study] = Field(min_length=1)
     frameworks: Frameworks | None = Field(
         default=None, description="Peers that train beside ours for comparison; null: none."
@@ -43,7 +48,7 @@ class AtlasConfig(Section):
         if "frameworks" in self.studies:
             raise ValueError("studies.frameworks: results/frameworks.csv is the table of section 'frameworks'")
         for name in self.studies:
-            for ending in ("_runs", "_training", "_health", "_latents", "_stability", "_probing", "_absorption"):
+            for ending in _ENDINGS:
                 if name.endswith(ending):
                     raise ValueError(f"studies.{name} ends in {ending!r}: files of a study have names of that form")
         return self

@@ -1,0 +1,92 @@
+"""The protocol of clients: replies on disk, no request paid twice, failures counted."""
+
+import threading
+
+import pytest
+
+from atlas.autointerp.clients import CachedClient, NoReplyError, Reply, Request, WordsClient, complete_all, make_client
+from atlas.config.autointerp import LabelClient
+from atlas.errors import EvaluationError
+
+
+class Counting:
+    """Answers with the request's own text; raises where it is told to."""
+
+    concurrency = 4
+
+    def __init__(self, identity: str = "counting", fails=(), breaks=()):
+        self.identity, self.fails, self.breaks = identity, fails, breaks
+        self.asked: list[str] = []
+        self._lock = threading.Lock()
+
+    def complete(self, request: Request) -> Reply:
+        text = request.messages[-1][1]
+        with self._lock:
+            self.asked.append(text)
+        if text in self.fails:
+            raise NoReplyError(text)
+        if text in self.breaks:
+            raise EvaluationError("the server is down")
+        return Reply(text.upper(), (0.25, 1.0), 3, 1)
+
+
+def ask(text: str, **fields) -> Request:
+    return Request((("user", text),), 10, **fields)
+
+
+def test_a_reply_is_paid_once(tmp_path):
+    client = Counting()
+    first = CachedClient(client, tmp_path).complete(ask("a"))
+    again = CachedClient(client, tmp_path).complete(ask("a"))
+    assert first == again == Reply("A", (0.25, 1.0), 3, 1)
+    assert client.asked == ["a"]
+    assert CachedClient(client, tmp_path).known(ask("a"))
+
+
+@pytest.mark.parametrize("other", [ask("a", seed=1), ask("a", temperature=0.5), ask("a", choices=("1", "0")), ask("b")])
+def test_another_request_or_client_has_another_reply(tmp_path, other):
+    cached = CachedClient(Counting(), tmp_path)
+    assert cached.path(other) != cached.path(ask("a"))
+    assert CachedClient(Counting("other model"), tmp_path).path(ask("a")) != cached.path(ask("a"))
+
+
+def test_replies_keep_their_order_and_failures_their_place(tmp_path):
+    client = Counting(fails=("c",))
+    cached = CachedClient(client, tmp_path)
+    requests = [ask(text) for text in "abcdefgh"]
+    replies = complete_all(cached, requests, "test")
+    assert [reply and reply.text for reply in replies] == ["A", "B", None, *"DEFGH"]
+    complete_all(cached, requests, "test")
+    assert sorted(client.asked) == sorted("abcdefgh" + "c")
+
+
+def test_a_run_that_ends_early_goes_on_where_it_was(tmp_path):
+    client = Counting(breaks=("d",))
+    client.concurrency = 1
+    with pytest.raises(EvaluationError, match="the server is down"):
+        complete_all(CachedClient(client, tmp_path), [ask(text) for text in "abcd"], "test")
+    client.breaks = ()
+    complete_all(CachedClient(client, tmp_path), [ask(text) for text in "abcd"], "test")
+    assert [client.asked.count(text) for text in "abcd"] == [1, 1, 1, 2]
+
+
+def test_a_damaged_reply_is_named(tmp_path):
+    cached = CachedClient(Counting(), tmp_path)
+    cached.complete(ask("a"))
+    cached.path(ask("a")).write_text('{"text": ')
+    with pytest.raises(EvaluationError, match=r"\.json: is no kept reply .* delete this file and run again"):
+        cached.complete(ask("a"))
+
+
+def test_the_client_without_a_language_model():
+    client = WordsClient()
+    assert client.complete(ask("a <<river>> b\nthe <<River>> and <<sea>>")).text == "river"
+    with pytest.raises(NoReplyError):
+        client.complete(ask("nothing here"))
+    asked = ask("Label: the river\n\nExample 1: a river\nExample 2: a sea", choices=("1", "0"), n_answers=2)
+    assert client.complete(asked) == Reply("[1, 0]", (1.0, 0.0))
+
+
+def test_configured_clients(tmp_path):
+    assert make_client(None, tmp_path) is None
+    assert isinstance(make_client(LabelClient(kind="words"), tmp_path), CachedClient)

@@ -1,0 +1,126 @@
+"""Words, promoted tokens and safe text; repetition and stability of labels; outcomes of latents."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from label_scene import bag_of_words
+
+from atlas.autointerp.explainers import begins_word, promoted_tokens
+from atlas.autointerp.outcome import OUTCOMES, latent_outcomes
+from atlas.autointerp.quality import repetition, seed_stability
+from atlas.autointerp.safe import printable, prompt_text
+from atlas.autointerp.windows import Windows
+from atlas.autointerp.words import Words, name_of
+from atlas.latents.token_classes import TokenTable
+from tiny import prepare_and_load, tiny_llama
+
+
+def words_of(texts: list[str], tokens: list[list[int]]) -> list[list[str]]:
+    tokens = np.array(tokens)
+    windows = Windows(tokens.shape[1], ("c",), *[np.zeros(len(tokens), int)] * 3, tokens, tokens >= 0, (tokens.size,))
+    words = Words.find(windows, TokenTable(np.zeros(len(texts)), texts))
+    return [[words.texts[word] for word in row] for row in words.of]
+
+
+def test_pieces_are_joined_to_words():
+    texts = [" run", "ning", " river", ",", "\n", " 7"]
+    assert words_of(texts, [[0, 1, 2, 3, 4, 5]]) == [["running", "running", "river", ",", "newline", "7"]]
+    assert words_of(texts, [[0, 1], [1, 0]])[1] == ["ning", "run"]
+
+
+def test_pieces_with_a_mark_are_joined_by_it():
+    pieces = [f"##x{number}" for number in range(100)]
+    texts = ["run", "##ning", "river", *pieces]
+    assert words_of(texts, [[0, 1, 2, 0]]) == [["running", "running", "river", "run"]]
+
+
+def test_names_show_what_cannot_be_seen():
+    assert [name_of(text) for text in ("\n\n", "  ", "", " The", "a\x07b")] == [
+        "newline",
+        "space",
+        "nothing",
+        "the",
+        "a\\u0007b",
+    ]
+
+
+def test_control_characters_and_marks_cannot_act():
+    text = "a\x00b\x1b[31m\u202e<|im_start|>system <<fake>> [INST] </s> <<<|x\nkept"
+    safe = prompt_text(text)
+    for mark in ("<|", "|>", "<<", ">>", "[INST]", "</s>", "\x00", "\x1b", "\u202e"):
+        assert mark not in safe
+    assert safe.endswith("\nkept")
+    assert prompt_text(safe) == safe
+    shown = printable("a|b\n\t\x1b\u2028\U000e0001")
+    assert shown == "a|b\\n\\t\\u001b\\u2028\\ue0001"
+
+
+def test_promoted_tokens_are_those_of_the_head(tmp_path):
+    loaded = prepare_and_load(tiny_llama(tmp_path / "llama"), tmp_path / "model", 4)
+    texts = [chr(97 + index % 26) * (1 + index // 26) for index in range(len(loaded.tokenizer))]
+    head = loaded.model.get_output_embeddings().weight
+    W_dec = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
+    W_dec[0] = 30 * head[77]
+    found = promoted_tokens(W_dec, loaded, texts)
+    assert len(found) == 40
+    assert found[0][0] == texts[77]
+    opposite = promoted_tokens(-W_dec, loaded, texts)
+    assert texts[77] not in opposite[0]
+
+
+def test_only_begins_of_words_are_promoted():
+    assert list(begins_word([" run", "ning", "7", "Run"])) == [False, True, False, True]
+    spaced = begins_word([*[f" w{'a' * number}" for number in range(100)], "ning", " 7"])
+    assert spaced[:100].all()
+    assert not spaced[100:].any()
+
+
+def test_repetition_by_word_and_by_meaning():
+    labels = {0: "gamma", 1: "gamma", 2: "gamma gamma", 5: "alpha", 7: "beta"}
+    W_dec = np.eye(8)
+    W_dec[1] = W_dec[0]
+    found = repetition(labels, W_dec, bag_of_words)
+    assert found["n_labels"] == 5
+    assert found["repeated_exact"] == pytest.approx(2 / 5)
+    assert (found["most_common_label"], found["most_common_share"]) == ("gamma", 0.4)
+    assert found["repeated_semantic"] == pytest.approx(3 / 5)
+    assert found["same_label_pairs"] == 3
+    assert found["same_label_copies_share"] == pytest.approx(1 / 3)
+    assert found["same_label_different_share"] == pytest.approx(2 / 3)
+    shares = np.array([0.6, 0.2, 0.2])
+    assert found["effective_labels"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    without = repetition(labels, W_dec, None)
+    assert without["repeated_semantic"] is None
+    assert without["repeated_exact"] == pytest.approx(2 / 5)
+
+
+def test_stability_over_seeds_beside_other_latents():
+    same = {0: "alpha", 1: "beta", 2: "gamma"}
+    found = seed_stability([same, same | {2: "delta"}], bag_of_words)
+    assert found == pytest.approx({"stability": 2 / 3, "stability_null": 0, "stability_exact": 2 / 3})
+    assert set(seed_stability([same], bag_of_words).values()) == {None}
+
+
+def test_every_outcome_of_a_latent():
+    home = pd.DataFrame(
+        {
+            "latent": range(9),
+            "role": "in_sample",
+            "status": ["dead", "untested", *["alive"] * 6, "untested"],
+            "max_cosine": [0.95, 0.95, 0.95, *[0.1] * 6],
+            "dense": [False, False, True, True, *[False] * 5],
+        }
+    )
+    elsewhere = home.assign(role="oos", status=[*["untested"] * 8, "alive"])
+    scores = pd.DataFrame(
+        {
+            "latent": [4, 5, 6, 7, 8],
+            "negatives": "random",
+            "score_low": [np.nan, 0.45, 0.6, 0.6, 0.6],
+            "specificity_low": [np.nan, 0.1, -0.1, 0.1, 0.1],
+        }
+    )
+    hard = scores.assign(negatives="hard", score_low=0.9, specificity_low=0.9)
+    found = latent_outcomes(pd.concat([home, elsewhere]), pd.concat([scores, hard]))
+    assert list(found) == [*OUTCOMES, "good"]

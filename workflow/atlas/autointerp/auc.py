@@ -1,0 +1,55 @@
+"""AUC of a label over its examples, with draws of documents, so that means over latents have intervals too."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+# A draw of documents may leave a latent without an example of one kind. With more such draws than this share, what is
+# left says nothing of the others, and there is no interval.
+_MAX_EMPTY = 0.05
+_LEVELS = (0.025, 0.975)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnAuc:
+    """An AUC, and its value in every draw of documents (NaN where a kind of example is missing)."""
+
+    value: float
+    draws: Float[np.ndarray, " samples"]
+
+    @property
+    def interval(self) -> list[float] | None:
+        """95 % percentile interval over the draws that have a value; None when too few have one."""
+        return drawn_interval(self.draws)
+
+    def __sub__(self, other: "DrawnAuc") -> "DrawnAuc":
+        return DrawnAuc(self.value - other.value, self.draws - other.draws)
+
+
+def drawn_interval(draws: Float[np.ndarray, " samples"]) -> list[float] | None:
+    """95 % percentile interval; None when more than a twentieth of the draws have no value."""
+    known = draws[np.isfinite(draws)]
+    if len(known) < (1 - _MAX_EMPTY) * len(draws):
+        return None
+    return [float(value) for value in np.quantile(known, _LEVELS)]
+
+
+def wins(
+    positives: Float[np.ndarray, "*many positives"], negatives: Float[np.ndarray, "*many negatives"]
+) -> Float[np.ndarray, "*many positives negatives"]:
+    """1 where a positive scores above a negative, .5 for equal ones or where either has no answer, else 0."""
+    difference = positives[..., :, None] - negatives[..., None, :]
+    return np.where(np.isnan(difference), 0.5, 0.5 * (1 + np.sign(difference))).astype(np.float32)
+
+
+def drawn_auc(
+    won: Float[np.ndarray, "positives negatives"],
+    positive_draws: Float[np.ndarray, "positives samples"],
+    negative_draws: Float[np.ndarray, "negatives samples"],
+) -> DrawnAuc:
+    """Mean of `won` over pairs, and in every draw with each example as often as its document was drawn."""
+    above = np.einsum("ps,ps->s", positive_draws, won @ negative_draws)
+    pairs = positive_draws.sum(0) * negative_draws.sum(0)
+    draws = np.divide(above, pairs, out=np.full(len(pairs), np.nan, np.float64), where=pairs > 0)
+    return DrawnAuc(float(won.mean(dtype=np.float64)), draws)

@@ -1,0 +1,157 @@
+"""Who answers prompts: one small protocol, answers kept on disk, many questions at once.
+
+A client answers a `Request` by a `Reply` or raises `NoReplyError`; explainers and scorers know nothing else of it. A
+kind of client is a function from its config section to a `Client`, registered in `CLIENTS`.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from atlas.config.autointerp import LabelClient
+from atlas.errors import EvaluationError
+from atlas.files import sha256_strings, write_text
+from atlas.progress import progress
+
+_REMEDY = "delete this file and run again"
+
+
+class NoReplyError(Exception):
+    """A request has no answer, for good: counted, never replaced by a guess."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A conversation that a reply continues.
+
+    With `choices` the reply is a list of `n_answers` of them, one per item that the prompt numbers, and a client that
+    can gives the probability of the first choice for each.
+    """
+
+    messages: tuple[tuple[str, str], ...]  # (role, content)
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    choices: tuple[str, ...] = ()
+    n_answers: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Text, and where the client knows them the probabilities of the first choice; tokens are what was paid."""
+
+    text: str
+    probabilities: tuple[float, ...] | None = None
+    prompt_tokens: int | None = None
+    reply_tokens: int | None = None
+
+
+class Client(Protocol):
+    """Answers requests. `identity` names all that changes a reply: endpoint's model, template, sampling.
+
+    `concurrency` is how many requests it takes at once; `complete` is then called from as many threads.
+    """
+
+    identity: str
+    concurrency: int
+
+    def complete(self, request: Request) -> Reply:
+        """The reply; raises NoReplyError when there is none, EvaluationError when there can be none (no server)."""
+        ...
+
+
+class CachedClient:
+    """Replies of another client, each kept in a file named by the hash of identity and request.
+
+    A killed run asks again only what has no file yet. A request without reply is not kept: it is asked again.
+    """
+
+    def __init__(self, client: Client, folder: Path):
+        self.client, self.folder = client, Path(folder)
+        self.identity, self.concurrency = client.identity, client.concurrency
+
+    def path(self, request: Request) -> Path:
+        """Where the reply to a request is kept."""
+        key = sha256_strings([self.identity, json.dumps(asdict(request), sort_keys=True)])
+        return self.folder / key[:2] / f"{key}.json"
+
+    def known(self, request: Request) -> bool:
+        """Whether the reply is kept already: what is not has yet to be paid."""
+        return self.path(request).is_file()
+
+    def complete(self, request: Request) -> Reply:
+        """From its file, or from the client."""
+        path = self.path(request)
+        if path.is_file():
+            return _read(path)
+        reply = self.client.complete(request)
+        write_text(path, json.dumps(asdict(reply), ensure_ascii=True) + "\n")
+        return reply
+
+
+def _read(path: Path) -> Reply:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["probabilities"] is not None:
+            known["probabilities"] = tuple(map(float, known["probabilities"]))
+        return Reply(**known)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path}: is no kept reply ({error!r}); {_REMEDY}") from error
+
+
+def complete_all(client: Client, requests: Sequence[Request], label: str) -> list[Reply | None]:
+    """Replies in the order of the requests, None where there is none; as many at once as the client takes."""
+
+    def ask(request: Request) -> Reply | None:
+        try:
+            return client.complete(request)
+        except NoReplyError:
+            return None
+
+    replies: list[Reply | None] = []
+    with ThreadPoolExecutor(client.concurrency) as pool, progress(len(requests), label, unit="reply") as shown:
+        try:
+            for reply in pool.map(ask, requests):
+                replies.append(reply)
+                shown.update(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return replies
+
+
+class WordsClient:
+    """No language model: a fixed rule over words, so that the whole way can be tested.
+
+    Asked for a label it names the word that is highlighted (``<<word>>``) most often; asked for choices it gives the
+    first choice for each numbered example (``Example 1: …``) in which a word of the prompt's last "Label:" occurs.
+    """
+
+    identity, concurrency = "words-1", 1
+
+    def complete(self, request: Request) -> Reply:
+        """The reply; the same request always has the same."""
+        text = request.messages[-1][1]
+        if not request.choices:
+            words = Counter(word.strip().lower() for word in re.findall(r"<<(.*?)>>", text, re.DOTALL))
+            if not words:
+                raise NoReplyError("nothing is highlighted")
+            return Reply(min(words, key=lambda word: (-words[word], word)))
+        label = set(re.findall(r"\w+", text.rsplit("Label:", 1)[-1].split("\n", 1)[0].lower()))
+        examples = re.split(r"^Example \d+: ", text, flags=re.MULTILINE)[1:]
+        found = [bool(label & set(re.findall(r"\w+", example.lower()))) for example in examples]
+        answers = [request.choices[0] if each else request.choices[1] for each in found]
+        return Reply(f"[{', '.join(answers)}]", tuple(float(each) for each in found))
+
+
+CLIENTS: dict[str, Callable[[LabelClient], Client]] = {"words": lambda spec: WordsClient()}
+
+
+def make_client(spec: LabelClient | None, cache: Path) -> Client | None:
+    """The configured client with its replies kept in `cache`; None when none is configured."""
+    return None if spec is None else CachedClient(CLIENTS[spec.kind](spec), cache)

@@ -1,0 +1,122 @@
+"""Explainers: from what a latent does to a label of a few words. Registered by name in `EXPLAINERS`.
+
+An explainer gets the evidence of all latents at once, and gives for each a label, or None when it has none to give:
+that is counted, never replaced.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from atlas.autointerp.clients import Client
+from atlas.autointerp.examples import Examples
+from atlas.autointerp.windows import Windows
+from atlas.autointerp.words import MIN_PIECES, Words, name_of
+from atlas.latents.token_classes import TokenTable
+from atlas.models.load import LoadedModel
+
+_TOP_WORDS, _MIN_SHARE = 5, 0.05
+_PROMOTED, _PROMOTED_IN_LABEL = 10, 3
+_CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an explainer may look at: a latent's training examples, and tokens that it promotes (may be empty)."""
+
+    examples: Examples
+    promoted: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Tools:
+    """What explainers and scorers work with. `seed` is the split that the evidence is of."""
+
+    windows: Windows
+    words: Words
+    tokens: TokenTable
+    client: Client | None
+    seed: int
+
+
+class Explainer(Protocol):
+    """Labels from evidence."""
+
+    def __call__(self, evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+        """One label per latent; None: no label."""
+        ...
+
+
+def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+    """Without a language model: the words on which a latent fires most, and the tokens that it promotes most.
+
+    A word counts by its share of the activation in an example, averaged over the training examples (one strong firing
+    does not outvote them all), less its share of all windows' tokens: what is merely frequent does not come first.
+    Words below a twentieth are left out, unless none is left.
+    """
+    base = np.bincount(tools.words.of.reshape(-1), minlength=len(tools.words.texts)) / tools.words.of.size
+    return [_lexical(each, tools.words, base) for each in evidence]
+
+
+def _lexical(evidence: Evidence, words: Words, base: Float[np.ndarray, " words"]) -> str | None:
+    activations = evidence.examples.train_activations.astype(np.float64)
+    if not len(activations):
+        return None
+    found, place = np.unique(words.of[evidence.examples.train].reshape(-1), return_inverse=True)
+    shares = activations / activations.sum(1, keepdims=True)  # an activating example has activation
+    lead = np.bincount(place, shares.reshape(-1), len(found)) / len(activations) - base[found]
+    order = np.argsort(-lead, kind="stable")[:_TOP_WORDS]
+    chosen = [words.texts[found[index]] for index in order if lead[index] >= _MIN_SHARE]
+    chosen = chosen or [words.texts[found[order[0]]]]
+    promoted = [token for token in evidence.promoted[:_PROMOTED_IN_LABEL] if token not in chosen]
+    return ", ".join(chosen) + (f"; promotes {', '.join(promoted)}" if promoted else "")
+
+
+EXPLAINERS: dict[str, Explainer] = {"lexical": lexical}
+
+
+@torch.inference_mode()
+def promoted_tokens(
+    W_dec: Float[torch.Tensor, "n_latents d_model"], loaded: LoadedModel, texts: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Tokens whose logits a latent raises most when its direction alone goes through final norm and head.
+
+    Half the difference of the logits of the direction and of its opposite: biases of norm and head cancel. Each token's
+    logit is taken in standard deviations over the latents: rare tokens with long output vectors would lead every list.
+    Only tokens that begin a word. Empty for a model without output embeddings.
+    """
+    head = loaded.model.get_output_embeddings() if loaded.objective in ("causal_lm", "masked_lm") else None
+    if head is None or loaded.adapter.final_norm is None or len(W_dec) < 2:
+        return [()] * len(W_dec)
+    norm = loaded.base.get_submodule(loaded.adapter.final_norm)
+    kept = torch.from_numpy(np.flatnonzero(begins_word(texts))).to(loaded.device)
+
+    def logits(first: int) -> Float[torch.Tensor, "latents tokens"]:
+        rows = W_dec[first : first + _CHUNK].to(loaded.device, loaded.dtype)
+        return ((head(norm(rows)) - head(norm(-rows))).float() / 2)[:, kept]
+
+    starts = range(0, len(W_dec), _CHUNK)
+    moments = [(part.double().sum(0), part.double().square().sum(0)) for part in map(logits, starts)]
+    total, squares = (sum(parts) / len(W_dec) for parts in zip(*moments, strict=True))
+    mean, sd = total.float(), (squares - total**2).clamp_min(1e-12).sqrt().float()
+    found: list[tuple[str, ...]] = []
+    for start in starts:
+        best = kept[((logits(start) - mean) / sd).topk(min(2 * _PROMOTED, len(kept)), dim=1).indices]
+        found += [_names(row, texts) for row in best.cpu().numpy()]
+    return found
+
+
+def begins_word(texts: Sequence[str]) -> Bool[np.ndarray, " vocabulary"]:
+    """Whether a token is a word's begin: letters after white space, where the vocabulary has such, else no piece."""
+    spaced = np.array([text[:1].isspace() and text[1:].isalpha() for text in texts])
+    whole = np.array([text.isalpha() for text in texts])
+    return spaced if spaced.sum() >= MIN_PIECES else whole
+
+
+def _names(tokens: Int[np.ndarray, " tokens"], texts: Sequence[str]) -> tuple[str, ...]:
+    """Different names, most promoted first: `The` and ` the` are one."""
+    return tuple(dict.fromkeys(name_of(texts[token]) for token in tokens))[:_PROMOTED]

@@ -1,0 +1,181 @@
+"""Labels put to the test: every latent's score beside its controls, and what is not scored, with the reason.
+
+Controls of each score, on the same windows: `shuffled`, the labels of other latents in place of its own, and `blind`,
+one and the same text for all. The random dictionary goes the same way as the SAE, and stands beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from atlas.autointerp.auc import DrawnAuc, drawn_auc, wins
+from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights
+from atlas.autointerp.scorers import BLIND, Question, Scorer
+from atlas.autointerp.windows import Windows
+from atlas.config.autointerp import Autointerp
+from atlas.latents.draws import document_draws
+
+# A token is highlighted when it has this share of the strongest activation among the latent's test examples; as in
+# Delphi 0.1.3, `threshold`.
+HIGHLIGHT_SHARE = 0.3
+MEASURES = ("score", "shuffled", "blind", "specificity", "over_blind")
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Rows of scores: one per latent and kind of negatives; and means over latents in every draw of documents.
+
+    `draws` maps (negatives, measure) to the mean over scored latents: (value, draws).
+    """
+
+    rows: pd.DataFrame
+    means: dict[tuple[str, str], DrawnAuc]
+
+
+def judge_labels(
+    labels: Sequence[str | None],
+    examples: AllExamples,
+    chosen: Sequence[int],
+    windows: Windows,
+    scorer: Scorer,
+    settings: Autointerp,
+    *,
+    samples: int,
+    seed: int,
+) -> Judged:
+    """Score the labels of the `chosen` latents; of the others nothing is said."""
+    able = {latent: ready(examples.latents[latent], labels[latent], settings) for latent in chosen}
+    tested = [latent for latent in chosen if any(reason is None for reason in able[latent].values())]
+    questions, plans = [], []
+    for latent in tested:
+        kinds = [kind for kind in NEGATIVES if able[latent][kind] is None]
+        own = [labels[latent], *other_labels(latent, labels, tested, settings.swaps, seed), BLIND]
+        asked = _windows(examples.latents[latent], kinds, seed)
+        plans.append((latent, kinds, len(own)))
+        questions += [Question(label, *asked) for label in own]
+    answers, place = scorer(questions), 0
+    draws = document_draws(windows.groups.count, samples)
+    rows, means = [], _Means()
+    for latent, kinds, count in plans:
+        given = np.stack(answers[place : place + count])
+        place += count
+        found = _score(examples.latents[latent], kinds, given, draws, windows)
+        for kind, measured in found.items():
+            means.add(kind, measured)
+            rows.append(_row(latent, kind, examples.latents[latent], measured, given))
+    for latent in chosen:
+        rows += [
+            _unscored(latent, kind, examples.latents[latent], reason)
+            for kind, reason in able[latent].items()
+            if reason is not None
+        ]
+    table = pd.DataFrame(rows).sort_values(["latent", "negatives"], kind="stable", ignore_index=True)
+    return Judged(table, means.all())
+
+
+def ready(examples: Examples, label: str | None, settings: Autointerp) -> dict[str, str | None]:
+    """For each kind of negatives why a latent cannot be scored, None when it can."""
+    least = settings.min_examples
+    common = None
+    if len(examples.train) == 0:
+        common = "no example for the explainer"
+    elif len(examples.test) < least:
+        common = f"fewer than {least} activating test examples"
+    elif label is None:
+        common = "no label"
+    few = {
+        kind: None if len(windows) >= least else f"fewer than {least} {kind} negatives"
+        for kind, windows in examples.negatives.items()
+    }
+    return {kind: common or reason for kind, reason in few.items()}
+
+
+def other_labels(
+    latent: int, labels: Sequence[str | None], tested: Sequence[int], count: int, seed: int
+) -> list[str | None]:
+    """Labels of up to `count` other latents, drawn at random; without any the latent's control is its own label."""
+    others = np.array([other for other in tested if other != latent])
+    generator = np.random.Generator(np.random.PCG64([seed, latent, 3]))
+    drawn = generator.permutation(others)[:count]
+    return [labels[other] for other in drawn] if len(drawn) else [labels[latent]]
+
+
+def highlights_of(activations: Float[np.ndarray, "windows width"]) -> Bool[np.ndarray, "windows width"]:
+    """Tokens that are highlighted in activating examples."""
+    return activations > HIGHLIGHT_SHARE * activations.max(initial=0)
+
+
+def _windows(examples: Examples, kinds: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """All windows of a test and their highlights; those of the negatives are copied from activating examples."""
+    negatives = [examples.negatives[kind] for kind in kinds]
+    generator = np.random.Generator(np.random.PCG64([seed, examples.latent, 4]))
+    own = highlights_of(examples.test_activations)
+    marks = [own, *(matched_highlights(own, len(each), generator) for each in negatives)]
+    return np.concatenate([examples.test, *negatives]), np.concatenate(marks)
+
+
+def _score(
+    examples: Examples, kinds: Sequence[str], answers: np.ndarray, draws: np.ndarray, windows: Windows
+) -> dict[str, dict[str, DrawnAuc]]:
+    """Answers are those to the own label, the others', and the blind one: (labels, windows)."""
+    n_positives, first, found = len(examples.test), len(examples.test), {}
+    positive_draws = draws[windows.group[examples.test]]
+    for kind in kinds:
+        negatives = examples.negatives[kind]
+        won = wins(answers[:, :n_positives], answers[:, first : first + len(negatives)])
+        first += len(negatives)
+        negative_draws = draws[windows.group[negatives]]
+        parts = {"score": won[0], "shuffled": won[1:-1].mean(0), "blind": won[-1]}
+        measured = {name: drawn_auc(part, positive_draws, negative_draws) for name, part in parts.items()}
+        measured["specificity"] = measured["score"] - measured["shuffled"]
+        measured["over_blind"] = measured["score"] - measured["blind"]
+        found[kind] = measured
+    return found
+
+
+def _row(latent: int, kind: str, examples: Examples, measured: Mapping[str, DrawnAuc], answers) -> dict[str, Any]:
+    row = _counts(latent, kind, examples) | {"reason": None, "failed_share": float(np.isnan(answers[0]).mean())}
+    for name in MEASURES:
+        low, high = measured[name].interval or (None, None)
+        row |= {name: measured[name].value, f"{name}_low": low, f"{name}_high": high}
+    return row
+
+
+def _unscored(latent: int, kind: str, examples: Examples, reason: str) -> dict[str, Any]:
+    empty = {f"{name}{end}": None for name in MEASURES for end in ("", "_low", "_high")}
+    return _counts(latent, kind, examples) | {"reason": reason, "failed_share": None} | empty
+
+
+def _counts(latent: int, kind: str, examples: Examples) -> dict[str, Any]:
+    return {
+        "latent": latent,
+        "negatives": kind,
+        "n_positives": len(examples.test),
+        "n_negatives": len(examples.negatives[kind]),
+        "neighbour_cosine": examples.neighbour_cosine if kind == "hard" else None,
+    }
+
+
+class _Means:
+    """Means over latents, in every draw over those that have a value in it."""
+
+    def __init__(self):
+        self._values: dict[tuple[str, str], list[DrawnAuc]] = {}
+
+    def add(self, kind: str, measured: Mapping[str, DrawnAuc]) -> None:
+        for name, auc in measured.items():
+            self._values.setdefault((kind, name), []).append(auc)
+
+    def all(self) -> dict[tuple[str, str], DrawnAuc]:
+        result = {}
+        for key, values in self._values.items():
+            draws = np.stack([auc.draws for auc in values])
+            known = np.isfinite(draws)
+            total = np.where(known, draws, 0).sum(0)
+            mean = np.divide(total, known.sum(0), out=np.full(len(total), np.nan), where=known.any(0))
+            result[key] = DrawnAuc(float(np.mean([auc.value for auc in values])), mean)
+        return result

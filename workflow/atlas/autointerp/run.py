@@ -1,0 +1,251 @@
+"""Labels and scores of one SAE from files: its codes and a random dictionary's, model, tokenizer, sentence encoder."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from atlas.autointerp.clients import make_client
+from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
+from atlas.autointerp.explainers import EXPLAINERS, Evidence, Tools, promoted_tokens
+from atlas.autointerp.judge import Judged, judge_labels
+from atlas.autointerp.quality import repetition, seed_stability
+from atlas.autointerp.scorers import SCORERS, Embed, ScorerTools
+from atlas.autointerp.summary import summarise
+from atlas.autointerp.windows import Windows
+from atlas.autointerp.words import Words
+from atlas.codes.encode import identity_of, random_dictionary, sae_sha256
+from atlas.codes.store import Codes
+from atlas.config.autointerp import Autointerp
+from atlas.corpora.encoding import tokenizer_sha256
+from atlas.errors import EvaluationError, TrainingError
+from atlas.evaluation.evaluate import TrainingFacts, without_nonfinite
+from atlas.files import atomic_path, write_json
+from atlas.hook_points import HookPoint, SaeHooks
+from atlas.latents.drift import require_distinct
+from atlas.latents.embedder import Embedder
+from atlas.latents.token_classes import TokenTable
+from atlas.models.load import load_model, load_tokenizer
+from atlas.training.run import shards_by_corpus
+from atlas.training.sae import Sae, load_sae
+
+log = logging.getLogger(__name__)
+
+DICTIONARIES = ("sae", "random")
+# Sites whose rows are summands of the residual stream: the head reads their directions.
+_READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
+
+
+@dataclass(frozen=True)
+class AutointerpInputs:
+    """Files: prepared model, SAE folder, training shards (for the random dictionary), codes of both by corpus, the
+    prepared embedder if there is one, and the folder in which replies of a language model are kept.
+    """
+
+    model: Path
+    sae: Path
+    train_shards: list[Path]
+    codes: Mapping[str, Path]
+    random_codes: Mapping[str, Path]
+    embedder: Path | None
+    replies: Path
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Tables of labels and of scores (one row per latent, dictionary and what they are of), and the summary."""
+
+    labels: Path
+    scores: Path
+    summary: Path
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What is the same for both dictionaries."""
+
+    windows: Windows
+    tools: ScorerTools
+    settings: Autointerp
+    samples: int
+
+
+def run_autointerp(
+    inputs: AutointerpInputs,
+    *,
+    hook: str,
+    seed: int,
+    settings: Autointerp,
+    bootstrap_samples: int,
+    device: torch.device,
+    outputs: Outputs,
+) -> None:
+    """Label all alive latents of the SAE and of its random dictionary, score the labels beside their controls.
+
+    Raises EvaluationError when codes, SAE and tokenizer do not belong together, when a scorer lacks the sentence
+    encoder, or when the corpora are too short; StoreError for damaged codes.
+    """
+    saes = _dictionaries(inputs, hook, seed)
+    codes = _open_codes(inputs, hook, seed)
+    require_distinct({name: str(own.identity["corpus_fingerprint"]) for name, own in codes["sae"].items()})
+    if "embedding" in settings.scorers and inputs.embedder is None:
+        raise EvaluationError(
+            "autointerp.scorers has 'embedding', but latents.embedder is null: configure a sentence encoder there, or "
+            "another scorer"
+        )
+    windows, tokens = Windows.of(codes["sae"], settings.window_tokens), TokenTable.of(inputs.model)
+    client = make_client(settings.client, inputs.replies)
+    tools = Tools(windows, Words.find(windows, tokens), tokens, client, settings.seeds[0])
+    embed = _once(Embedder.load(inputs.embedder, device)) if inputs.embedder else None
+    scene = _Scene(
+        windows, ScorerTools(tools, load_tokenizer(inputs.model), embed, device), settings, bootstrap_samples
+    )
+    promoted = _promoted(inputs.model, saes, hook, tokens.texts, device)
+    found = {kind: _label_and_judge(saes[kind], codes[kind], promoted[kind], scene) for kind in DICTIONARIES}
+    _write(inputs, scene, found, outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer."""
+
+    n_alive: int
+    n_chosen: int
+    labels: pd.DataFrame
+    judged: dict[tuple[str, str], Judged]
+    quality: dict[str, dict[str, Any]]
+
+
+def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tuple[str, ...]], scene: _Scene) -> Found:
+    settings, tools = scene.settings, scene.tools.tools
+    W_dec = sae.W_dec.float().cpu().numpy()
+    neighbours = nearest_latents(W_dec, settings.neighbours)
+    rows, judged, quality = [], {}, {}
+    by_explainer: dict[str, list[dict[int, str]]] = {name: [] for name in settings.explainers}
+    for number, seed in enumerate(settings.seeds):
+        examples = choose_examples(list(codes.values()), scene.windows, neighbours, settings, seed)
+        alive = np.flatnonzero(examples.n_firings > 0)
+        chosen = _sample(alive, settings)
+        evidence = [Evidence(examples.latents[latent], promoted[latent]) for latent in chosen]
+        for name in settings.explainers:
+            written = EXPLAINERS[name](evidence, tools)
+            own = {int(latent): label for latent, label in zip(chosen, written, strict=True) if label is not None}
+            by_explainer[name].append(own)
+            rows.append(_label_rows(name, seed, chosen, own, examples))
+            if number == 0:
+                labels = [own.get(latent) for latent in range(len(W_dec))]
+                for scorer in settings.scorers:
+                    judged[name, scorer] = judge_labels(
+                        labels,
+                        examples,
+                        chosen,
+                        scene.windows,
+                        SCORERS[scorer](scene.tools),
+                        settings,
+                        samples=scene.samples,
+                        seed=seed,
+                    )
+                quality[name] = repetition(own, W_dec, scene.tools.embed)
+    for name, own in by_explainer.items():
+        quality[name] |= seed_stability(own, scene.tools.embed)
+    return Found(len(alive), len(chosen), pd.concat(rows, ignore_index=True), judged, quality)
+
+
+def _sample(alive: np.ndarray, settings: Autointerp) -> np.ndarray:
+    """The latents that are labelled: all alive ones, or as many of them as `sample` says, the same for all seeds."""
+    if settings.sample is None or settings.sample >= len(alive):
+        return alive
+    generator = np.random.Generator(np.random.PCG64([settings.seeds[0], 5]))
+    return np.sort(generator.permutation(alive)[: settings.sample])
+
+
+def _label_rows(
+    explainer: str, seed: int, chosen: np.ndarray, labels: Mapping[int, str], examples: AllExamples
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "latent": chosen,
+            "explainer": explainer,
+            "seed": seed,
+            "label": [labels.get(int(latent)) for latent in chosen],
+            "n_train": [len(examples.latents[latent].train) for latent in chosen],
+        }
+    )
+
+
+def _once(embed: Embed) -> Embed:
+    """The same sentence encoder, which embeds every text once: windows and labels come up again and again."""
+    known: dict[str, np.ndarray] = {}
+
+    def remembered(texts: Sequence[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, embed(new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return remembered
+
+
+def _promoted(
+    model: Path, saes: Mapping[str, Sae], hook: str, texts: Sequence[str], device: torch.device
+) -> dict[str, list[tuple[str, ...]]]:
+    """Promoted tokens of each dictionary; none where the head does not read what the latents write."""
+    if HookPoint.parse(SaeHooks.parse(hook).target).site not in _READ_BY_HEAD:
+        return {kind: [()] * sae.n_latents for kind, sae in saes.items()}
+    loaded = load_model(model, device)
+    return {kind: promoted_tokens(sae.W_dec, loaded, texts) for kind, sae in saes.items()}
+
+
+def _dictionaries(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, Sae]:
+    try:
+        sae = load_sae(inputs.sae)
+    except TrainingError as error:
+        raise EvaluationError(str(error)) from error
+    training = TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook)
+    return {"sae": sae, "random": random_dictionary(sae, training, seed)}
+
+
+def _open_codes(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, dict[str, Codes]]:
+    """Codes by dictionary and corpus, each of this SAE and of this corpus."""
+    expected = identity_of(inputs.sae, hook, seed) | {"tokenizer_sha256": tokenizer_sha256(inputs.model)}
+    files = dict(zip(DICTIONARIES, (inputs.codes, inputs.random_codes), strict=True))
+    return {
+        kind: {name: Codes.open(path, expected | {"dictionary": kind, "corpus": name}) for name, path in paths.items()}
+        for kind, paths in files.items()
+    }
+
+
+def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], outputs: Outputs) -> None:
+    sae_id, sha256 = "/".join(inputs.sae.parts[-5:]), sae_sha256(inputs.sae)
+    labels = [own.labels.assign(dictionary=kind) for kind, own in found.items()]
+    scores = [
+        judged.rows.assign(dictionary=kind, explainer=explainer, scorer=scorer)
+        for kind, own in found.items()
+        for (explainer, scorer), judged in own.judged.items()
+    ]
+    _write_table(outputs.labels, pd.concat(labels), ["dictionary", "latent", "explainer", "seed"], sae_id, sha256)
+    first = ["dictionary", "latent", "explainer", "scorer", "negatives"]
+    _write_table(outputs.scores, pd.concat(scores), first, sae_id, sha256)
+    reasons: dict[str, str] = {}
+    result = summarise(found, scene.windows, scene.settings)
+    write_json(
+        outputs.summary,
+        {"sae_id": sae_id, "sae_sha256": sha256, **without_nonfinite(result, reasons), "reasons": reasons},
+    )
+    for row in result["rows"]:
+        if row["dictionary"] == "sae":
+            log.info("%s, %s, %s negatives: %s", row["explainer"], row["scorer"], row["negatives"], row["verdict"])
+
+
+def _write_table(path: Path, rows: pd.DataFrame, first: list[str], sae_id: str, sha256: str) -> None:
+    """Parquet, NaN as null; the file's metadata says which SAE it is of."""
+    ordered = rows[[*first, *(name for name in rows if name not in first)]]
+    written = pa.Table.from_pandas(ordered, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)

@@ -1,0 +1,77 @@
+"""Scorers: how well a label tells the examples on which its latent fires from others. Registered by name in `SCORERS`.
+
+A scorer gets questions, each a label and windows, and gives a number per window: the higher, the more the label applies
+there. It never learns which windows are which. NaN is no answer; it counts as undecided, not as absent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from atlas.autointerp.explainers import Tools
+from atlas.autointerp.safe import prompt_text
+
+# What a scorer is given in place of a label when it must do without: the same for every latent.
+BLIND = "text"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A label, windows, and in each the tokens that are highlighted (activating ones, or a pattern copied from one)."""
+
+    label: str
+    windows: Int[np.ndarray, " windows"]
+    highlights: Bool[np.ndarray, "windows width"]
+
+
+# Texts to unit vectors: atlas.latents.embedder.Embedder is one.
+Embed = Callable[[Sequence[str]], Float[np.ndarray, "texts width"]]
+Answers = list[Float[np.ndarray, " windows"]]
+Scorer = Callable[[Sequence[Question]], Answers]
+
+
+@dataclass(frozen=True, eq=False)
+class ScorerTools:
+    """What a scorer is made from: explainers' tools, the model's tokenizer, the sentence encoder if there is one."""
+
+    tools: Tools
+    tokenizer: Any
+    embed: Embed | None
+    device: torch.device
+
+
+def window_texts(tools: ScorerTools, windows: Int[np.ndarray, " windows"]) -> list[str]:
+    """The counted tokens of some windows as text that is safe in a prompt."""
+    own = tools.tools.windows
+    return [
+        prompt_text(
+            tools.tokenizer.decode(
+                own.tokens[window][own.counted[window]].tolist(),
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+        )
+        for window in windows
+    ]
+
+
+def embedding(tools: ScorerTools) -> Scorer:
+    """Cosine of the sentence embeddings of label and window."""
+
+    def score(questions: Sequence[Question]) -> Answers:
+        if not questions:
+            return []
+        asked = np.unique(np.concatenate([question.windows for question in questions]))
+        windows = tools.embed(window_texts(tools, asked))
+        texts = list(dict.fromkeys(question.label for question in questions))
+        labels = dict(zip(texts, tools.embed(texts), strict=True))
+        return [windows[np.searchsorted(asked, question.windows)] @ labels[question.label] for question in questions]
+
+    return score
+
+
+SCORERS: dict[str, Callable[[ScorerTools], Scorer]] = {"embedding": embedding}

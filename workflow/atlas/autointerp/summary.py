@@ -1,0 +1,90 @@
+"""What the labels of an SAE are worth together, and which controls they beat."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from atlas.autointerp.auc import DrawnAuc
+from atlas.autointerp.examples import NEGATIVES
+from atlas.autointerp.judge import MEASURES
+from atlas.autointerp.windows import Windows
+from atlas.config.autointerp import Autointerp
+
+if TYPE_CHECKING:
+    from atlas.autointerp.run import Found
+
+# Control -> the difference whose interval must be above 0.
+CONTROLS = {"shuffled labels": "specificity", "blind": "over_blind", "random dictionary": "over_random"}
+
+
+def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointerp) -> dict[str, Any]:
+    """One row per dictionary, explainer, scorer and kind of negatives; the random dictionary is the SAE's control."""
+    facts = {
+        "corpora": list(windows.corpora),
+        "n_windows": len(windows),
+        "n_documents": len(windows.groups.documents),
+        "n_train_windows": int(windows.training(settings.seeds[0]).sum()),
+    }
+    rows = [
+        _row(found, dictionary, explainer, scorer, kind)
+        for dictionary, own in found.items()
+        for explainer, scorer in own.judged
+        for kind in NEGATIVES
+    ]
+    return facts | {"rows": rows}
+
+
+def _row(found: "Mapping[str, Found]", dictionary: str, explainer: str, scorer: str, kind: str) -> dict[str, Any]:
+    own = found[dictionary]
+    judged = own.judged[explainer, scorer]
+    rows = judged.rows[judged.rows.negatives == kind]
+    scored = rows[rows.reason.isna()]
+    means = {name: judged.means.get((kind, name)) for name in MEASURES}
+    control = found["random"].judged[explainer, scorer].means.get((kind, "score"))
+    if dictionary == "sae":
+        means["over_random"] = _difference(means["score"], control)
+    measured = {name: _measure(auc) for name, auc in means.items()}
+    beaten = {name: _above_zero(measured[key]) for name, key in CONTROLS.items() if key in measured}
+    return {
+        "dictionary": dictionary,
+        "explainer": explainer,
+        "scorer": scorer,
+        "negatives": kind,
+        "n_alive": own.n_alive,
+        "n_asked": own.n_chosen,
+        "n_scored": len(scored),
+        "coverage": len(scored) / own.n_alive if own.n_alive else None,
+        "unscored": dict(Counter(rows.reason.dropna())),
+        "failed_share": _mean(scored.failed_share),
+        **measured,
+        "random_score": _measure(control)["value"],
+        "share_above_chance": _mean((scored.score_low > 0.5).astype(float)),
+        "share_specific": _mean((scored.specificity_low > 0).astype(float)),
+        "neighbour_cosine": _mean(scored.neighbour_cosine.dropna()) if kind == "hard" else None,
+        "verdict": _verdict(beaten),
+        "beats": [name for name, won in beaten.items() if won],
+        "does_not_beat": [name for name, won in beaten.items() if won is False],
+        **{f"labels_{name}": value for name, value in own.quality[explainer].items()},
+    }
+
+
+def _measure(auc: DrawnAuc | None) -> dict[str, Any]:
+    return {"value": None, "interval": None} if auc is None else {"value": auc.value, "interval": auc.interval}
+
+
+def _difference(auc: DrawnAuc | None, control: DrawnAuc | None) -> DrawnAuc | None:
+    return None if auc is None or control is None else auc - control
+
+
+def _above_zero(measured: Mapping[str, Any]) -> bool | None:
+    """Whether the interval lies above 0; None without an interval."""
+    return None if measured["interval"] is None else measured["interval"][0] > 0
+
+
+def _verdict(beaten: Mapping[str, bool | None]) -> str:
+    lost = [name for name, won in beaten.items() if not won]
+    return "beats its controls" if not lost else f"does not beat {', '.join(lost)}"
+
+
+def _mean(values: Any) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,60 @@
+"""How latents get labels, and how labels are put to the test."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from atlas.config.base import Section
+
+Role = Literal["in_sample", "proxy", "oos"]
+
+
+class LabelClient(Section):
+    """Who answers the prompts of explainers and scorers that ask a language model."""
+
+    kind: Literal["words"] = Field(
+        description="'words': no language model, a fixed rule over the words of a prompt, for tests of the pipeline."
+    )
+
+
+class Autointerp(Section):
+    """Examples, explainers, scorers. A label's score is an AUC; controls stand beside every one."""
+
+    explainers: tuple[Literal["lexical"], ...] = Field(
+        default=("lexical",), min_length=1, description="Who writes labels; the first one's decide a latent's outcome."
+    )
+    scorers: tuple[Literal["embedding"], ...] = Field(
+        default=("embedding",), min_length=1, description="Who tests labels; the first one's decide."
+    )
+    client: LabelClient | None = Field(default=None, description="Language model behind them; null: none is asked.")
+    roles: tuple[Role, ...] = Field(
+        default=("in_sample", "proxy", "oos"), min_length=1, description="Evaluation corpora that give examples."
+    )
+    window_tokens: int = Field(default=32, ge=2, description="Tokens of an example, all of one document.")
+    train_examples: int = Field(default=40, ge=1, description="Examples that the explainer sees, at most.")
+    top_examples: int = Field(default=20, ge=0, description="Of these, the strongest; the others span the quantiles.")
+    test_examples: int = Field(default=50, ge=1, description="Activating examples that a label is tested on, at most.")
+    random_negatives: int = Field(default=50, ge=1, description="Examples on which the latent is silent, at most.")
+    hard_negatives: int = Field(
+        default=50, ge=1, description="Such examples on which the nearest latents by decoder cosine fire, at most."
+    )
+    neighbours: int = Field(default=10, ge=1, description="Nearest latents that give hard negatives.")
+    quantiles: int = Field(default=10, ge=1, description="Strata of activation that examples are drawn from alike.")
+    min_examples: int = Field(
+        default=10, ge=2, description="Examples of each kind below which a latent is not scored, and counted as such."
+    )
+    swaps: int = Field(default=10, ge=1, description="Other latents' labels behind the control 'shuffled'.")
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1), min_length=1, description="Splits of the documents; the first is scored, all give labels."
+    )
+    sample: int | None = Field(default=None, ge=1, description="Latents that are labelled, at random; null: all.")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.top_examples > self.train_examples:
+            raise ValueError(f"top_examples is {self.top_examples}: at most train_examples, {self.train_examples}")
+        for key in ("explainers", "scorers", "roles", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} {list(values)} repeat")
+        return self

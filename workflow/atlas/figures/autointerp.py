@@ -1,0 +1,105 @@
+"""Labels of a study's SAEs against redundancy and against FVU: which of the two goes with labels that repeat?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.stats import spearmanr
+
+from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+
+X = {"absorption_guide": "absorption_guide", "fvu": "FVU (in-sample, regular rows)"}
+Y = {
+    "labels_repeated_semantic": "share of latents whose\nlabel another latent has",
+    "score": "score (AUC),\nrandom negatives",
+    "specificity": "score − score of\nother latents' labels",
+}
+_SAMPLES, _LEVELS = 2000, (0.025, 0.975)
+_MIN_SAES = 4
+
+
+def draw_autointerp(table: Path, targets: Sequence[Path]) -> None:
+    """Draw results/<study>_autointerp.csv to every target (.pdf, .png)."""
+    use_style()
+    figure = plot_autointerp(pd.read_csv(table))
+    save(figure, targets)
+    plt.close(figure)
+
+
+def plot_autointerp(table: pd.DataFrame) -> Figure:
+    """The first explainer and scorer of a table, on random negatives; one point per SAE."""
+    rows = table[(table.negatives == "random") & (table.explainer == table.explainer.iloc[0])]
+    rows = rows[rows.scorer == rows.scorer.iloc[0]]
+    ours, random = rows[rows.dictionary == "sae"], rows[rows.dictionary == "random"]
+    places = ours[["hook", "target_hook"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    colours = {_hook(*place): SERIES_COLOURS[number % len(SERIES_COLOURS)] for number, place in enumerate(places)}
+    figure, axes = plt.subplots(len(Y), len(X), figsize=(WIDTH, 5.6), sharey="row", sharex="col", layout="constrained")
+    for line, (y, y_name) in zip(axes, Y.items(), strict=True):
+        for axis, (x, x_name) in zip(line, X.items(), strict=True):
+            _draw_panel(axis, ours, random, x, y, colours)
+            if y == list(Y)[-1]:
+                axis.set_xlabel(x_name)
+        line[0].set_ylabel(y_name)
+    marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=hook) for hook, colour in colours.items()]
+    marks.append(Line2D([], [], marker="o", linestyle="", color="#444444", mfc="none", label="random dictionary"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    return figure
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
+    """Spearman's ρ with a 95 % percentile interval over SAEs drawn with replacement.
+
+    None below four SAEs, or when one side does not vary; the interval also when a draw has too few different SAEs too
+    often (more than a twentieth).
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    if len(x) < _MIN_SAES or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return {"value": None, "interval": None, "n": len(x)}
+    generator = np.random.Generator(np.random.PCG64(0))
+    drawn = []
+    for _ in range(_SAMPLES):
+        chosen = generator.integers(0, len(x), len(x))
+        if np.ptp(x[chosen]) > 0 and np.ptp(y[chosen]) > 0:
+            drawn.append(spearmanr(x[chosen], y[chosen]).statistic)
+    enough = len(drawn) >= 0.95 * _SAMPLES
+    interval = [float(value) for value in np.quantile(drawn, _LEVELS)] if enough else None
+    return {"value": float(spearmanr(x, y).statistic), "interval": interval, "n": len(x)}
+
+
+def _draw_panel(axis: Axes, ours: pd.DataFrame, random: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
+    for row in ours.itertuples():
+        colour = colours[_hook(row.hook, row.target_hook)]
+        low, high = getattr(row, f"{y}_interval_low", np.nan), getattr(row, f"{y}_interval_high", np.nan)
+        if pd.notna(low):
+            axis.plot([getattr(row, x)] * 2, [low, high], color=colour, linewidth=0.8)
+        axis.plot(getattr(row, x), getattr(row, y), "o", color=colour, markersize=4)
+    # A random dictionary has no FVU of its own: it stands at that of its SAE, so that the two can be compared.
+    fvu = ours.set_index(["hook", "mix", "recipe", "seed"]).fvu
+    for row in random.itertuples():
+        place = getattr(row, x) if x != "fvu" else fvu.loc[row.hook, row.mix, row.recipe, row.seed]
+        colour = colours[_hook(row.hook, row.target_hook)]
+        axis.plot(place, getattr(row, y), "o", color=colour, mfc="none", markersize=4)
+    if y == "score":
+        axis.axhline(0.5, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
+    if y == "specificity":
+        axis.axhline(0.0, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
+    axis.set_title(_correlation_text(rank_correlation(ours[x], ours[y])), fontsize=7)
+
+
+def _correlation_text(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return f"no rank correlation: {found['n']} SAEs, or no spread"
+    interval = "no interval" if found["interval"] is None else "[{:.2f}, {:.2f}]".format(*found["interval"])
+    return f"Spearman ρ = {found['value']:.2f} {interval}, {found['n']} SAEs"
+
+
+def _hook(hook: str, target: Any) -> str:
+    return hook if pd.isna(target) else f"{hook} to {target}"
