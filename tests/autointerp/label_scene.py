@@ -6,8 +6,9 @@ import numpy as np
 from latent_scene import LENGTH, TABLE, TEXTS, FakeTokenizer, random_tokens, write_codes
 
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
-from atlas.autointerp.explainers import Evidence, Tools, lexical
-from atlas.autointerp.scorers import ScorerTools, embedding
+from atlas.autointerp.explainers import lexical
+from atlas.autointerp.scorers import embedding
+from atlas.autointerp.tools import Evidence, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words
 from atlas.config.autointerp import Autointerp
@@ -35,7 +36,7 @@ def bag_of_words(texts) -> np.ndarray:
 class LabelScene:
     """Latent 0 fires on "gamma" alone, the others at random; `W_dec` are orthogonal unless given."""
 
-    def __init__(self, folder: Path, n_latents: int = 12, dense: np.ndarray | None = None, W_dec=None, **settings):
+    def __init__(self, folder: Path, n_latents: int = 12, dense=None, W_dec=None, client=None, **settings):
         self.settings = SETTINGS.model_copy(update=settings)
         self.tokens = random_tokens(N_CONTEXTS)
         if dense is None:
@@ -43,8 +44,8 @@ class LabelScene:
         self.codes = write_codes(folder / "chat.h5", dense, self.tokens)
         self.dense, self.W_dec = dense, np.eye(dense.shape[1]) if W_dec is None else W_dec
         self.windows = Windows.of({"chat": self.codes}, WIDTH)
-        self.tools = Tools(self.windows, Words.find(self.windows, SPACED), SPACED, None, 0)
-        self.scorer = embedding(ScorerTools(self.tools, FakeTokenizer(), bag_of_words, None))
+        self.tools = Tools(self.windows, Words.find(self.windows, SPACED), SPACED, FakeTokenizer(), client, 0)
+        self.scorer = embedding(ScorerTools(self.tools, bag_of_words, None))
 
     def examples(self, seed: int = 0) -> AllExamples:
         neighbours = nearest_latents(self.W_dec, self.settings.neighbours)

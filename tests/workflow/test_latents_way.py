@@ -7,6 +7,8 @@ import pytest
 from latent_scene import sentence_model
 from project import make_project, planned, read_config, snakemake, write_config
 
+from atlas.autointerp.outcome import OUTCOMES
+
 pytestmark = pytest.mark.slow
 
 HEALTH, TABLE = "results/llama_study_health.csv", "results/llama_study.csv"
@@ -49,3 +51,24 @@ def test_edited_latents_rerun_neither_codes_nor_evaluation(finished):
         assert set(planned(finished, HEALTH)) == {"prepare_embedder", "embed_windows", "latents", "study_latents"}
     finally:
         path.write_text(original)
+
+
+def test_labels_of_a_study_with_their_controls(finished):
+    table, figure = "results/llama_study_autointerp.csv", "results/figures/llama_study_autointerp.png"
+    config = read_config(finished)
+    write_config(finished, config | {"autointerp": {"window_tokens": 8, "min_examples": 5, "swaps": 2}})
+    snakemake(finished, table, figure)
+    assert planned(finished, table, figure) == {}
+    rows = pd.read_csv(finished / table)
+    assert len(rows) == 2 * 2 * 2
+    assert set(rows.dictionary) == {"sae", "random"}
+    assert set(rows.negatives) == {"random", "hard"}
+    assert (rows.coverage > 0.2).all()
+    scored = rows[["score", "shuffled", "blind", "specificity_interval_low", "random_score"]]
+    assert scored.notna().all(axis=None)
+    assert rows.verdict.notna().all()
+    latents = pd.read_parquet(next(finished.glob("results/autointerp/llama/resid_post.1/**/latents.parquet")))
+    assert len(latents) == 48
+    assert latents.outcome.isin(OUTCOMES).all()
+    assert (finished / figure).stat().st_size > 10_000
+    assert "autointerp" not in planned(finished, HEALTH)

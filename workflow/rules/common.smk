@@ -47,7 +47,7 @@ wildcard_constraints:
     seed="[0-9]+",
     split="train|eval",
     shard="[0-9]+",
-    peer="saelens|dictionary_learning|sparsify",
+    peer="saelens|dictionary_learning|sparsify|delphi",
     format="saelens|dictionary_learning|sparsify|huggingface",
 
 

@@ -5,6 +5,7 @@ kind of client is a function from its config section to a `Client`, registered i
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +19,10 @@ from atlas.errors import EvaluationError
 from atlas.files import sha256_strings, write_text
 from atlas.progress import progress
 
+log = logging.getLogger(__name__)
+
 _REMEDY = "delete this file and run again"
+_CHARACTERS = 4  # of a token of English, roughly: for the estimate before a run
 
 
 class NoReplyError(Exception):
@@ -113,6 +117,9 @@ def complete_all(client: Client, requests: Sequence[Request], label: str) -> lis
         except NoReplyError:
             return None
 
+    kept = sum(client.known(request) for request in requests) if isinstance(client, CachedClient) else 0
+    tokens = sum(len(content) for request in requests for _, content in request.messages) // _CHARACTERS
+    log.info("%s: %s requests, about %s tokens; %s kept from before", label, len(requests), tokens, kept)
     replies: list[Reply | None] = []
     with ThreadPoolExecutor(client.concurrency) as pool, progress(len(requests), label, unit="reply") as shown:
         try:

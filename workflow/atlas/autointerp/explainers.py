@@ -5,50 +5,19 @@ that is counted, never replaced.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from atlas.autointerp.clients import Client
-from atlas.autointerp.examples import Examples
-from atlas.autointerp.windows import Windows
+from atlas.autointerp.prompts import max_activation
+from atlas.autointerp.tools import Evidence, Explainer, Tools
 from atlas.autointerp.words import MIN_PIECES, Words, name_of
-from atlas.latents.token_classes import TokenTable
 from atlas.models.load import LoadedModel
 
 _TOP_WORDS, _MIN_SHARE = 5, 0.05
 _PROMOTED, _PROMOTED_IN_LABEL = 10, 3
 _CHUNK = 256
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What an explainer may look at: a latent's training examples, and tokens that it promotes (may be empty)."""
-
-    examples: Examples
-    promoted: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Tools:
-    """What explainers and scorers work with. `seed` is the split that the evidence is of."""
-
-    windows: Windows
-    words: Words
-    tokens: TokenTable
-    client: Client | None
-    seed: int
-
-
-class Explainer(Protocol):
-    """Labels from evidence."""
-
-    def __call__(self, evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
-        """One label per latent; None: no label."""
-        ...
 
 
 def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
@@ -76,7 +45,7 @@ def _lexical(evidence: Evidence, words: Words, base: Float[np.ndarray, " words"]
     return ", ".join(chosen) + (f"; promotes {', '.join(promoted)}" if promoted else "")
 
 
-EXPLAINERS: dict[str, Explainer] = {"lexical": lexical}
+EXPLAINERS: dict[str, Explainer] = {"lexical": lexical, "max_activation": max_activation}
 
 
 @torch.inference_mode()

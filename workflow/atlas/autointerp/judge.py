@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 
 from atlas.autointerp.auc import DrawnAuc, drawn_auc, wins
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights
-from atlas.autointerp.scorers import BLIND, Question, Scorer
+from atlas.autointerp.scorers import BLIND
+from atlas.autointerp.tools import Question, Scorer
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
 from atlas.latents.draws import document_draws

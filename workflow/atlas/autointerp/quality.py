@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from atlas.autointerp.scorers import Embed
+from atlas.autointerp.tools import Embed
 
 # Labels whose sentence embeddings are closer than this say the same.
 SAME_COSINE = 0.8

@@ -14,11 +14,12 @@ import torch
 
 from atlas.autointerp.clients import make_client
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
-from atlas.autointerp.explainers import EXPLAINERS, Evidence, Tools, promoted_tokens
+from atlas.autointerp.explainers import EXPLAINERS, promoted_tokens
 from atlas.autointerp.judge import Judged, judge_labels
 from atlas.autointerp.quality import repetition, seed_stability
-from atlas.autointerp.scorers import SCORERS, Embed, ScorerTools
+from atlas.autointerp.scorers import SCORERS
 from atlas.autointerp.summary import summarise
+from atlas.autointerp.tools import Embed, Evidence, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words
 from atlas.codes.encode import identity_of, random_dictionary, sae_sha256
@@ -102,11 +103,10 @@ def run_autointerp(
         )
     windows, tokens = Windows.of(codes["sae"], settings.window_tokens), TokenTable.of(inputs.model)
     client = make_client(settings.client, inputs.replies)
-    tools = Tools(windows, Words.find(windows, tokens), tokens, client, settings.seeds[0])
+    tokenizer = load_tokenizer(inputs.model)
+    tools = Tools(windows, Words.find(windows, tokens), tokens, tokenizer, client, settings.seeds[0])
     embed = _once(Embedder.load(inputs.embedder, device)) if inputs.embedder else None
-    scene = _Scene(
-        windows, ScorerTools(tools, load_tokenizer(inputs.model), embed, device), settings, bootstrap_samples
-    )
+    scene = _Scene(windows, ScorerTools(tools, embed, device, settings.per_prompt), settings, bootstrap_samples)
     promoted = _promoted(inputs.model, saes, hook, tokens.texts, device)
     found = {kind: _label_and_judge(saes[kind], codes[kind], promoted[kind], scene) for kind in DICTIONARIES}
     _write(inputs, scene, found, outputs)

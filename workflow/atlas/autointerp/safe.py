@@ -14,12 +14,20 @@ def printable(text: str) -> str:
 
 
 def prompt_text(text: str) -> str:
-    """Text for the inside of a prompt: control characters but line breaks and tabs gone, marks broken by a space.
+    """Text for the inside of a prompt: `without_controls`, with marks broken."""
+    return break_marks(without_controls(text))
 
-    ``<|im_start|>`` becomes ``< |im_start| >``: no tokenizer reads a special token in it, and highlights (``<<…>>``)
-    are ours alone.
+
+def without_controls(text: str) -> str:
+    """Without control, format, private and unassigned characters; line breaks and tabs stay."""
+    return "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs", "Cn"))
+
+
+def break_marks(text: str) -> str:
+    """A space inside everything that could pass for a mark: ``<|im_start|>`` becomes ``< |im_start| >``.
+
+    No tokenizer reads a special token in it, and highlights (``<<…>>``) are ours alone.
     """
-    text = "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs", "Cn"))
     while broken := _MARKS.search(text):
         place = broken.start() + 1
         text = f"{text[:place]} {text[place:]}"

@@ -5,48 +5,21 @@ there. It never learns which windows are which. NaN is no answer; it counts as u
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
-from atlas.autointerp.explainers import Tools
+from atlas.autointerp.prompts import detection, fuzzing
 from atlas.autointerp.safe import prompt_text
+from atlas.autointerp.tools import Answers, Question, Scorer, ScorerTools, Tools
 
 # What a scorer is given in place of a label when it must do without: the same for every latent.
 BLIND = "text"
 
 
-@dataclass(frozen=True, eq=False)
-class Question:
-    """A label, windows, and in each the tokens that are highlighted (activating ones, or a pattern copied from one)."""
-
-    label: str
-    windows: Int[np.ndarray, " windows"]
-    highlights: Bool[np.ndarray, "windows width"]
-
-
-# Texts to unit vectors: atlas.latents.embedder.Embedder is one.
-Embed = Callable[[Sequence[str]], Float[np.ndarray, "texts width"]]
-Answers = list[Float[np.ndarray, " windows"]]
-Scorer = Callable[[Sequence[Question]], Answers]
-
-
-@dataclass(frozen=True, eq=False)
-class ScorerTools:
-    """What a scorer is made from: explainers' tools, the model's tokenizer, the sentence encoder if there is one."""
-
-    tools: Tools
-    tokenizer: Any
-    embed: Embed | None
-    device: torch.device
-
-
-def window_texts(tools: ScorerTools, windows: Int[np.ndarray, " windows"]) -> list[str]:
+def window_texts(tools: Tools, windows: Int[np.ndarray, " windows"]) -> list[str]:
     """The counted tokens of some windows as text that is safe in a prompt."""
-    own = tools.tools.windows
+    own = tools.windows
     return [
         prompt_text(
             tools.tokenizer.decode(
@@ -66,7 +39,7 @@ def embedding(tools: ScorerTools) -> Scorer:
         if not questions:
             return []
         asked = np.unique(np.concatenate([question.windows for question in questions]))
-        windows = tools.embed(window_texts(tools, asked))
+        windows = tools.embed(window_texts(tools.tools, asked))
         texts = list(dict.fromkeys(question.label for question in questions))
         labels = dict(zip(texts, tools.embed(texts), strict=True))
         return [windows[np.searchsorted(asked, question.windows)] @ labels[question.label] for question in questions]
@@ -74,4 +47,8 @@ def embedding(tools: ScorerTools) -> Scorer:
     return score
 
 
-SCORERS: dict[str, Callable[[ScorerTools], Scorer]] = {"embedding": embedding}
+SCORERS: dict[str, Callable[[ScorerTools], Scorer]] = {
+    "embedding": embedding,
+    "detection": detection,
+    "fuzzing": fuzzing,
+}

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from atlas.config.base import Section
 
+# Explainers and scorers that ask nobody.
+_WITHOUT_MODEL = ("lexical", "embedding")
 Role = Literal["in_sample", "proxy", "oos"]
 
 
@@ -20,13 +22,14 @@ class LabelClient(Section):
 class Autointerp(Section):
     """Examples, explainers, scorers. A label's score is an AUC; controls stand beside every one."""
 
-    explainers: tuple[Literal["lexical"], ...] = Field(
+    explainers: tuple[Literal["lexical", "max_activation"], ...] = Field(
         default=("lexical",), min_length=1, description="Who writes labels; the first one's decide a latent's outcome."
     )
-    scorers: tuple[Literal["embedding"], ...] = Field(
+    scorers: tuple[Literal["embedding", "detection", "fuzzing"], ...] = Field(
         default=("embedding",), min_length=1, description="Who tests labels; the first one's decide."
     )
     client: LabelClient | None = Field(default=None, description="Language model behind them; null: none is asked.")
+    per_prompt: int = Field(default=5, ge=1, description="Examples that a scorer shows a language model at once.")
     roles: tuple[Role, ...] = Field(
         default=("in_sample", "proxy", "oos"), min_length=1, description="Evaluation corpora that give examples."
     )
@@ -57,4 +60,7 @@ class Autointerp(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} {list(values)} repeat")
+        asking = [name for name in (*self.explainers, *self.scorers) if name not in _WITHOUT_MODEL]
+        if asking and self.client is None:
+            raise ValueError(f"{', '.join(asking)} ask a language model, but client is null: configure one")
         return self

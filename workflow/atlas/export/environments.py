@@ -18,7 +18,12 @@ from atlas.files import read_json, sha256_file, write_json
 log = logging.getLogger(__name__)
 
 # Peer -> the module that must import.
-PEERS = {"saelens": "sae_lens", "dictionary_learning": "dictionary_learning", "sparsify": "sparsify"}
+PEERS = {
+    "saelens": "sae_lens",
+    "dictionary_learning": "dictionary_learning",
+    "sparsify": "sparsify",
+    "delphi": "delphi.latents",
+}
 READY = "ready"
 _SHOWN = 4000  # characters of the end of a failed command's output
 

@@ -1,0 +1,69 @@
+"""What explainers and scorers are given, and what they give back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from atlas.autointerp.clients import Client
+from atlas.autointerp.examples import Examples
+from atlas.autointerp.windows import Windows
+from atlas.autointerp.words import Words
+from atlas.latents.token_classes import TokenTable
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an explainer may look at: a latent's training examples, and tokens that it promotes (may be empty)."""
+
+    examples: Examples
+    promoted: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Tools:
+    """What all work with: the text, its tokenizer, the language model if there is one; `seed` goes into requests."""
+
+    windows: Windows
+    words: Words
+    tokens: TokenTable
+    tokenizer: Any
+    client: Client | None
+    seed: int
+
+
+class Explainer(Protocol):
+    """Labels from the evidence of many latents: one each, None where there is no label to give."""
+
+    def __call__(self, evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+        """One label per latent; None is counted, and never replaced."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A label, windows, and in each the tokens that are highlighted (activating ones, or a pattern copied from one)."""
+
+    label: str
+    windows: Int[np.ndarray, " windows"]
+    highlights: Bool[np.ndarray, "windows width"]
+
+
+# Texts to unit vectors: atlas.latents.embedder.Embedder is one.
+Embed = Callable[[Sequence[str]], Float[np.ndarray, "texts width"]]
+# A number per window, the higher the more the label applies there; NaN is no answer, and counts as undecided.
+Answers = list[Float[np.ndarray, " windows"]]
+Scorer = Callable[[Sequence[Question]], Answers]
+
+
+@dataclass(frozen=True, eq=False)
+class ScorerTools:
+    """What a scorer is made from, besides: the sentence encoder if there is one, windows per prompt, the device."""
+
+    tools: Tools
+    embed: Embed | None
+    device: torch.device | None
+    per_prompt: int = 5
