@@ -15,6 +15,7 @@ rule autointerp:
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=autointerp_corpora(w)),
         random=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=autointerp_corpora(w)),
         embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
+        delphi=["results/environments/delphi/ready"] if CONFIG.autointerp.needs_delphi else [],
     output:
         labels=f"{AUTOINTERP}/labels.parquet",
         scores=f"{AUTOINTERP}/scores.parquet",
@@ -35,6 +36,7 @@ rule autointerp:
         autointerp=CONFIG.autointerp.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=CODE["autointerp"],
+        bridge=sha256_code([LIBRARY / "peers" / "delphi_bridge.py"]) if CONFIG.autointerp.needs_delphi else None,
     message:
         "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:

@@ -16,6 +16,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             random_codes=dict(zip(corpora, map(Path, files.random), strict=True)),
             embedder=Path(files.embedder[0]) if files.embedder else None,
             replies=Path("results/replies"),
+            delphi=Path(files.delphi[0]).with_name("bin") / "python" if files.delphi else None,
         ),
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from atlas.autointerp.delphi import delphi_default
 from atlas.autointerp.prompts import max_activation
 from atlas.autointerp.tools import Evidence, Explainer, Tools
+from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import MIN_PIECES, Words, name_of
 from atlas.models.load import LoadedModel
 
-_TOP_WORDS, _MIN_SHARE = 5, 0.05
+_TOP_WORDS, _MIN_DOCUMENTS, _TINY = 5, 2, 1e-300
 _PROMOTED, _PROMOTED_IN_LABEL = 10, 3
 _CHUNK = 256
 
@@ -23,29 +25,38 @@ _CHUNK = 256
 def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
     """Without a language model: the words on which a latent fires most, and the tokens that it promotes most.
 
-    A word counts by its share of the activation in an example, averaged over the training examples (one strong firing
-    does not outvote them all), less its share of all windows' tokens: what is merely frequent does not come first.
-    Words below a twentieth are left out, unless none is left.
+    A word counts by p·ln(p/q), its part of the divergence of p, its share of the activation in an example, averaged
+    over the training examples (one strong firing does not outvote them all), from q, its share of all windows' tokens:
+    what is merely frequent does not come first. A word of one document alone is left out, unless none is left.
     """
     base = np.bincount(tools.words.of.reshape(-1), minlength=len(tools.words.texts)) / tools.words.of.size
-    return [_lexical(each, tools.words, base) for each in evidence]
+    return [_lexical(each, tools.words, tools.windows, base) for each in evidence]
 
 
-def _lexical(evidence: Evidence, words: Words, base: Float[np.ndarray, " words"]) -> str | None:
+def _lexical(evidence: Evidence, words: Words, windows: Windows, base: Float[np.ndarray, " words"]) -> str | None:
     activations = evidence.examples.train_activations.astype(np.float64)
     if not len(activations):
         return None
     found, place = np.unique(words.of[evidence.examples.train].reshape(-1), return_inverse=True)
     shares = activations / activations.sum(1, keepdims=True)  # an activating example has activation
-    lead = np.bincount(place, shares.reshape(-1), len(found)) / len(activations) - base[found]
+    share = np.bincount(place, shares.reshape(-1), len(found)) / len(activations)
+    lead = np.where(share > 0, share * np.log(np.maximum(share, _TINY) / base[found]), 0)
+    fires = shares.reshape(-1) > 0
+    document = np.repeat(windows.document[evidence.examples.train], windows.width)
+    of_word = np.unique(np.stack([place[fires], document[fires]]), axis=1)[0]
+    lead[np.bincount(of_word, minlength=len(found)) < _MIN_DOCUMENTS] -= lead.max() + 1  # after all others
     order = np.argsort(-lead, kind="stable")[:_TOP_WORDS]
-    chosen = [words.texts[found[index]] for index in order if lead[index] >= _MIN_SHARE]
+    chosen = [words.texts[found[index]] for index in order if lead[index] > 0]
     chosen = chosen or [words.texts[found[order[0]]]]
     promoted = [token for token in evidence.promoted[:_PROMOTED_IN_LABEL] if token not in chosen]
     return ", ".join(chosen) + (f"; promotes {', '.join(promoted)}" if promoted else "")
 
 
-EXPLAINERS: dict[str, Explainer] = {"lexical": lexical, "max_activation": max_activation}
+EXPLAINERS: dict[str, Explainer] = {
+    "lexical": lexical,
+    "max_activation": max_activation,
+    "delphi_default": delphi_default,
+}
 
 
 @torch.inference_mode()

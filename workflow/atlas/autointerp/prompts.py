@@ -44,12 +44,13 @@ def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | Non
     return labels
 
 
-def read_label(text: str) -> str | None:
-    """A label as it is kept: the first line, on one line, without quotes; None for nothing, or for a whole speech."""
+def read_label(text: str, most_words: int | None = _LABEL_WORDS) -> str | None:
+    """A label as it is kept: the first line, without quotes; None for nothing, or for more words than `most_words`."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     label = re.sub(r"^\W*label\W*:", "", lines[0], flags=re.IGNORECASE) if lines else ""
     label = printable(" ".join(label.split())).strip("\"'`*. ")
-    return label if label and len(label.split()) <= _LABEL_WORDS else None
+    fits = most_words is None or len(label.split()) <= most_words
+    return label if label and fits else None
 
 
 def detection(tools: ScorerTools) -> Scorer:

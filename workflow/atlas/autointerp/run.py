@@ -47,7 +47,8 @@ _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 @dataclass(frozen=True)
 class AutointerpInputs:
     """Files: prepared model, SAE folder, training shards (for the random dictionary), codes of both by corpus, the
-    prepared embedder if there is one, and the folder in which replies of a language model are kept.
+    prepared embedder if there is one, the folder in which replies of a language model are kept, and the Python of
+    Delphi's environment if that is used.
     """
 
     model: Path
@@ -57,6 +58,7 @@ class AutointerpInputs:
     random_codes: Mapping[str, Path]
     embedder: Path | None
     replies: Path
+    delphi: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def run_autointerp(
     windows, tokens = Windows.of(codes["sae"], settings.window_tokens), TokenTable.of(inputs.model)
     client = make_client(settings.client, inputs.replies)
     tokenizer = load_tokenizer(inputs.model)
-    tools = Tools(windows, Words.find(windows, tokens), tokens, tokenizer, client, settings.seeds[0])
+    tools = Tools(windows, Words.find(windows, tokens), tokens, tokenizer, client, settings.seeds[0], inputs.delphi)
     embed = _once(Embedder.load(inputs.embedder, device)) if inputs.embedder else None
     scene = _Scene(windows, ScorerTools(tools, embed, device, settings.per_prompt), settings, bootstrap_samples)
     promoted = _promoted(inputs.model, saes, hook, tokens.texts, device)

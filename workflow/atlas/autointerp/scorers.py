@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from atlas.autointerp.delphi import delphi_detection, delphi_fuzzing
 from atlas.autointerp.prompts import detection, fuzzing
 from atlas.autointerp.safe import prompt_text
 from atlas.autointerp.tools import Answers, Question, Scorer, ScorerTools, Tools
@@ -51,4 +52,6 @@ SCORERS: dict[str, Callable[[ScorerTools], Scorer]] = {
     "embedding": embedding,
     "detection": detection,
     "fuzzing": fuzzing,
+    "delphi_detection": delphi_detection,
+    "delphi_fuzzing": delphi_fuzzing,
 }

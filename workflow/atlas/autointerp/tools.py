@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,7 @@ class Tools:
     tokenizer: Any
     client: Client | None
     seed: int
+    delphi: Path | None = None  # Python of Delphi's environment
 
 
 class Explainer(Protocol):

@@ -8,6 +8,8 @@ from atlas.config.base import Section
 
 # Explainers and scorers that ask nobody.
 _WITHOUT_MODEL = ("lexical", "embedding")
+Explainer = Literal["lexical", "max_activation", "delphi_default"]
+Scorer = Literal["embedding", "detection", "fuzzing", "delphi_detection", "delphi_fuzzing"]
 Role = Literal["in_sample", "proxy", "oos"]
 
 
@@ -22,10 +24,10 @@ class LabelClient(Section):
 class Autointerp(Section):
     """Examples, explainers, scorers. A label's score is an AUC; controls stand beside every one."""
 
-    explainers: tuple[Literal["lexical", "max_activation"], ...] = Field(
+    explainers: tuple[Explainer, ...] = Field(
         default=("lexical",), min_length=1, description="Who writes labels; the first one's decide a latent's outcome."
     )
-    scorers: tuple[Literal["embedding", "detection", "fuzzing"], ...] = Field(
+    scorers: tuple[Scorer, ...] = Field(
         default=("embedding",), min_length=1, description="Who tests labels; the first one's decide."
     )
     client: LabelClient | None = Field(default=None, description="Language model behind them; null: none is asked.")
@@ -64,3 +66,8 @@ class Autointerp(Section):
         if asking and self.client is None:
             raise ValueError(f"{', '.join(asking)} ask a language model, but client is null: configure one")
         return self
+
+    @property
+    def needs_delphi(self) -> bool:
+        """Whether Delphi's own classes are used, which live in an environment of their own."""
+        return any(name.startswith("delphi_") for name in (*self.explainers, *self.scorers))
