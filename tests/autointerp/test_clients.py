@@ -2,11 +2,26 @@
 
 import threading
 
+import numpy as np
 import pytest
+import torch
+from pydantic import ValidationError
 
-from atlas.autointerp.clients import CachedClient, NoReplyError, Reply, Request, WordsClient, complete_all, make_client
+from atlas.autointerp.clients import (
+    CachedClient,
+    ClientFiles,
+    NoReplyError,
+    Reply,
+    Request,
+    WordsClient,
+    complete_all,
+    make_client,
+)
+from atlas.autointerp.prompts import read_answers
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
+from atlas.models.prepare import prepare_model
+from tiny import describe_model, tiny_bert, tiny_llama
 
 
 class Counting:
@@ -88,5 +103,42 @@ def test_the_client_without_a_language_model():
 
 
 def test_configured_clients(tmp_path):
-    assert make_client(None, tmp_path) is None
-    assert isinstance(make_client(LabelClient(kind="words"), tmp_path), CachedClient)
+    assert make_client(None, ClientFiles(tmp_path)) is None
+    assert isinstance(make_client(LabelClient(kind="words"), ClientFiles(tmp_path)), CachedClient)
+    with pytest.raises(ValidationError, match="'transformers' needs a model"):
+        LabelClient(kind="transformers")
+
+
+def test_a_model_in_this_process_answers_in_the_asked_form(tmp_path):
+    spec = describe_model(tiny_llama(tmp_path / "llama"), 4)
+    prepare_model("tiny", spec, None, tmp_path / "model", tmp_path / "lock")
+    files = ClientFiles(tmp_path / "replies", tmp_path / "model", torch.device("cpu"))
+    client = make_client(LabelClient(kind="transformers", model="tiny"), files)
+    chosen = client.complete(ask("Label: x\n\nExample 1: y", choices=("1", "0"), n_answers=3))
+    assert len(chosen.probabilities) == 3
+    assert all(0 < value < 1 for value in chosen.probabilities)
+    assert read_answers(Reply(chosen.text), 3) == pytest.approx(np.round(chosen.probabilities))
+    written = client.complete(ask("a"))
+    assert written.probabilities is None
+    assert written.reply_tokens <= 10
+    model = client.client.loaded
+    prompt = model.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Label: x\n\nExample 1: y"}], tokenize=False, add_generation_prompt=True
+    )
+    ids = model.tokenizer(f"{prompt}[{chosen.text[1]}, ", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    logits = model.model(ids).logits[0, -1].float()
+    one, zero = (model.tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in "10")
+    expected = logits[[one, zero]].softmax(0)[0].item()
+    assert chosen.probabilities[1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_cannot_chat_is_refused(tmp_path):
+    prepare_model(
+        "bert",
+        describe_model(tiny_bert(tmp_path / "bert"), 3, objective="embedding"),
+        None,
+        *[tmp_path / "model", tmp_path / "lock"],
+    )
+    files = ClientFiles(tmp_path, tmp_path / "model", torch.device("cpu"))
+    with pytest.raises(EvaluationError, match=r"model of objective .* cannot answer prompts"):
+        make_client(LabelClient(kind="transformers", model="bert"), files)

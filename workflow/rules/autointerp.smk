@@ -16,6 +16,7 @@ rule autointerp:
         random=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=autointerp_corpora(w)),
         embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
         delphi=["results/environments/delphi/ready"] if CONFIG.autointerp.needs_delphi else [],
+        client_model=client_model,
     output:
         labels=f"{AUTOINTERP}/labels.parquet",
         scores=f"{AUTOINTERP}/scores.parquet",

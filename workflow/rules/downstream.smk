@@ -40,3 +40,9 @@ def autointerp_corpora(wildcards):
     """Evaluation corpora that give examples: those of the configured roles."""
     roles = ROLES[sae_row(wildcards).sae_id]
     return [corpus for corpus, role in roles.items() if role in CONFIG.autointerp.roles]
+
+
+def client_model(wildcards):
+    """The prepared model that answers prompts in the job's own process, if one does."""
+    client = CONFIG.autointerp.client
+    return [] if client is None or client.model is None else [f"results/models/{client.model}"]

@@ -17,6 +17,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             embedder=Path(files.embedder[0]) if files.embedder else None,
             replies=Path("results/replies"),
             delphi=Path(files.delphi[0]).with_name("bin") / "python" if files.delphi else None,
+            client_model=Path(files.client_model[0]) if files.client_model else None,
         ),
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
@@ -156,9 +156,28 @@ class WordsClient:
         return Reply(f"[{', '.join(answers)}]", tuple(float(each) for each in found))
 
 
-CLIENTS: dict[str, Callable[[LabelClient], Client]] = {"words": lambda spec: WordsClient()}
+@dataclass(frozen=True)
+class ClientFiles:
+    """What a client may need besides its section: where replies are kept, a prepared model, the device for it."""
+
+    replies: Path
+    model: Path | None = None
+    device: Any = None
 
 
-def make_client(spec: LabelClient | None, cache: Path) -> Client | None:
-    """The configured client with its replies kept in `cache`; None when none is configured."""
-    return None if spec is None else CachedClient(CLIENTS[spec.kind](spec), cache)
+def _words(spec: LabelClient, files: ClientFiles) -> Client:
+    return WordsClient()
+
+
+def _transformers(spec: LabelClient, files: ClientFiles) -> Client:
+    from atlas.autointerp.local_model import LocalModelClient  # imports this module
+
+    return LocalModelClient(files.model, files.device)
+
+
+CLIENTS: dict[str, Callable[[LabelClient, ClientFiles], Client]] = {"words": _words, "transformers": _transformers}
+
+
+def make_client(spec: LabelClient | None, files: ClientFiles) -> Client | None:
+    """The configured client with its replies kept; None when none is configured."""
+    return None if spec is None else CachedClient(CLIENTS[spec.kind](spec, files), files.replies)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from atlas.autointerp.clients import make_client
+from atlas.autointerp.clients import ClientFiles, make_client
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
 from atlas.autointerp.explainers import EXPLAINERS, promoted_tokens
 from atlas.autointerp.judge import Judged, judge_labels
@@ -48,7 +48,7 @@ _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 class AutointerpInputs:
     """Files: prepared model, SAE folder, training shards (for the random dictionary), codes of both by corpus, the
     prepared embedder if there is one, the folder in which replies of a language model are kept, and the Python of
-    Delphi's environment if that is used.
+    Delphi's environment and the prepared model that answers prompts, if they are used.
     """
 
     model: Path
@@ -59,6 +59,7 @@ class AutointerpInputs:
     embedder: Path | None
     replies: Path
     delphi: Path | None = None
+    client_model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def run_autointerp(
             "another scorer"
         )
     windows, tokens = Windows.of(codes["sae"], settings.window_tokens), TokenTable.of(inputs.model)
-    client = make_client(settings.client, inputs.replies)
+    client = make_client(settings.client, ClientFiles(inputs.replies, inputs.client_model, device))
     tokenizer = load_tokenizer(inputs.model)
     tools = Tools(windows, Words.find(windows, tokens), tokens, tokenizer, client, settings.seeds[0], inputs.delphi)
     embed = _once(Embedder.load(inputs.embedder, device)) if inputs.embedder else None

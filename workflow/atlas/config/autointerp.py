@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from atlas.config.base import Section
+from atlas.config.base import Name, Section
 
 # Explainers and scorers that ask nobody.
 _WITHOUT_MODEL = ("lexical", "embedding")
@@ -16,9 +16,17 @@ Role = Literal["in_sample", "proxy", "oos"]
 class LabelClient(Section):
     """Who answers the prompts of explainers and scorers that ask a language model."""
 
-    kind: Literal["words"] = Field(
-        description="'words': no language model, a fixed rule over the words of a prompt, for tests of the pipeline."
+    kind: Literal["transformers", "words"] = Field(
+        description="'transformers': a model of section `models`, in the job's own process; 'words': no language "
+        "model, a fixed rule over the words of a prompt, for tests of the pipeline."
     )
+    model: Name | None = Field(default=None, description="Of 'transformers': name in section `models`, a chat model.")
+
+    @model_validator(mode="after")
+    def _model_where_needed(self):
+        if (self.kind == "transformers") != (self.model is not None):
+            raise ValueError(f"kind {self.kind!r} with model {self.model!r}: 'transformers' needs a model, others none")
+        return self
 
 
 class Autointerp(Section):

@@ -44,6 +44,13 @@ class AtlasConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _client_names_a_model(self):
+        client = self.autointerp.client
+        if client is not None and client.model is not None and client.model not in self.models:
+            raise ValueError(f"autointerp.client.model: {client.model!r} is not one of {sorted(self.models)}")
+        return self
+
+    @model_validator(mode="after")
     def _study_names_are_free(self):
         if "frameworks" in self.studies:
             raise ValueError("studies.frameworks: results/frameworks.csv is the table of section 'frameworks'")
