@@ -85,6 +85,7 @@ def test_text_cannot_forge_a_highlight(scene):
         ("  \n\n", None),
         (" ".join(["word"] * 13), None),
         ("a\tb\x1b", "a b\\u001b"),
+        ("The strongest words are:\nriver", None),
     ],
 )
 def test_labels_are_short_and_on_one_line(text, label):

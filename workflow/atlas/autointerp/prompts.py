@@ -45,11 +45,14 @@ def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | Non
 
 
 def read_label(text: str, most_words: int | None = _LABEL_WORDS) -> str | None:
-    """A label as it is kept: the first line, without quotes; None for nothing, or for more words than `most_words`."""
+    """A label as it is kept: the first line, without quotes.
+
+    None for nothing, for more words than `most_words`, and for a line that only announces one ("The label is:").
+    """
     lines = [line for line in text.strip().splitlines() if line.strip()]
     label = re.sub(r"^\W*label\W*:", "", lines[0], flags=re.IGNORECASE) if lines else ""
     label = printable(" ".join(label.split())).strip("\"'`*. ")
-    fits = most_words is None or len(label.split()) <= most_words
+    fits = (most_words is None or len(label.split()) <= most_words) and not label.endswith(":")
     return label if label and fits else None
 
 

@@ -52,21 +52,22 @@ def plot_autointerp(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
-    """Spearman's ρ with a 95 % percentile interval over SAEs drawn with replacement.
+def rank_correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
+    """Spearman's ρ with a 95 % percentile interval over groups drawn with replacement: the seeds of a hook go together.
 
-    None below four SAEs, or when one side does not vary; the interval also when a draw has too few different SAEs too
-    often (more than a twentieth).
+    None below four SAEs, or when one side does not vary; the interval also when the drawn SAEs do not vary too often
+    (more than a twentieth of the draws).
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
+    members = [np.flatnonzero(groups[known] == group) for group in np.unique(groups[known])]
     if len(x) < _MIN_SAES or np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"value": None, "interval": None, "n": len(x)}
     generator = np.random.Generator(np.random.PCG64(0))
     drawn = []
     for _ in range(_SAMPLES):
-        chosen = generator.integers(0, len(x), len(x))
+        chosen = np.concatenate([members[group] for group in generator.integers(0, len(members), len(members))])
         if np.ptp(x[chosen]) > 0 and np.ptp(y[chosen]) > 0:
             drawn.append(spearmanr(x[chosen], y[chosen]).statistic)
     enough = len(drawn) >= 0.95 * _SAMPLES
@@ -91,7 +92,7 @@ def _draw_panel(axis: Axes, ours: pd.DataFrame, random: pd.DataFrame, x: str, y:
         axis.axhline(0.5, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
     if y == "specificity":
         axis.axhline(0.0, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
-    axis.set_title(_correlation_text(rank_correlation(ours[x], ours[y])), fontsize=7)
+    axis.set_title(_correlation_text(rank_correlation(ours[x], ours[y], ours.hook)), fontsize=7)
 
 
 def _correlation_text(found: dict[str, Any]) -> str:
