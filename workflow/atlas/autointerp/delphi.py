@@ -23,7 +23,7 @@ from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTo
 from atlas.errors import EvaluationError
 
 SCRIPT = Path(__file__).parents[2] / "peers" / "delphi_bridge.py"
-_EXPLANATION_TOKENS, _SHOWN = 500, 3000
+_EXPLANATION_TOKENS, _SHOWN = 200, 3000
 # Characters of which a mark of ours, or of a template, can have begun in the token before.
 _REACH = 8
 
@@ -90,6 +90,8 @@ def run_delphi(task: str, items: list[dict[str, Any]], tools: Tools) -> list[Any
     """Results of the items, in their order. Raises EvaluationError when Delphi's process fails, with its last words."""
     if tools.delphi is None or tools.client is None:
         raise EvaluationError("Delphi needs its environment and a client: configure autointerp.client")
+    if not items:
+        return []
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "errors").open("w+") as errors:
         file = Path(folder) / "task.json"
         file.write_text(json.dumps({"task": task, "items": items, "concurrency": tools.client.concurrency}))
