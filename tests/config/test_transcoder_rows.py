@@ -21,7 +21,7 @@ def configuration(row: dict, **recipe) -> dict:
     raw = copy.deepcopy(RAW)
     raw["models"]["smollm2-135m"]["hooks"] += ["resid_pre.11", "mlp_in.10", "mlp_out.10", "mlp_out.9"]
     raw["studies"] = {"mlp": raw["studies"]["llama_sweep"] | {"rows": [row], "seeds": [0], "published": None}}
-    raw["frameworks"] = None  # it takes a study of the default
+    raw["frameworks"], raw["finance"] = None, {}  # they take studies of the default
     raw["recipes"]["topk"] |= recipe
     return raw
 

@@ -14,7 +14,7 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.documents import build_documents
 from atlas.corpora.encoding import make_encoder
 from atlas.corpora.packing import pack
-from atlas.corpora.tokens import check_distinct, read_tokens, tokenise_corpus, window_of
+from atlas.corpora.tokens import check_apart, read_tokens, tokenise_corpus, window_of
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, write_json
 from tiny import tiny_tokenizer
@@ -283,13 +283,30 @@ def test_trained_text_is_refused_for_evaluation_under_any_name(tmp_path):
     n_train = len(texts_of(chat, "train"))
     message = rf"{n_train} of {len(TEXTS)} evaluation documents of .*copy.* are training documents of .*chat"
     with pytest.raises(SourceError, match=message):
-        check_distinct(documents["copy"], [documents["other"], documents["chat"]])
-    with pytest.raises(SourceError, match=message):
-        check_distinct(documents["chat"], [documents["copy"]])
-    check_distinct(documents["other"], [documents["chat"], documents["copy"]])
-    # The same split of the same text, twice: nothing is on both sides.
+        check_apart(documents["chat"], documents["copy"])
+    compared = check_apart(documents["chat"], documents["other"])
+    assert compared == {"training_documents": n_train, "evaluation_documents": 50}
+    # No text is trained on in the second; and the same split of the same text, twice, has nothing on both sides.
+    check_apart(documents["copy"], documents["chat"])
     again, _ = plain(tmp_path, name="again")
-    check_distinct(again / "documents.parquet", [documents["chat"]])
+    check_apart(documents["chat"], again / "documents.parquet")
+
+
+def test_a_wrapper_stands_around_each_window_whose_tokens_stay_the_same(tmp_path, folders):
+    texts = [f"Text number {n}, with some words more." for n in range(60)]
+    bare, corpus = plain(tmp_path, texts, max_document_tokens=16)
+    wrapped, wrapper = plain(
+        tmp_path, texts, name="wrapped", max_document_tokens=16, wrapper={"before": "User: ", "after": "?"}
+    )
+    assert texts_of(bare, "eval") == texts_of(wrapped, "eval")
+    streams = []
+    for folder, which in ((bare, corpus), (wrapped, wrapper)):
+        tokenise_corpus(folder, folders["bare"], which, budget(4, 4), ["eval"], tmp_path / "t.h5")
+        tokens = read_tokens(tmp_path / "t.h5", "eval")
+        flat, documents = tokens.tokens.ravel(), tokens.document.ravel()
+        streams.append([flat[documents == number].tolist() for number in range(4)])
+    for plain_ids, wrapped_ids in zip(*streams, strict=True):
+        assert wrapped_ids == [*byte_ids("User: "), *plain_ids[:-1], *byte_ids("?"), EOS]
 
 
 def test_window_is_a_run_of_the_document_and_its_end():

@@ -28,6 +28,7 @@ from tiny import describe_model, tiny_llama
 
 SAE_ID = "tiny/resid_post.0/chat/topk/seed-0"
 ROLES = {"chat": "in_sample", "wiki": "proxy", "news": "oos"}
+CORPORA = {SAE_ID: list(ROLES)}
 N_LATENTS, NEWLINE, QUIET = 12, 0, 1
 SETTINGS = LatentSettings(Latents(min_tokens=500, top_contexts=4, window_tokens=3), 10**6, 100)
 
@@ -237,13 +238,13 @@ def test_too_few_tokens_are_refused_with_their_number(scene):
 def test_tables_of_a_study(scene):
     scene.run()
     files = {SAE_ID: scene.folder / "latents.parquet"}
-    write_latents_table("s", files, ROLES, scene.folder / "s_latents.parquet")
+    write_latents_table("s", files, CORPORA, scene.folder / "s_latents.parquet")
     table = pd.read_parquet(scene.folder / "s_latents.parquet")
     assert len(table) == N_LATENTS * 6
     assert (table.study.unique(), table.seed.unique()) == (["s"], [0])
-    write_latents_table("s", files, {"news": "oos"}, scene.folder / "s_latents.parquet")
+    write_latents_table("s", files, {SAE_ID: ["news"]}, scene.folder / "s_latents.parquet")
     assert set(pd.read_parquet(scene.folder / "s_latents.parquet").corpus) == {"news"}
-    write_health_table("s", {SAE_ID: scene.folder / "latents.json"}, ROLES, scene.folder / "s_health.csv")
+    write_health_table("s", {SAE_ID: scene.folder / "latents.json"}, CORPORA, scene.folder / "s_health.csv")
     health = pd.read_csv(scene.folder / "s_health.csv")
     assert list(health.corpus) == list(ROLES)
     for name in ("clusters_per_alive", "artefact_share", "artefact_share_interval_low", "dense_share"):
@@ -259,7 +260,7 @@ def test_table_of_another_sae_is_refused(scene):
     scene.run()
     other = SAE_ID.replace("seed-0", "seed-1")
     with pytest.raises(EvaluationError, match=r"latents\.parquet: is of SAE 'tiny/.*seed-0', expected .*seed-1"):
-        write_latents_table("s", {other: scene.folder / "latents.parquet"}, ROLES, scene.folder / "s.parquet")
+        write_latents_table("s", {other: scene.folder / "latents.parquet"}, CORPORA, scene.folder / "s.parquet")
     with pytest.raises(EvaluationError, match=r"latents\.json: is of SAE"):
-        write_health_table("s", {other: scene.folder / "latents.json"}, ROLES, scene.folder / "s.csv")
+        write_health_table("s", {other: scene.folder / "latents.json"}, CORPORA, scene.folder / "s.csv")
     assert pq.read_schema(scene.folder / "latents.parquet").metadata[b"sae_id"].decode() == SAE_ID

@@ -38,7 +38,7 @@ def table(tmp_path) -> pd.DataFrame:
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(metrics(tmp_path)))
     saes = {f"m/resid_post.{layer}/chat/topk/seed-{seed}": path for layer in (4, 10) for seed in (0, 1)}
-    write_study_table("s", saes, {"chat": "in_sample", "news": "oos"}, "llama_sweep", tmp_path / "s.csv")
+    write_study_table("s", saes, {sae: ["chat", "news"] for sae in saes}, "llama_sweep", tmp_path / "s.csv")
     return pd.read_csv(tmp_path / "s.csv")
 
 
@@ -71,7 +71,7 @@ def test_a_transcoder_names_its_target_and_has_no_published_counterpart(tmp_path
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(metrics(tmp_path)))
     saes = {f"m/{hook}/chat/topk/seed-0": path for hook in ("resid_post.4", "mlp_in.4-to-mlp_out.4")}
-    write_study_table("s", saes, {"chat": "in_sample"}, "llama_sweep", tmp_path / "s.csv")
+    write_study_table("s", saes, {sae: ["chat"] for sae in saes}, "llama_sweep", tmp_path / "s.csv")
     table = pd.read_csv(tmp_path / "s.csv")
     assert list(table.hook) == ["resid_post.4", "mlp_in.4"]
     assert pd.isna(table.target_hook[0]) and table.target_hook[1] == "mlp_out.4"

@@ -23,7 +23,9 @@ rule harvest:
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
-        harvest=lambda w: CONFIG.models[w.model].harvest.model_dump(mode="json", exclude={"keep_train"}),
+        harvest=lambda w: CONFIG.models[w.model]
+        .harvest.of(w.corpus)
+        .model_dump(mode="json", exclude={"keep_train", "corpora"}),
         code=CODE["activations"],
     message:
         "Harvesting {wildcards.model} on {wildcards.corpus}, {wildcards.split} shard {wildcards.shard}"

@@ -27,7 +27,10 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STUDIES = expand_rows(CONFIG)
-SAES = {row.sae_id: row for rows in STUDIES.values() for row in rows}
+SAES = {}
+for rows in STUDIES.values():
+    for row in rows:
+        SAES.setdefault(row.sae_id, row)
 
 SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
@@ -39,6 +42,7 @@ AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 wildcard_constraints:
     model="[A-Za-z0-9._-]+",
     corpus="[A-Za-z0-9._-]+",
+    other="[A-Za-z0-9._-]+",
     mix="[A-Za-z0-9._-]+",
     recipe="[A-Za-z0-9._-]+",
     study="[A-Za-z0-9._-]+",
@@ -100,7 +104,7 @@ def shard_paths(model, corpus, split):
     """Every activation file of a corpus; the number follows from the token budget."""
     return [
         f"results/activations/{model}/{corpus}/{split}-{shard:03d}.h5"
-        for shard in range(CONFIG.models[model].harvest.n_shards(split))
+        for shard in range(CONFIG.models[model].harvest.of(corpus).n_shards(split))
     ]
 
 
@@ -115,26 +119,34 @@ def evaluation_roles(sae_id):
 
 
 ROLES = {sae_id: evaluation_roles(sae_id) for sae_id in SAES}
+# Corpora that an SAE has no role for: the text of a study of finance again, in other templates.
+RETOLD = {}
+for study, section in CONFIG.finance.items():
+    for row in STUDIES[study]:
+        RETOLD.setdefault(row.sae_id, []).extend([section.rewritten, section.moved])
 
 
 def splits_used(model, corpus):
     """Which splits of a corpus any study needs from a model, in a fixed order."""
     rows = [row for row in SAES.values() if row.model == model]
     trained = any(corpus in CONFIG.mixes[row.mix].corpora for row in rows)
-    evaluated = any(corpus in ROLES[row.sae_id] for row in rows)
+    evaluated = any(corpus in [*ROLES[row.sae_id], *RETOLD.get(row.sae_id, [])] for row in rows)
     return [split for split, used in (("train", trained), ("eval", evaluated)) if used]
 
 
-def training_corpora(model):
-    """Corpora that any mix draws for this model, in order of appearance."""
-    return list(
-        dict.fromkeys(corpus for row in SAES.values() if row.model == model for corpus in CONFIG.mixes[row.mix].corpora)
-    )
+def apart(mix, judged):
+    """Proofs that no evaluation text of the corpora `judged` is training text of the mix."""
+    return [
+        f"results/corpora/{trained}/apart_from/{other}.json"
+        for trained in CONFIG.mixes[mix].corpora
+        for other in judged
+        if other != trained
+    ]
 
 
-def evaluation_corpora(model):
-    """Corpora that any SAE of this model is judged on, in order of appearance."""
-    return list(dict.fromkeys(corpus for row in SAES.values() if row.model == model for corpus in ROLES[row.sae_id]))
+def first_training_corpus(model):
+    """The first corpus that any mix draws for this model."""
+    return next(corpus for row in SAES.values() if row.model == model for corpus in CONFIG.mixes[row.mix].corpora)
 
 
 def model_bytes(model):
@@ -205,6 +217,12 @@ def study_saes(wildcards):
     if wildcards.study not in STUDIES:
         raise WorkflowError(f"study {wildcards.study!r} is not one of {', '.join(STUDIES)}")
     return [row.sae_id for row in STUDIES[wildcards.study]]
+
+
+def study_corpora(wildcards):
+    """Evaluation corpora of each SAE of a study, by id: another study may have more for the same SAE."""
+    study_saes(wildcards)
+    return {row.sae_id: list(row.roles) for row in STUDIES[wildcards.study]}
 
 
 def study_metrics(wildcards):

@@ -27,16 +27,37 @@ rule build_documents:
         "../scripts/build_documents.py"
 
 
+rule check_apart:
+    """Evaluation text of a corpus that is training text of another is refused; a file per pair that an SAE needs."""
+    input:
+        trained="results/corpora/{corpus}/documents.parquet",
+        judged="results/corpora/{other}/documents.parquet",
+    output:
+        report="results/corpora/{corpus}/apart_from/{other}.json",
+    log:
+        "results/logs/check_apart/{corpus}/{other}.log",
+    benchmark:
+        "results/benchmarks/check_apart/{corpus}/{other}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=CODE["corpora"],
+    message:
+        "Checking that no text of {wildcards.corpus} that is trained on is judged in {wildcards.other}"
+    script:
+        "../scripts/check_apart.py"
+
+
 rule tokenise:
-    """Tokenise and pack a corpus for a model; evaluation text that was trained on is refused here."""
+    """Tokenise and pack a corpus for a model."""
     input:
         model="results/models/{model}",
         documents="results/corpora/{corpus}/documents.parquet",
         summary="results/corpora/{corpus}/corpus.json",
-        others=lambda w: expand(
-            "results/corpora/{other}/documents.parquet",
-            other=[c for c in training_corpora(w.model) if c != w.corpus],
-        ),
     output:
         tokens="results/tokens/{model}/{corpus}.h5",
     log:
@@ -51,7 +72,7 @@ rule tokenise:
         runtime=60,
     params:
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json"),
-        budget=lambda w: CONFIG.models[w.model].harvest.model_dump(include=set(TokenBudget.model_fields)),
+        budget=lambda w: CONFIG.models[w.model].harvest.of(w.corpus).model_dump(include=set(TokenBudget.model_fields)),
         splits=lambda w: splits_used(w.model, w.corpus),
         code=CODE["corpora"],
     message:

@@ -37,6 +37,7 @@ rule evaluate:
         weights=rules.train.output.weights,
         config=rules.train.output.config,
         train_shards=training_shards,
+        apart=lambda w: apart(w.mix, ROLES[sae_row(w).sae_id]),
         shards=lambda w: [path for corpus in ROLES[sae_row(w).sae_id] for path in shard_paths(w.model, corpus, "eval")],
         references=lambda w: expand(
             "results/references/{model}/{corpus}.h5", model=w.model, corpus=ROLES[sae_row(w).sae_id]

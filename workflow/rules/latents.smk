@@ -147,7 +147,7 @@ rule study_latents:
         runtime=20,
     params:
         saes=study_saes,
-        roles=lambda w: STUDIES[w.study][0].roles,
+        corpora=study_corpora,
         code=CODE["studies"],
     message:
         "Writing results/{wildcards.study}_latents.parquet and results/{wildcards.study}_health.csv"

@@ -53,7 +53,7 @@ rule audit_model:
     """Prove that the hooks deliver what their names say; gates all harvests of the model."""
     input:
         model="results/models/{model}",
-        tokens=lambda w: f"results/tokens/{w.model}/{training_corpora(w.model)[0]}.h5",
+        tokens=lambda w: f"results/tokens/{w.model}/{first_training_corpus(w.model)}.h5",
     output:
         audit="results/audits/{model}.json",
     log:

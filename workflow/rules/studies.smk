@@ -22,7 +22,7 @@ rule study_table:
         runtime=10,
     params:
         saes=lambda w: [row.sae_id for row in STUDIES[w.study]],
-        roles=lambda w: STUDIES[w.study][0].roles,
+        corpora=study_corpora,
         published=lambda w: CONFIG.studies[w.study].published,
         code=CODE["studies"],
     message:

@@ -8,6 +8,7 @@ rule train:
         audit="results/audits/{model}.json",
         shards=training_shards,
         corpora=lambda w: expand("results/corpora/{corpus}/corpus.json", corpus=CONFIG.mixes[w.mix].corpora),
+        apart=lambda w: apart(w.mix, sae_row(w).roles),
         monitors=lambda w: [
             path for corpus in monitor_corpora(w).values() for path in shard_paths(w.model, corpus, "eval")
         ],

@@ -7,5 +7,5 @@ with job(snakemake.log[0]):
     saes, study = snakemake.params.saes, snakemake.wildcards.study
     tables = dict(zip(saes, map(Path, snakemake.input.tables), strict=True))
     summaries = dict(zip(saes, map(Path, snakemake.input.summaries), strict=True))
-    write_latents_table(study, tables, snakemake.params.roles, Path(snakemake.output.latents))
-    write_health_table(study, summaries, snakemake.params.roles, Path(snakemake.output.health))
+    write_latents_table(study, tables, snakemake.params.corpora, Path(snakemake.output.latents))
+    write_health_table(study, summaries, snakemake.params.corpora, Path(snakemake.output.health))

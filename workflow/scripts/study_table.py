@@ -7,7 +7,7 @@ with job(snakemake.log[0]):
     write_study_table(
         snakemake.wildcards.study,
         dict(zip(snakemake.params.saes, map(Path, snakemake.input.metrics), strict=True)),
-        snakemake.params.roles,
+        snakemake.params.corpora,
         snakemake.params.published,
         Path(snakemake.output.table),
     )

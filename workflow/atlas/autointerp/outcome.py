@@ -53,7 +53,8 @@ def latent_outcomes(latents: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:
     and scorer, one per latent and kind of negatives. A latent that was not scored on random negatives is `unscored`.
     """
     alive = set(latents.latent[latents.status == "alive"])
-    home = latents[latents.role == "in_sample"].set_index("latent")
+    # Of several in-sample corpora the first, where drift starts too: rows stand in the order of the corpora.
+    home = latents[latents.role == "in_sample"].drop_duplicates("latent").set_index("latent")
     score = scores[scores.negatives == "random"].set_index("latent").reindex(home.index)
     fires = home.index.isin(alive)
     conditions = [

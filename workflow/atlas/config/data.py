@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from atlas.config.base import Name, Section
 from atlas.config.sources import Source
@@ -32,9 +32,19 @@ class TokenBudget(Section):
         return {"train": self.train_tokens, "eval": self.eval_tokens}[split]
 
 
+class CorpusBudget(Section):
+    """Token budgets of one corpus that differ from the model's."""
+
+    train_tokens: int | None = Field(default=None, ge=1, description="Token budget when it is trained on.")
+    eval_tokens: int | None = Field(default=None, ge=1, description="Token budget when it is evaluated on.")
+
+
 class Harvest(TokenBudget):
     """How activations of one model are collected."""
 
+    corpora: dict[Name, CorpusBudget] = Field(
+        default={}, description="Budgets of single corpora, for those that have less text than the others."
+    )
     batch_contexts: int = Field(default=8, ge=1, description="Contexts of one forward pass.")
     shard_tokens: int = Field(default=4_194_304, ge=1, description="Tokens of one activation file.")
     storage_dtype: Literal["bfloat16", "float32"] = Field(
@@ -46,6 +56,20 @@ class Harvest(TokenBudget):
         "that read it are done. For an SAE that is asked for later it is made again, and then the other SAEs of the "
         "call are trained again too, to the same bits.",
     )
+
+    @model_validator(mode="after")
+    def _whole_contexts_of_corpora(self):
+        for name in self.corpora:
+            try:
+                self.of(name)
+            except ValidationError as error:
+                raise ValueError(f"corpora.{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        return self
+
+    def of(self, corpus: str) -> "Harvest":
+        """The settings of one corpus: the model's, and the corpus' own budgets in their place."""
+        own = self.corpora[corpus].model_dump(exclude_none=True) if corpus in self.corpora else {}
+        return Harvest.model_validate(self.model_dump(exclude={"corpora"}) | own)
 
     def n_shards(self, split: str) -> int:
         """Number of shard files of a split, known before anything runs."""
@@ -101,6 +125,19 @@ class Filter(Section):
     invert: bool = Field(default=False, description="Keep the records that meet none instead.")
 
 
+class Wrapper(Section):
+    """Text that stands around every document, as a prompt template puts it there."""
+
+    before: str = Field(default="", description="Text before a document.")
+    after: str = Field(default="", description="Text after it, before what separates it from the next.")
+
+    @model_validator(mode="after")
+    def _not_empty(self):
+        if not self.before + self.after:
+            raise ValueError("give 'before', 'after', or both; without a wrapper leave 'wrapper' out")
+        return self
+
+
 class Corpus(Section):
     """Text of one kind."""
 
@@ -113,6 +150,11 @@ class Corpus(Section):
         default="plain",
         description="'plain' text; 'conversation' writes messages as 'role: text' paragraphs; "
         "'chat_template' uses the model's own template.",
+    )
+    wrapper: Wrapper | None = Field(
+        default=None,
+        description="Text around every document, or around its window if it is cut to one. The document's own tokens, "
+        "its id and its side of the split stay the same: without a wrapper it is the same text in another template.",
     )
     filter: Filter | None = Field(default=None, description="Which records are kept.")
     min_characters: int = Field(default=200, ge=1, description="Shorter documents are left out, and counted.")
@@ -138,6 +180,12 @@ class Corpus(Section):
         default=False,
         description="The source is known to be cut off: its whole records are used and the end is reported.",
     )
+
+    @model_validator(mode="after")
+    def _one_template(self):
+        if self.wrapper is not None and self.template == "chat_template":
+            raise ValueError("wrapper cannot stand around template 'chat_template', which has a wrapper of its own")
+        return self
 
 
 class Phase(Section):

@@ -48,7 +48,7 @@ def expand_frameworks(config: AtlasConfig) -> list[FrameworkRun]:
         hooks = ", ".join(dict.fromkeys(row.hook for row in rows))
         raise ConfigError(f"frameworks.hook: {section.hook!r} is at no SAE of study {section.study!r}; it has {hooks}")
     row = found[0]
-    (corpus,) = [corpus for corpus, role in row.roles.items() if role == "in_sample"]
+    corpus = next(corpus for corpus, role in row.roles.items() if role == "in_sample")
     return [
         FrameworkRun(
             name,

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from atlas.config.finance_rows import check_finance
 from atlas.config.framework_rows import expand_frameworks
 from atlas.config.rows import expand_rows
 from atlas.config.sections import AtlasConfig
@@ -28,6 +29,7 @@ def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Atl
     try:
         expand_rows(config)
         expand_frameworks(config)
+        check_finance(config)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     return config

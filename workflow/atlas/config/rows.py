@@ -51,6 +51,17 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
                         f"{where}.override: {sae.sae_id!r} is trained otherwise in study {other.study!r}; "
                         "give one of the two a recipe of its own name"
                     )
+                for corpus in other.roles.keys() & sae.roles.keys():
+                    if other.roles[corpus] != sae.roles[corpus]:
+                        raise ConfigError(
+                            f"{where}.evaluation: corpus {corpus!r} is {sae.roles[corpus]} to {sae.sae_id!r}, but "
+                            f"{other.roles[corpus]} in study {other.study!r}; give it one role"
+                        )
+                if next(iter(other.roles)) != next(iter(sae.roles)):
+                    raise ConfigError(
+                        f"{where}.evaluation.in_sample: {next(iter(sae.roles))!r} stands first, from which drift of "
+                        f"{sae.sae_id!r} starts, but {next(iter(other.roles))!r} in study {other.study!r}; choose one"
+                    )
                 studies[name].append(sae)
     return studies
 
@@ -62,22 +73,26 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
         if chosen[key] not in table:
             raise ConfigError(f"{where}.{key}: {chosen[key]!r} is not one of {sorted(table)}")
     _check_hook(config, chosen["model"], row.hook, f"{where}.hook")
-    roles = study.evaluation.by_corpus()
+    evaluation, place = study.evaluation, f"studies.{name}.evaluation"
+    if row.evaluation is not None:
+        evaluation, place = row.evaluation, f"{where}.evaluation"
+    roles = evaluation.by_corpus()
     for corpus in roles:
         if corpus not in config.corpora:
-            raise ConfigError(f"studies.{name}.evaluation: corpus {corpus!r} is not one of {sorted(config.corpora)}")
+            raise ConfigError(f"{place}: corpus {corpus!r} is not one of {sorted(config.corpora)}")
     trained = config.mixes[chosen["mix"]].corpora
     for corpus, role in roles.items():
         if role != "in_sample" and corpus in trained:
             raise ConfigError(
-                f"studies.{name}.evaluation.{role}: {corpus!r} is in training mix {chosen['mix']!r} "
+                f"{place}.{role}: {corpus!r} is in training mix {chosen['mix']!r} "
                 f"({', '.join(trained)}); a {role} corpus must not be trained on"
             )
-    if study.evaluation.in_sample not in trained:
-        raise ConfigError(
-            f"studies.{name}.evaluation.in_sample: {study.evaluation.in_sample!r} is not in training mix "
-            f"{chosen['mix']!r}; expected one of {', '.join(trained)}"
-        )
+    for corpus in evaluation.trained:
+        if corpus not in trained:
+            raise ConfigError(
+                f"{place}.in_sample: {corpus!r} is not in training mix {chosen['mix']!r}; expected one of "
+                f"{', '.join(trained)}"
+            )
     recipe = _override(config.recipes[chosen["recipe"]], row, where)
     _check_epochs(config, chosen["model"], chosen["mix"], recipe, where)
     if row.target_hook is not None:
@@ -107,8 +122,8 @@ def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Re
 def _check_epochs(config: AtlasConfig, model: str, mix: str, recipe: Recipe, where: str) -> None:
     """A corpus has at most as many rows as its token budget; the exact number is known when it is stored."""
     shares = mean_weights(config.mixes[mix])
-    budget = config.models[model].harvest.train_tokens
-    if fault := too_many_epochs(recipe, shares, dict.fromkeys(shares, budget)):
+    harvest = config.models[model].harvest
+    if fault := too_many_epochs(recipe, shares, {corpus: harvest.of(corpus).train_tokens for corpus in shares}):
         raise ConfigError(f"{where}: {fault}")
 
 

@@ -6,6 +6,7 @@ from atlas.config.autointerp import Autointerp
 from atlas.config.base import Name, Section
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.downstream import Absorption, Probing, Stability
+from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
@@ -13,7 +14,17 @@ from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
 
 # Files of a study are named by the study and one of these.
-_ENDINGS = ("_runs", "_training", "_health", "_latents", "_stability", "_probing", "_absorption", "_autointerp")
+_ENDINGS = (
+    "_runs",
+    "_training",
+    "_health",
+    "_latents",
+    "_stability",
+    "_probing",
+    "_absorption",
+    "_autointerp",
+    "_finance",
+)
 
 
 class AtlasConfig(Section):
@@ -30,6 +41,9 @@ class AtlasConfig(Section):
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
     studies: dict[Name, Study] = Field(min_length=1)
+    finance: dict[Name, Finance] = Field(
+        default={}, description="Studies of training text that are looked at on financial text; none if empty."
+    )
     frameworks: Frameworks | None = Field(
         default=None, description="Peers that train beside ours for comparison; null: none."
     )
@@ -48,6 +62,16 @@ class AtlasConfig(Section):
         client = self.autointerp.client
         if client is not None and client.model is not None and client.model not in self.models:
             raise ValueError(f"autointerp.client.model: {client.model!r} is not one of {sorted(self.models)}")
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_name_corpora(self):
+        for name, model in self.models.items():
+            for corpus in model.harvest.corpora:
+                if corpus not in self.corpora:
+                    raise ValueError(
+                        f"models.{name}.harvest.corpora names {corpus!r}: must be one of {sorted(self.corpora)}"
+                    )
         return self
 
     @model_validator(mode="after")

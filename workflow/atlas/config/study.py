@@ -1,7 +1,8 @@
 """Studies: named sets of SAEs that end in one table; and the thresholds of evaluation."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Len
 from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
@@ -10,20 +11,29 @@ from atlas.config.base import Name, Section
 class EvaluationCorpora(Section):
     """On which text an SAE is judged, from near to far."""
 
-    in_sample: Name = Field(description="Corpus of training; its held-out documents are used.")
+    in_sample: Name | Annotated[tuple[Name, ...], Len(1)] = Field(
+        description="Corpus of training, or a list of them; its held-out documents are used. The first one is what "
+        "drift starts from."
+    )
     proxy: tuple[Name, ...] = Field(default=(), description="Related corpora, not trained on.")
     oos: tuple[Name, ...] = Field(min_length=1, description="Out-of-sample corpora.")
 
     @model_validator(mode="after")
     def _distinct(self):
         names = list(self.by_corpus())
-        if len(names) != 1 + len(self.proxy) + len(self.oos):
-            raise ValueError(f"corpora {[self.in_sample, *self.proxy, *self.oos]} repeat: each has one role")
+        given = [*self.trained, *self.proxy, *self.oos]
+        if len(names) != len(given):
+            raise ValueError(f"corpora {given} repeat: each has one role")
         return self
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The in-sample corpora."""
+        return (self.in_sample,) if isinstance(self.in_sample, str) else self.in_sample
 
     def by_corpus(self) -> dict[str, str]:
         """Role of each corpus: in_sample, proxy or oos."""
-        roles = {self.in_sample: "in_sample"}
+        roles = dict.fromkeys(self.trained, "in_sample")
         roles |= dict.fromkeys(self.proxy, "proxy")
         return roles | dict.fromkeys(self.oos, "oos")
 
@@ -42,6 +52,9 @@ class StudyRow(Section):
     recipe: Name | None = None
     seeds: tuple[int, ...] | None = None
     override: dict[str, Any] = Field(default={}, description="Recipe keys that differ in this row.")
+    evaluation: EvaluationCorpora | None = Field(
+        default=None, description="Roles of the evaluation corpora for this row, where its mix gives them others."
+    )
 
 
 class Study(Section):

@@ -69,9 +69,7 @@ def tokenise_corpus(
             tokenizer_sha256=tokenizer_sha256(model_folder),
         )
         for split in splits:
-            packed, refused = _pack_split(
-                corpus_folder, summary["name"], split, encoder, budget, corpus.max_document_tokens
-            )
+            packed, refused = _pack_split(corpus_folder, summary["name"], split, encoder, budget, corpus)
             group = file.create_group(split)
             group.attrs["corpus_fingerprint"] = summary["fingerprint"][split]
             group.attrs["refused_documents"] = refused
@@ -102,25 +100,20 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     return TokenSplit(tokens, document, counted, str(fingerprint), str(corpus), split, int(length))
 
 
-def check_distinct(documents: Path, others: Sequence[Path]) -> None:
-    """Raise SourceError when an evaluation document of one corpus is a training document of another.
+def check_apart(trained: Path, judged: Path) -> dict[str, int]:
+    """Raise SourceError when an evaluation document of the corpus `judged` is a training document of `trained`.
 
-    `documents` and `others` are documents.parquet files, compared by document id, hence by content: names do not
-    matter. Both directions are looked at.
+    Both are documents.parquet files, compared by document id, hence by content: names do not matter. Returns how many
+    documents were compared.
     """
-    ours = _ids_by_split(documents)
-    for other in others:
-        theirs = _ids_by_split(other)
-        for trained_in, trained, judged_in, judged in (
-            (other, theirs["train"], documents, ours["eval"]),
-            (documents, ours["train"], other, theirs["eval"]),
-        ):
-            if shared := trained & judged:
-                raise SourceError(
-                    f"{len(shared):,} of {len(judged):,} evaluation documents of {judged_in} are training documents of "
-                    f"{trained_in}, for example {min(shared)}: text that was trained on cannot be evaluation text; "
-                    "give the two corpora different sources, or filters that exclude each other"
-                )
+    seen, unseen = _ids_by_split(trained)["train"], _ids_by_split(judged)["eval"]
+    if shared := seen & unseen:
+        raise SourceError(
+            f"{len(shared):,} of {len(unseen):,} evaluation documents of {judged} are training documents of {trained}, "
+            f"for example {min(shared)}: text that was trained on cannot be evaluation text; give the two corpora "
+            "different sources, or filters that exclude each other"
+        )
+    return {"training_documents": len(seen), "evaluation_documents": len(unseen)}
 
 
 def window_of(ids: list[int], index: int, longest: int) -> list[int]:
@@ -143,10 +136,11 @@ def fingerprint_of(tokens: np.ndarray, document: np.ndarray) -> str:
 
 
 def _pack_split(
-    folder: Path, name: str, split: str, encoder: Encoder, budget: TokenBudget, longest: int | None
+    folder: Path, name: str, split: str, encoder: Encoder, budget: TokenBudget, corpus: Corpus
 ) -> tuple[Packed, int]:
     """Contexts of a split, and how many of its documents the chat template refused."""
-    n_contexts = budget.tokens(split) // budget.context_length
+    n_contexts, longest = budget.tokens(split) // budget.context_length, corpus.max_document_tokens
+    before, after = _wrapper_ids(corpus, encoder)
     refused: list[int] = []
     taken: list[int] = []
     with progress(budget.tokens(split), f"tokenise {name} {split}") as shown:
@@ -158,6 +152,7 @@ def _pack_split(
                         refused.append(index)
                         continue
                     window = ids if longest is None else window_of(ids, index, longest)
+                    window = [*before, *window[:-1], *after, window[-1]]
                     taken.append(len(window))
                     shown.update(len(window))
                     yield index, window
@@ -177,6 +172,14 @@ def _pack_split(
             f"Lower it to at most {packed.n_filled * budget.context_length:,}, or give the corpus more text"
         )
     return packed, len(refused)
+
+
+def _wrapper_ids(corpus: Corpus, encoder: Encoder) -> tuple[list[int], list[int]]:
+    """Tokens before and after every document; without what the encoder puts behind a text."""
+    if corpus.wrapper is None:
+        return [], []
+    before, after = encoder.encode([corpus.wrapper.before, corpus.wrapper.after])
+    return before[:-1], after[:-1]
 
 
 def _texts(documents: Path, split: str) -> Iterator[tuple[int, list[str]]]:

@@ -1,7 +1,7 @@
 """The latents of a study: all rows in one table, and one row per SAE and corpus in another."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from atlas.studies.table import flat
 _REMEDY = "delete this file and run again"
 
 
-def write_latents_table(study: str, tables: Mapping[str, Path], roles: Mapping[str, str], target: Path) -> None:
+def write_latents_table(
+    study: str, tables: Mapping[str, Path], corpora: Mapping[str, Sequence[str]], target: Path
+) -> None:
     """Append the tables of latents of all SAEs (SAE id → latents.parquet), one at a time, each row with its SAE.
 
-    Of the corpora those of `roles`: an SAE may stand in another study too, which has others.
+    Of each SAE its `corpora`: it may stand in another study too, which has others.
 
     Raises EvaluationError when a table is of another SAE than its place says, or has other columns than the first.
     """
@@ -31,7 +33,7 @@ def write_latents_table(study: str, tables: Mapping[str, Path], roles: Mapping[s
         for sae_id, path in tables.items():
             table = pq.read_table(path)
             _require_sae(path, (table.schema.metadata or {}).get(b"sae_id", b"").decode(), sae_id)
-            table = table.filter(pc.is_in(table["corpus"], pa.array(list(roles)))).replace_schema_metadata(None)
+            table = table.filter(pc.is_in(table["corpus"], pa.array(corpora[sae_id]))).replace_schema_metadata(None)
             table = _with_names(table, study, sae_id)
             schema = schema or table.schema
             if table.schema != schema:
@@ -42,8 +44,10 @@ def write_latents_table(study: str, tables: Mapping[str, Path], roles: Mapping[s
             writer.close()
 
 
-def write_health_table(study: str, summaries: Mapping[str, Path], roles: Mapping[str, str], target: Path) -> None:
-    """One row per SAE and corpus from the summaries (SAE id → latents.json), in the order of both mappings.
+def write_health_table(
+    study: str, summaries: Mapping[str, Path], corpora: Mapping[str, Sequence[str]], target: Path
+) -> None:
+    """One row per SAE and corpus from the summaries (SAE id → latents.json), in their order, on its `corpora`.
 
     Columns: what the SAE's latents say together, the same of the random dictionary with ``random_`` before the name,
     and changes of evaluation metrics as ``change_<metric>``. A value that is not defined is empty.
@@ -52,7 +56,7 @@ def write_health_table(study: str, summaries: Mapping[str, Path], roles: Mapping
     for sae_id, path in summaries.items():
         summary = read_json(path)
         _require_sae(path, summary["sae_id"], sae_id)
-        rows += [_health_row(study, sae_id, corpus, summary) for corpus in roles]
+        rows += [_health_row(study, sae_id, corpus, summary) for corpus in corpora[sae_id]]
     with atomic_path(target) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 

@@ -1,7 +1,7 @@
 """The table of a study: one tidy row per SAE and evaluation corpus."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ from atlas.studies.published import published_for
 
 
 def write_study_table(
-    study: str, metrics: Mapping[str, Path], roles: Mapping[str, str], published: str | None, table: Path
+    study: str, metrics: Mapping[str, Path], corpora: Mapping[str, Sequence[str]], published: str | None, table: Path
 ) -> None:
-    """Write results/<study>.csv from the metrics of its SAEs (SAE id → metrics.json), in the order of both mappings.
+    """Write results/<study>.csv from the metrics of its SAEs (SAE id → metrics.json), in their order, on its `corpora`.
 
     Columns are documented in docs/metrics.md. A value that is not defined is empty, and `reasons` says why.
     """
     rows = [
-        _row(study, sae_id, read_json(path), corpus, published) for sae_id, path in metrics.items() for corpus in roles
+        _row(study, sae_id, read_json(path), corpus, published)
+        for sae_id, path in metrics.items()
+        for corpus in corpora[sae_id]
     ]
     with atomic_path(table) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
