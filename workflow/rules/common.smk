@@ -71,6 +71,7 @@ STAGES_BELOW = {
     "probing": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
     "autointerp": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+    "finance": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "studies": [],
     "figures": [],
 }

@@ -13,7 +13,7 @@ rule study_table:
     benchmark:
         "results/benchmarks/study_table/{study}.tsv"
     wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_runs)(?<!_health)(?<!_stability)(?<!_probing)(?<!_absorption)(?<!_autointerp)",
+        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_runs)(?<!_health)(?<!_stability)(?<!_probing)(?<!_absorption)(?<!_autointerp)(?<!_finance)",
     conda:
         "../../envs/atlas.yaml"
     threads: 1

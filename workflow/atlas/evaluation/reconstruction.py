@@ -101,14 +101,17 @@ class ReconstructionSums:
     def interval(self, samples: int) -> list[float] | None:
         """95 % interval of explained_variance; every draw has its own global mean."""
         seen = self.count.cpu().numpy() > 0
-        error = self.error_square.cpu().numpy()
 
         def explained(draws: np.ndarray) -> np.ndarray:
             full = np.zeros((len(draws), len(seen)))
             full[:, seen] = draws
-            return 1 - full @ error / self._variance(full)
+            return self.explained(full)
 
         return bootstrap_interval(explained, int(seen.sum()), samples)
+
+    def explained(self, draws: Float[np.ndarray, "samples groups"]) -> Float[np.ndarray, " samples"]:
+        """explained_variance when group g counts `draws[:, g]` times, each sample with its own global mean."""
+        return 1 - draws @ self.error_square.cpu().numpy() / self._variance(draws)
 
     def _variance(self, draws: np.ndarray) -> np.ndarray:
         """Σ‖x − x̄‖² for every row of `draws`, (samples, groups): how often each group counts."""

@@ -1,0 +1,66 @@
+"""Finance of a study: one row per SAE, and what it gains over the SAE of its seed that saw no financial text."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atlas.errors import EvaluationError
+from atlas.files import atomic_path, read_json
+from atlas.studies.rows import identity
+from atlas.studies.table import flat
+
+_LEVELS = (0.025, 0.975)
+
+
+def write_finance_table(
+    study: str,
+    results: Mapping[str, Path],
+    draws: Mapping[str, Path],
+    baselines: Mapping[str, str | None],
+    table: Path,
+) -> None:
+    """Write results/<study>_finance.csv from finance.json and draws.parquet of each SAE (SAE id → file).
+
+    ``gain_<name>`` is an estimate less that of the SAE's baseline (SAE id → SAE id or None); its interval is that of
+    the differences draw by draw, for both were computed on the same draws of the same documents. Raises EvaluationError
+    when a result is of another SAE, or of other text than its baseline's.
+    """
+    found = {sae_id: read_json(path) for sae_id, path in results.items()}
+    for sae_id, result in found.items():
+        if result["sae_id"] != sae_id:
+            raise EvaluationError(
+                f"{results[sae_id]}: is of SAE {result['sae_id']!r}, expected {sae_id!r}; delete it and run again"
+            )
+    rows = []
+    for sae_id, result in found.items():
+        columns = {name: value for name, value in result.items() if name not in ("sae_id", "reasons")}
+        row = {**identity(study, sae_id), **{k.removeprefix("_"): v for k, v in flat("", columns)}}
+        row |= {"baseline_mix": None}
+        if (baseline := baselines[sae_id]) is not None and baseline != sae_id:
+            row["baseline_mix"] = identity(study, baseline)["mix"]
+            row |= dict(flat("gain", _gains(results[sae_id], result, found[baseline], draws[sae_id], draws[baseline])))
+        rows.append(row | {"reasons": json.dumps(result["reasons"], ensure_ascii=False, sort_keys=True)})
+    with atomic_path(table) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _gains(
+    path: Path, here: Mapping[str, Any], there: Mapping[str, Any], here_draws: Path, there_draws: Path
+) -> dict[str, Any]:
+    for key in ("corpus", "n_tokens", "n_documents"):
+        if here[key] != there[key]:
+            raise EvaluationError(f"{path}: {key} is {here[key]!r}, but {there[key]!r} of its baseline; run both again")
+    ours, theirs = pd.read_parquet(here_draws), pd.read_parquet(there_draws)
+    gains: dict[str, Any] = {}
+    for name in ours.columns.intersection(theirs.columns, sort=False):
+        if name.startswith("random_") or here[name] is None or there[name] is None:
+            continue
+        differences = ours[name].to_numpy() - theirs[name].to_numpy()
+        gains[name] = here[name] - there[name]
+        usable = here["n_documents"] > 1 and np.isfinite(differences).all()
+        gains[f"{name}_interval"] = np.quantile(differences, _LEVELS).tolist() if usable else None
+    return gains

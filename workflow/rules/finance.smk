@@ -1,0 +1,114 @@
+# Finance: SAE + rows and codes of financial text, in three templates
+#                    -> results/finance/<study>/<sae id>/{finance.json, draws.parquet}
+#                    -> results/<study>_finance.csv, results/figures/<study>.{pdf,png}
+
+
+rule finance:
+    """What one SAE sees in financial text: by kind of token, by latent, in another template, and against general text."""
+    input:
+        model="results/models/{model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        train_shards=training_shards,
+        apart=lambda w: apart(w.mix, [finance_section(w).rewritten, finance_section(w).moved]),
+        plain=finance_shards("corpus"),
+        rewritten=finance_shards("rewritten"),
+        moved=finance_shards("moved"),
+        references=lambda w: f"results/references/{w.model}/{finance_section(w).corpus}.h5",
+        codes=finance_codes("corpus"),
+        generic_codes=finance_codes("generic"),
+        random_codes=finance_codes("corpus", "random/"),
+    output:
+        result=f"{FINANCE}/finance.json",
+        draws=f"{FINANCE}/draws.parquet",
+    log:
+        "results/logs/finance/{study}/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/finance/{study}/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    wildcard_constraints:
+        study=FINANCE_STUDIES,
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=lambda w, attempt: model_mb(w, attempt) + codes_mb(w, attempt),
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        finance=lambda w: finance_section(w).model_dump(mode="json"),
+        evaluation=CONFIG.evaluation.model_dump(mode="json", include={"bootstrap_samples", "min_loss_gap"}),
+        sizes=lambda w: {
+            "min_tokens": CONFIG.latents.min_tokens,
+            "batch_contexts": CONFIG.models[w.model].harvest.batch_contexts,
+        },
+        code=CODE["finance"],
+    message:
+        "Finance: {wildcards.mix} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/finance.py"
+
+
+rule study_finance:
+    """One row per SAE of a study: finance, and what it gains over the SAE of its seed that saw no financial text."""
+    input:
+        results=lambda w: expand("results/finance/{study}/{sae}/finance.json", study=w.study, sae=study_saes(w)),
+        draws=lambda w: expand("results/finance/{study}/{sae}/draws.parquet", study=w.study, sae=study_saes(w)),
+    output:
+        table="results/{study}_finance.csv",
+    log:
+        "results/logs/study_finance/{study}.log",
+    benchmark:
+        "results/benchmarks/study_finance/{study}.tsv"
+    wildcard_constraints:
+        study=FINANCE_STUDIES,
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=study_saes,
+        baselines=finance_baselines,
+        code=CODE["studies"],
+    message:
+        "Writing results/{wildcards.study}_finance.csv"
+    script:
+        "../scripts/study_finance.py"
+
+
+rule finance_figure:
+    """Mixes side by side: every evaluation corpus, kinds of tokens, latents of a kind, another template."""
+    input:
+        table="results/{study}.csv",
+        finance=rules.study_finance.output.table,
+    output:
+        pdf=report(
+            "results/figures/{study}.pdf",
+            category="Studies",
+            caption="../report/finance_figure.rst",
+            labels={"study": "{study}", "kind": "figure"},
+        ),
+        png="results/figures/{study}.png",
+    log:
+        "results/logs/finance_figure/{study}.log",
+    benchmark:
+        "results/benchmarks/finance_figure/{study}.tsv"
+    wildcard_constraints:
+        study=FINANCE_STUDIES,
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/{wildcards.study}.pdf"
+    script:
+        "../scripts/finance_figure.py"
+
+
+# A study of training text has one hook: its figure has mixes along x, where the others have layers.
+ruleorder: finance_figure > study_figure
