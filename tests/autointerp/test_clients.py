@@ -105,7 +105,7 @@ def test_the_client_without_a_language_model():
 def test_configured_clients(tmp_path):
     assert make_client(None, ClientFiles(tmp_path)) is None
     assert isinstance(make_client(LabelClient(kind="words"), ClientFiles(tmp_path)), CachedClient)
-    with pytest.raises(ValidationError, match="'transformers' needs a model"):
+    with pytest.raises(ValidationError, match="'words' has none, the others need one"):
         LabelClient(kind="transformers")
 
 

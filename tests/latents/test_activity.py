@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from latent_scene import LENGTH, TABLE, TEXTS, FakeTokenizer, random_firings, random_tokens, text_of, write_codes
+from latent_scene import LENGTH, TABLE, TEXTS, random_firings, random_tokens, text_of, write_codes
 
 from atlas.latents.activity import formatting_artefact, measure_activity
 from atlas.latents.contexts import top_contexts
@@ -114,14 +114,6 @@ def test_top_contexts_are_the_strongest_of_each_document(planted):
         assert found == list(expected.values())[:10]
     assert top.n_contexts[SILENT] == 0
     assert (top.row[SILENT] == -1).all()
-
-
-def test_window_stays_in_its_context_and_document(planted):
-    _, text, tokens, _ = planted
-    assert text.window(25, 3) == slice(22, 29)
-    assert text.window(21, 5) == slice(20, 27)
-    assert text.window(39, 5) == slice(34, 40)  # document 0 ends there too
-    assert text.window_text(21, 2, FakeTokenizer()) == " ".join(TEXTS[index] for index in tokens[21:24])
 
 
 def test_first_position_is_the_first_counted_one(tmp_path):

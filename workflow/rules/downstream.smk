@@ -45,4 +45,5 @@ def autointerp_corpora(wildcards):
 def client_model(wildcards):
     """The prepared model that answers prompts in the job's own process, if one does."""
     client = CONFIG.autointerp.client
-    return [] if client is None or client.model is None else [f"results/models/{client.model}"]
+    local = client is not None and client.kind == "transformers"
+    return [f"results/models/{client.model}"] if local else []

@@ -175,7 +175,17 @@ def _transformers(spec: LabelClient, files: ClientFiles) -> Client:
     return LocalModelClient(files.model, files.device)
 
 
-CLIENTS: dict[str, Callable[[LabelClient, ClientFiles], Client]] = {"words": _words, "transformers": _transformers}
+def _openai(spec: LabelClient, files: ClientFiles) -> Client:
+    from atlas.autointerp.http_client import HttpClient  # imports this module
+
+    return HttpClient(spec)
+
+
+CLIENTS: dict[str, Callable[[LabelClient, ClientFiles], Client]] = {
+    "words": _words,
+    "transformers": _transformers,
+    "openai": _openai,
+}
 
 
 def make_client(spec: LabelClient | None, files: ClientFiles) -> Client | None:

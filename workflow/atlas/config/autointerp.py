@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from atlas.config.base import Name, Section
+from atlas.config.base import Section
 
 # Explainers and scorers that ask nobody.
 _WITHOUT_MODEL = ("lexical", "embedding")
@@ -16,16 +16,36 @@ Role = Literal["in_sample", "proxy", "oos"]
 class LabelClient(Section):
     """Who answers the prompts of explainers and scorers that ask a language model."""
 
-    kind: Literal["transformers", "words"] = Field(
-        description="'transformers': a model of section `models`, in the job's own process; 'words': no language "
-        "model, a fixed rule over the words of a prompt, for tests of the pipeline."
+    kind: Literal["transformers", "openai", "words"] = Field(
+        description="'transformers': a model of section `models`, in the job's own process; 'openai': a server with "
+        "OpenAI's chat completions (llama.cpp, vLLM, a hosted one); 'words': no language model, a fixed rule over the "
+        "words of a prompt, for tests of the pipeline."
     )
-    model: Name | None = Field(default=None, description="Of 'transformers': name in section `models`, a chat model.")
+    model: str | None = Field(
+        default=None, description="'transformers': name in section `models`, a chat model; 'openai': the server's name."
+    )
+    base_url: str | None = Field(
+        default=None, pattern=r"^https?://[^@\s]+$", description="Of 'openai', for example http://127.0.0.1:8080/v1."
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Of 'openai': name of the environment variable that holds the key; null: no key is sent.",
+    )
+    concurrency: int = Field(default=4, ge=1, description="Of 'openai': requests at once.")
+    timeout_s: float = Field(default=120.0, gt=0, description="Of 'openai': seconds to wait for an answer.")
+    retries: int = Field(
+        default=5, ge=0, description="Of 'openai': tries after the first, the pause doubles from 1 s to 60 s."
+    )
 
     @model_validator(mode="after")
-    def _model_where_needed(self):
-        if (self.kind == "transformers") != (self.model is not None):
-            raise ValueError(f"kind {self.kind!r} with model {self.model!r}: 'transformers' needs a model, others none")
+    def _keys_of_the_kind(self):
+        if (self.kind in ("transformers", "openai")) != (self.model is not None):
+            raise ValueError(f"kind {self.kind!r} with model {self.model!r}: 'words' has none, the others need one")
+        if (self.kind == "openai") != (self.base_url is not None):
+            raise ValueError(f"kind {self.kind!r} with base_url {self.base_url!r}: 'openai' needs it, others have none")
+        if self.kind != "openai" and self.api_key_env is not None:
+            raise ValueError(f"kind {self.kind!r} with api_key_env {self.api_key_env!r}: only 'openai' sends a key")
         return self
 
 

@@ -60,7 +60,7 @@ class AtlasConfig(Section):
     @model_validator(mode="after")
     def _client_names_a_model(self):
         client = self.autointerp.client
-        if client is not None and client.model is not None and client.model not in self.models:
+        if client is not None and client.kind == "transformers" and client.model not in self.models:
             raise ValueError(f"autointerp.client.model: {client.model!r} is not one of {sorted(self.models)}")
         return self
 

@@ -1,8 +1,7 @@
-"""The text behind codes: classes, documents and first positions of the counted rows, and windows of tokens."""
+"""The text behind codes: classes, documents and first positions of the counted rows."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -81,19 +80,6 @@ class CorpusText:
         """Share of each class among the counted rows, and of first positions."""
         shares = np.bincount(self.classes[self.counted], minlength=len(CLASSES)) / max(1, self.n_tokens)
         return dict(zip(CLASSES, shares.tolist(), strict=True)) | {"first": float(self.first.sum() / self.n_tokens)}
-
-    def window(self, row: int, width: int) -> slice:
-        """Rows at most `width` before or after `row`, in its context and its document."""
-        begin = row - row % self.context_length
-        rows = np.arange(max(begin, row - width), min(begin + self.context_length, row + width + 1))
-        same = rows[self.document[rows] == self.document[row]]
-        return slice(int(same[0]), int(same[-1]) + 1)
-
-    def window_text(self, row: int, width: int, tokenizer: Any) -> str:
-        """The counted tokens of a window as text."""
-        place = self.window(row, width)
-        ids = self.tokens[place][self.counted[place]].tolist()
-        return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def ratio(above: Float[np.ndarray, "*shape"], below: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
