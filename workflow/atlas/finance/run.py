@@ -32,7 +32,7 @@ from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model
 from atlas.models.objectives import TOKEN_OBJECTIVES
 from atlas.training.run import shards_by_corpus
-from atlas.training.sae import Sae, load_sae
+from atlas.training.sae import CONFIG_FILE, Sae, load_sae
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,9 @@ def run_finance(
     counted, counts = _latents(inputs, hook, seed, settings)
     estimates |= counted
     numbers |= counts
+    for name, each in estimates.items():
+        if each is not None and each.interval is None:
+            reasons[f"{name}_interval"] = "fewer than two documents, or a draw of documents has no such tokens"
     result = {
         "sae_id": "/".join(inputs.sae.parts[-5:]),
         "corpus": plain.name,
@@ -124,6 +127,9 @@ def _load(inputs: FinanceInputs, hook: str) -> tuple[Sae, TrainingFacts]:
         sae = load_sae(inputs.sae)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
+    own = read_json(inputs.sae / CONFIG_FILE)["metadata"]["atlas"]["hook_name"]
+    if own != hook:
+        raise EvaluationError(f"{inputs.sae}: hook_name is {own!r}, expected {hook!r}: another hook's SAE")
     training = TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook)
     if len(training.source.mean) != sae.d_model:
         raise EvaluationError(
