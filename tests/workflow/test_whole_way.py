@@ -168,11 +168,22 @@ def kill_job(project: Path, script: str, ready) -> None:
     ) as process:
         for child in wait_for_jobs(process, script, ready):
             child.kill()
-        # The other jobs are ended in an orderly way, as by Ctrl-C.
-        os.kill(process.pid, signal.SIGINT)
-        process.wait(timeout=240)
+        end(process)
     # Whatever status it ends with (a training is tried again by itself): the table is not there.
     assert not (project / TABLE).exists()
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a workflow in an orderly way, as by Ctrl-C: again when it was missed, as it is while a job is restarted."""
+    for _ in range(10):
+        time.sleep(1)
+        os.kill(process.pid, signal.SIGINT)
+        try:
+            process.wait(timeout=15)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+    pytest.fail("the workflow goes on in spite of Ctrl-C")
 
 
 def runs(child: psutil.Process, script: str) -> bool:
