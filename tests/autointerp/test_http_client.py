@@ -60,6 +60,7 @@ class Server:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.handle_error = lambda *_: None  # clients that hang up are meant
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -101,6 +102,21 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, caplog
         client.complete(ASK)
     written = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert KEY not in str(error.value) + caplog.text + written + client.identity
+
+
+def test_a_refusal_that_is_cut_short_shows_no_part_of_the_key(server, monkeypatch):
+    monkeypatch.setenv("ATLAS_TEST_KEY", KEY)
+    server.script = [(403, "x" * 290 + KEY)]
+    with pytest.raises(EvaluationError) as error:
+        server.client(api_key_env="ATLAS_TEST_KEY").complete(ASK)
+    assert KEY[:5] not in str(error.value)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(server, monkeypatch):
+    monkeypatch.setenv("ATLAS_TEST_KEY", "sk-sécret")
+    with pytest.raises(EvaluationError, match="ATLAS_TEST_KEY has characters that no header") as error:
+        server.client(api_key_env="ATLAS_TEST_KEY")
+    assert "cret" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])

@@ -6,7 +6,7 @@ from latent_scene import LENGTH, FakeTokenizer, random_firings, text_of, write_c
 
 from atlas.latents.coherence import coherence_null, mean_cosine, measure_coherence, null_rows, random_tuples
 from atlas.latents.contexts import top_contexts
-from atlas.latents.windows import Grid, Windows, window_texts
+from atlas.latents.embedded_windows import EmbeddedWindows, Grid, window_texts
 
 
 def embed(texts):
@@ -37,7 +37,7 @@ def measured(tmp_path):
     text = text_of(codes)
     top, random = top_contexts(codes, text, 8), null_rows(text)
     grid = Grid.of(text.document, LENGTH, 6)
-    embedded = Windows(embed(window_texts(grid, tokens, text.counted, FakeTokenizer())), grid.window)
+    embedded = EmbeddedWindows(embed(window_texts(grid, tokens, text.counted, FakeTokenizer())), grid.window)
     null = coherence_null(embedded, random_tuples(text, random, 8))
     return top, text, embedded, null
 

@@ -31,7 +31,8 @@ rule autointerp:
     resources:
         mem_mb=lambda w, attempt: model_mb(w, attempt) + codes_mb(w, attempt),
         runtime=lambda w, attempt: 240 * attempt,
-        gpu=1,
+        # Without a language model in the job itself a GPU would wait for a server, or for the lexical labels.
+        gpu=lambda w: int(bool(client_model(w))),
     params:
         corpora=autointerp_corpora,
         autointerp=CONFIG.autointerp.model_dump(mode="json"),
@@ -90,8 +91,7 @@ rule study_autointerp:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
-        corpus=lambda w: in_sample_corpus(STUDIES[w.study][0]),
+        corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
         code=CODE["studies"],
     message:
         "Writing results/{wildcards.study}_autointerp.csv"

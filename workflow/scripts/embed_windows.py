@@ -4,8 +4,8 @@ from atlas.job import job
 
 with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
     from atlas.activations.store import open_shards
+    from atlas.latents.embedded_windows import embed_windows
     from atlas.latents.embedder import Embedder, embedder_sha256
-    from atlas.latents.windows import embed_windows
     from atlas.models.load import load_tokenizer
 
     folder = Path(snakemake.input.embedder)

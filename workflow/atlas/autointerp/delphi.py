@@ -5,6 +5,7 @@ reply: replies are kept on disk, limits and errors are the client's, and no key 
 """
 
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -24,6 +25,8 @@ from atlas.errors import EvaluationError
 
 SCRIPT = Path(__file__).parents[2] / "peers" / "delphi_bridge.py"
 _EXPLANATION_TOKENS, _SHOWN = 200, 3000
+# What the peer's process is given of the environment: no variable that may hold a key.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 # Characters of which a mark of ours, or of a template, can have begun in the token before.
 _REACH = 8
 
@@ -102,6 +105,7 @@ def run_delphi(task: str, items: list[dict[str, Any]], tools: Tools) -> list[Any
             stderr=errors,
             text=True,
             encoding="utf-8",
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
         try:
             found = _converse(process, tools.client, tools.seed)

@@ -89,9 +89,8 @@ class HttpClient:
         return self._thread.session
 
     def _refusal(self, answer: requests.Response) -> str:
-        said = printable(answer.text)[:_SHOWN]
-        if self._key:
-            said = said.replace(self._key, "…")
+        text = answer.text.replace(self._key, "…") if self._key else answer.text
+        said = printable(text)[:_SHOWN]
         remedy = "correct autointerp.client"
         if answer.status_code in (401, 403):
             name = self._spec.api_key_env
@@ -152,6 +151,8 @@ def _read_key(name: str | None) -> str | None:
             f"autointerp.client.api_key_env is {name!r}, but the environment has no such variable, or it is empty: "
             f"export {name}=… before the run"
         )
+    if not (key.isascii() and key.isprintable()):
+        raise EvaluationError(f"the key in {name} has characters that no header can hold; export it anew")
     return key
 
 

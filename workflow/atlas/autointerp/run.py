@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from atlas.autointerp.clients import ClientFiles, make_client
@@ -22,20 +20,20 @@ from atlas.autointerp.summary import summarise
 from atlas.autointerp.tools import Embed, Evidence, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words
-from atlas.codes.encode import identity_of, random_dictionary, sae_sha256
+from atlas.codes.encode import identity_of, open_dictionaries, sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
 from atlas.corpora.encoding import tokenizer_sha256
-from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.evaluate import TrainingFacts, without_nonfinite
-from atlas.files import atomic_path, write_json
+from atlas.errors import EvaluationError
+from atlas.evaluation.evaluate import without_nonfinite
+from atlas.files import write_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.drift import require_distinct
 from atlas.latents.embedder import Embedder
+from atlas.latents.table import write_sae_table
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model, load_tokenizer
-from atlas.training.run import shards_by_corpus
-from atlas.training.sae import Sae, load_sae
+from atlas.training.sae import Sae
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ def run_autointerp(
     Raises EvaluationError when codes, SAE and tokenizer do not belong together, when a scorer lacks the sentence
     encoder, or when the corpora are too short; StoreError for damaged codes.
     """
-    saes = _dictionaries(inputs, hook, seed)
+    saes = open_dictionaries(inputs.sae, inputs.train_shards, hook, seed)
     codes = _open_codes(inputs, hook, seed)
     require_distinct({name: str(own.identity["corpus_fingerprint"]) for name, own in codes["sae"].items()})
     if "embedding" in settings.scorers and inputs.embedder is None:
@@ -205,15 +203,6 @@ def _promoted(
     return {kind: promoted_tokens(sae.W_dec, loaded, texts) for kind, sae in saes.items()}
 
 
-def _dictionaries(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, Sae]:
-    try:
-        sae = load_sae(inputs.sae)
-    except TrainingError as error:
-        raise EvaluationError(str(error)) from error
-    training = TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook)
-    return {"sae": sae, "random": random_dictionary(sae, training, seed)}
-
-
 def _open_codes(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, dict[str, Codes]]:
     """Codes by dictionary and corpus, each of this SAE and of this corpus."""
     expected = identity_of(inputs.sae, hook, seed) | {"tokenizer_sha256": tokenizer_sha256(inputs.model)}
@@ -232,9 +221,9 @@ def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], 
         for kind, own in found.items()
         for (explainer, scorer), judged in own.judged.items()
     ]
-    _write_table(outputs.labels, pd.concat(labels), ["dictionary", "latent", "explainer", "seed"], sae_id, sha256)
+    write_sae_table(outputs.labels, pd.concat(labels), ["dictionary", "latent", "explainer", "seed"], sae_id, sha256)
     first = ["dictionary", "latent", "explainer", "scorer", "negatives"]
-    _write_table(outputs.scores, pd.concat(scores), first, sae_id, sha256)
+    write_sae_table(outputs.scores, pd.concat(scores), first, sae_id, sha256)
     reasons: dict[str, str] = {}
     result = summarise(found, scene.windows, scene.settings)
     write_json(
@@ -244,11 +233,3 @@ def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], 
     for row in result["rows"]:
         if row["dictionary"] == "sae":
             log.info("%s, %s, %s negatives: %s", row["explainer"], row["scorer"], row["negatives"], row["verdict"])
-
-
-def _write_table(path: Path, rows: pd.DataFrame, first: list[str], sae_id: str, sha256: str) -> None:
-    """Parquet, NaN as null; the file's metadata says which SAE it is of."""
-    ordered = rows[[*first, *(name for name in rows if name not in first)]]
-    written = pa.Table.from_pandas(ordered, preserve_index=False)
-    with atomic_path(path) as temporary:
-        pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from atlas.codes.store import Codes
 from atlas.errors import EvaluationError
 from atlas.evaluation.bootstrap import Groups
+from atlas.latents.text import piece_begins
 
 _TRAIN_SHARE = 0.5
 
@@ -94,9 +95,7 @@ class Windows:
 
 def _starts(codes: Codes, width: int) -> Int[np.ndarray, " windows"]:
     """First rows of the whole windows of every stretch of one document in one context."""
-    rows = np.arange(codes.n_rows)
-    new = np.append(True, np.diff(codes.document) != 0) | (rows % codes.context_length == 0)
-    begins = np.flatnonzero(new)
+    begins = piece_begins(codes.document, codes.context_length)
     whole = np.diff(np.append(begins, codes.n_rows)) // width
     first = np.repeat(np.cumsum(whole) - whole, whole)
     return np.repeat(begins, whole) + width * (np.arange(whole.sum()) - first)

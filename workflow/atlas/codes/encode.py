@@ -69,6 +69,19 @@ def random_dictionary(sae: Sae, training: TrainingFacts, seed: int) -> Sae:
     return random_transcoder(sae, training.source.mean, training.target.mean, gain, seed)
 
 
+def open_dictionaries(folder: Path, train_shards: Sequence[Path], hook: str, seed: int) -> dict[str, Sae]:
+    """An SAE and the random dictionary beside it, by the names that codes have for them (``sae``, ``random``).
+
+    Raises EvaluationError when the SAE's files are missing or damaged.
+    """
+    try:
+        sae = load_sae(folder)
+    except TrainingError as error:
+        raise EvaluationError(str(error)) from error
+    training = TrainingFacts.of(shards_by_corpus(list(train_shards), {}), hook)
+    return {"sae": sae, "random": random_dictionary(sae, training, seed)}
+
+
 @torch.inference_mode()
 def encode_corpus(
     dictionaries: Mapping[str, tuple[Path, Sae]],

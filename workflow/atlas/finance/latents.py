@@ -1,7 +1,6 @@
 """Latents of numbers, ratios and names: how many of a dictionary's, against kinds of tokens that stand elsewhere."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,18 +35,6 @@ class LatentKinds:
     is_kind: dict[str, np.ndarray]
     counts: dict[str, Estimate]
     null: dict[str, Float[np.ndarray, " shifts"]]
-
-    def summary(self) -> dict[str, Any]:
-        """Counts with intervals and nulls, by group."""
-        return {
-            name: {
-                "latents": int(self.counts[name].value),
-                "latents_interval": self.counts[name].interval,
-                "latents_null_mean": float(null.mean()),
-                "latents_null_max": int(null.max()),
-            }
-            for name, null in self.null.items()
-        }
 
 
 def latent_kinds(

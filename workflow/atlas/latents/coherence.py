@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 
 from atlas.latents.contexts import TopContexts
 from atlas.latents.draws import document_draws, interval
+from atlas.latents.embedded_windows import EmbeddedWindows
 from atlas.latents.text import CorpusText, ratio
-from atlas.latents.windows import Windows
 
 # Random contexts that the null draws its tuples from, and the number of tuples.
 NULL_CONTEXTS, NULL_TUPLES = 2000, 1000
@@ -56,7 +56,7 @@ def random_tuples(text: CorpusText, rows: np.ndarray, size: int, seed: int = 0) 
     return np.pad(drawn, ((0, 0), (0, size - drawn.shape[1])), constant_values=-1)
 
 
-def coherence_null(windows: Windows, tuples: Int[np.ndarray, "tuples size"]) -> CoherenceNull:
+def coherence_null(windows: EmbeddedWindows, tuples: Int[np.ndarray, "tuples size"]) -> CoherenceNull:
     """For each m the first m contexts of every tuple."""
     size = tuples.shape[1]
     mean, sd = np.full(size + 1, np.nan), np.full(size + 1, np.nan)
@@ -80,7 +80,7 @@ def mean_cosine(
 
 
 def measure_coherence(
-    contexts: TopContexts, text: CorpusText, windows: Windows, null: CoherenceNull, samples: int
+    contexts: TopContexts, text: CorpusText, windows: EmbeddedWindows, null: CoherenceNull, samples: int
 ) -> Coherence:
     """Coherence of every latent; the interval of their mean holds the contexts and draws their documents anew."""
     present = contexts.row >= 0

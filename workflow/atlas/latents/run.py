@@ -7,26 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from atlas.codes.encode import identity_of, random_dictionary, sae_sha256
+from atlas.codes.encode import identity_of, open_dictionaries, sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
-from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.evaluate import TrainingFacts, without_nonfinite
-from atlas.files import atomic_path, read_json, write_json
+from atlas.errors import EvaluationError
+from atlas.evaluation.evaluate import without_nonfinite
+from atlas.files import read_json, write_json
 from atlas.latents.coherence import Coherence, coherence_null, measure_coherence, null_rows, random_tuples
 from atlas.latents.drift import drift_from, metric_changes, require_distinct
+from atlas.latents.embedded_windows import EmbeddedWindows
 from atlas.latents.embedder import embedder_sha256
 from atlas.latents.summary import summarise
-from atlas.latents.table import Measured, Status, decoder_columns, latent_rows
+from atlas.latents.table import Measured, Status, decoder_columns, latent_rows, write_sae_table
 from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
-from atlas.latents.windows import Windows
-from atlas.training.run import shards_by_corpus
-from atlas.training.sae import Sae, load_sae
+from atlas.training.sae import Sae
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +71,7 @@ def run_latents(
     `roles` maps corpora to in_sample, proxy or oos. Raises EvaluationError when codes, metrics, SAE and tokenizer do
     not belong together, when two corpora are one text, or when one has too few tokens; StoreError for damaged codes.
     """
-    saes = _dictionaries(inputs, hook, seed)
+    saes = open_dictionaries(inputs.sae, inputs.train_shards, hook, seed)
     codes = _open_codes(inputs, roles, hook, seed)
     metrics = _read_metrics(inputs, roles)
     require_distinct({name: str(each["sae"].identity["corpus_fingerprint"]) for name, each in codes.items()})
@@ -102,24 +99,8 @@ def run_latents(
         reasons["coherence"] = "no latents.embedder is configured"
     result = {"sae_id": sae_id, "sae_sha256": sae_sha256(inputs.sae), "corpora": corpora}
     write_json(summary, without_nonfinite(result, reasons) | {"reasons": reasons})
-    write_latents(table, pd.concat(rows, ignore_index=True), sae_id, result["sae_sha256"])
-
-
-def write_latents(table: Path, rows: pd.DataFrame, sae_id: str, sha256: str) -> None:
-    """Write rows as parquet, NaN as null; the file's metadata says which SAE they are of."""
-    first = [name for name in ("dictionary", "corpus", "role", "latent") if name in rows]
-    written = pa.Table.from_pandas(rows[[*first, *(name for name in rows if name not in first)]], preserve_index=False)
-    with atomic_path(table) as temporary:
-        pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)
-
-
-def _dictionaries(inputs: LatentInputs, hook: str, seed: int) -> dict[str, Sae]:
-    try:
-        sae = load_sae(inputs.sae)
-    except TrainingError as error:
-        raise EvaluationError(str(error)) from error
-    training = TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook)
-    return {"sae": sae, "random": random_dictionary(sae, training, seed)}
+    first = ["dictionary", "corpus", "role", "latent"]
+    write_sae_table(table, pd.concat(rows, ignore_index=True), first, sae_id, result["sae_sha256"])
 
 
 def _open_codes(inputs: LatentInputs, roles: Mapping[str, str], hook: str, seed: int) -> dict[str, dict[str, Codes]]:
@@ -148,7 +129,7 @@ def _read_metrics(inputs: LatentInputs, roles: Mapping[str, str]) -> dict[str, A
 
 def _open_windows(
     inputs: LatentInputs, codes: Mapping[str, Mapping[str, Codes]], settings: LatentSettings
-) -> dict[str, Windows] | None:
+) -> dict[str, EmbeddedWindows] | None:
     """Embedded windows by corpus, each of the text that the codes are of; None without an embedder."""
     if inputs.embedder is None:
         return None
@@ -158,7 +139,7 @@ def _open_windows(
             raise EvaluationError(f"corpus {name!r} has no embedded windows, only {sorted(inputs.windows)}")
         identity = {key: own["sae"].identity[key] for key in ("corpus", "corpus_fingerprint", "tokenizer_sha256")}
         expected = identity | {"embedder": embedder, "width": settings.latents.window_tokens}
-        opened[name] = Windows.open(inputs.windows[name], expected, own["sae"].n_rows)
+        opened[name] = EmbeddedWindows.open(inputs.windows[name], expected, own["sae"].n_rows)
     return opened
 
 
@@ -188,7 +169,9 @@ def _facts(text: CorpusText) -> dict[str, Any]:
 
 
 def _coherence(
-    measured: Mapping[str, Mapping[str, Measured]], windows: Mapping[str, Windows] | None, settings: LatentSettings
+    measured: Mapping[str, Mapping[str, Measured]],
+    windows: Mapping[str, EmbeddedWindows] | None,
+    settings: LatentSettings,
 ) -> dict[str, dict[str, Coherence | None]]:
     """Coherence by corpus and dictionary."""
     if windows is None:

@@ -1,15 +1,20 @@
 """The table of latents: one row per latent, corpus and dictionary. Columns: docs/metrics.md, section 6."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from scipy.stats import beta
 
 from atlas.codes.store import Codes
 from atlas.evaluation.sparsity import DENSE_RATE
+from atlas.files import atomic_path
 from atlas.latents.activity import Activity, formatting_artefact, measure_activity
 from atlas.latents.coherence import Coherence
 from atlas.latents.contexts import TopContexts, top_contexts
@@ -111,6 +116,14 @@ def latent_rows(
     rows = pd.DataFrame(columns)
     rows.loc[rows["cluster"] < 0, "cluster"] = pd.NA
     return rows
+
+
+def write_sae_table(path: Path, rows: pd.DataFrame, first: Sequence[str], sae_id: str, sha256: str) -> None:
+    """Write rows about latents as parquet, columns `first` ahead, NaN as null; metadata says which SAE they are of."""
+    ordered = rows[[*first, *(name for name in rows if name not in first)]]
+    written = pa.Table.from_pandas(ordered, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)
 
 
 def rate_interval(n_firings: Float[np.ndarray, " n"], n_tokens: int) -> tuple[np.ndarray, np.ndarray]:

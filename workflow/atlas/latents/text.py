@@ -82,6 +82,12 @@ class CorpusText:
         return dict(zip(CLASSES, shares.tolist(), strict=True)) | {"first": float(self.first.sum() / self.n_tokens)}
 
 
+def piece_begins(document: Int[np.ndarray, " rows"], context_length: int) -> Int[np.ndarray, " pieces"]:
+    """First row of every stretch of one document in one context, from the document of each row of whole contexts."""
+    new = np.append(True, np.diff(document) != 0) | (np.arange(len(document)) % context_length == 0)
+    return np.flatnonzero(new)
+
+
 def ratio(above: Float[np.ndarray, "*shape"], below: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """`above / below`, NaN where `below` is 0."""
     below = np.asarray(below, np.float64)

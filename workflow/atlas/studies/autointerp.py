@@ -19,25 +19,26 @@ _REDUNDANCY = ("absorption_guide", "mean_max_cosine")
 
 @dataclass(frozen=True)
 class SaeFiles:
-    """autointerp.json, latents.parquet with outcomes, and metrics.json of one SAE."""
+    """autointerp.json, latents.parquet with outcomes, metrics.json of one SAE; `corpus` is one it was trained on."""
 
     summary: Path
     latents: Path
     metrics: Path
+    corpus: str
 
 
-def write_autointerp_table(study: str, saes: Mapping[str, SaeFiles], corpus: str, table: Path) -> None:
-    """Write results/<study>_autointerp.csv (SAE id → files), FVU being that on `corpus`, which was trained on.
+def write_autointerp_table(study: str, saes: Mapping[str, SaeFiles], table: Path) -> None:
+    """Write results/<study>_autointerp.csv (SAE id → files); FVU is that on text like its training's.
 
     Rows of the random dictionary are controls: their redundancy is that of the null, and they have no FVU and no
     outcomes. Columns: docs/metrics.md, section 14. Raises EvaluationError when a file is of another SAE.
     """
-    rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files, corpus)]
+    rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files)]
     with atomic_path(table) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _rows(study: str, sae_id: str, files: SaeFiles, corpus: str) -> Iterator[dict[str, Any]]:
+def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
     summary, metrics = read_json(files.summary), read_json(files.metrics)
     for path, found in ((files.summary, summary), (files.metrics, metrics)):
         if found["sae_id"] != sae_id:
@@ -59,6 +60,6 @@ def _rows(study: str, sae_id: str, files: SaeFiles, corpus: str) -> Iterator[dic
             "does_not_beat": ", ".join(own["does_not_beat"]),
             "unscored": json.dumps(own["unscored"], sort_keys=True),
             **{name: metrics["redundancy"][name][key] for name in _REDUNDANCY},
-            "fvu": metrics["corpora"][corpus]["atlas"]["fvu_regular"] if ours else None,
+            "fvu": metrics["corpora"][files.corpus]["atlas"]["fvu_regular"] if ours else None,
             "outcome_shares": json.dumps(shares.round(4).to_dict(), sort_keys=True) if ours else None,
         }

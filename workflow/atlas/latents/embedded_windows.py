@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path
+from atlas.latents.text import piece_begins
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,11 @@ class Grid:
     @classmethod
     def of(cls, document: Int[np.ndarray, " rows"], context_length: int, width: int) -> "Grid":
         """`document` of each row of whole contexts in their order."""
-        row = np.arange(len(document))
-        new = np.ones(len(row), bool)
-        new[1:] = (document[1:] != document[:-1]) | (row[1:] % context_length == 0)
-        begins = np.flatnonzero(new)
+        row, begins = np.arange(len(document)), piece_begins(document, context_length)
         ends = np.append(begins[1:], len(row))
-        begin = begins[np.cumsum(new) - 1]
-        first = (row - begin) % width == 0
-        start, piece = row[first], np.cumsum(new)[first] - 1
+        of_row = np.searchsorted(begins, row, side="right") - 1
+        first = (row - begins[of_row]) % width == 0
+        start, piece = row[first], of_row[first]
         centre = np.minimum(start + width // 2, ends[piece] - 1)
         return cls(width, centre, np.stack([begins[piece], ends[piece]], axis=1), np.cumsum(first) - 1)
 
@@ -94,14 +92,14 @@ def window_texts(
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class EmbeddedWindows:
     """Unit vectors of a corpus' windows, and the window of each row."""
 
     vectors: Float[np.ndarray, "windows width"]
     window: Int[np.ndarray, " rows"]
 
     @classmethod
-    def open(cls, path: Path, expected: dict[str, Any], n_rows: int) -> "Windows":
+    def open(cls, path: Path, expected: dict[str, Any], n_rows: int) -> "EmbeddedWindows":
         """Read what `embed_windows` wrote; `expected` are attributes that must match.
 
         Raises EvaluationError that names the file when it is damaged, of another format, or of something else.

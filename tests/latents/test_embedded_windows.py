@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from latent_scene import FakeTokenizer
 
-from atlas.latents.windows import Grid, Windows, window_texts
+from atlas.latents.embedded_windows import EmbeddedWindows, Grid, window_texts
 
 LENGTH, WIDTH = 32, 8
 
@@ -52,5 +52,5 @@ def test_text_holds_counted_tokens_only():
 
 
 def test_no_row_is_the_vector_zero():
-    windows = Windows(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), np.array([0, 0, 1]))
+    windows = EmbeddedWindows(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), np.array([0, 0, 1]))
     assert windows.of(np.array([[2, -1], [0, 1]])).tolist() == [[[0, 1], [0, 0]], [[1, 0], [1, 0]]]
