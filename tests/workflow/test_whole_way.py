@@ -165,25 +165,20 @@ def kill_job(project: Path, script: str, ready) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     ) as process:
         for child in wait_for_jobs(process, script, ready):
             child.kill()
-        end(process)
+        # The other jobs are ended in an orderly way, as by Ctrl-C.
+        os.kill(process.pid, signal.SIGINT)
+        process.wait(timeout=240)
     # Whatever status it ends with (a training is tried again by itself): the table is not there.
     assert not (project / TABLE).exists()
 
 
-def end(process: subprocess.Popen) -> None:
-    """End a workflow in an orderly way, as by Ctrl-C: again when it was missed, as it is while a job is restarted."""
-    for _ in range(10):
-        time.sleep(1)
-        os.kill(process.pid, signal.SIGINT)
-        try:
-            process.wait(timeout=15)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-    pytest.fail("the workflow goes on in spite of Ctrl-C")
+def heed_ctrl_c() -> None:
+    """A process started in the background of a shell ignores SIGINT, and so does what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def runs(child: psutil.Process, script: str) -> bool:
