@@ -98,6 +98,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
     state = project / "results" / "state"
     kill_job(project, "harvest.py", lambda: list(project.rglob("activations/**/*.h5.tmp")))
     kill_job(project, "train.py", lambda: list(state.rglob("*.safetensors")))
+    assert list(state.rglob("*.safetensors"))
     kill_job(project, "evaluate.py", lambda: True)
     snakemake(project, TABLE)
     assert any("resumed from" in path.read_text() for path in project.glob("results/logs/train/**/*.log"))
@@ -167,12 +168,15 @@ def kill_job(project: Path, script: str, ready) -> None:
         start_new_session=True,
         preexec_fn=heed_ctrl_c,
     ) as process:
-        for child in wait_for_jobs(process, script, ready):
+        jobs = wait_for_jobs(process, script, ready)
+        # The workflow stands still until its Ctrl-C waits for it: else it may try the killed job again before.
+        os.kill(process.pid, signal.SIGSTOP)
+        for child in jobs:
             child.kill()
-        # The other jobs are ended in an orderly way, as by Ctrl-C.
         os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGCONT)
         process.wait(timeout=240)
-    # Whatever status it ends with (a training is tried again by itself): the table is not there.
+    # Whatever status it ends with: the table is not there.
     assert not (project / TABLE).exists()
 
 
