@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from label_scene import LabelScene, planted
+from label_scene import WIDTH, LabelScene, planted
 from latent_scene import random_tokens
 
 from atlas.autointerp.auc import drawn_auc, drawn_interval, wins
@@ -43,6 +43,17 @@ def test_planted_latent_scores_high_and_its_controls_at_chance(scene):
         assert own.specificity_low > 0.2
         assert own.blind == 0.5
         assert own.n_positives == own.n_negatives == scene.settings.test_examples
+
+
+def test_answers_are_those_that_the_score_is_made_of(scene):
+    judged = judge(scene)
+    row = judged.rows.set_index(["latent", "negatives"]).loc[3, "hard"]
+    answers = judged.answers[judged.answers.latent == 3]
+    positive, negative = (answers.answer[answers.kind == kind].to_numpy() for kind in ("activating", "hard"))
+    difference = positive[:, None] - negative
+    assert ((difference > 0) + 0.5 * (difference == 0)).mean() == pytest.approx(row.score)
+    fires = scene.dense[scene.windows.start[answers.window.to_numpy(int)][:, None] + np.arange(WIDTH), 3].any(1)
+    assert (fires == (answers.kind == "activating")).all()
 
 
 def test_latents_that_fire_at_random_score_half(scene):

@@ -1,5 +1,5 @@
 # Auto-interpretation: codes + model + sentence encoder
-#                          -> results/autointerp/<sae id>/{labels.parquet, scores.parquet, autointerp.json}
+#                          -> results/autointerp/<sae id>/{labels.parquet, scores.parquet, answers.parquet, autointerp.json}
 #                      those + latents.parquet -> results/autointerp/<sae id>/latents.parquet, each latent with its outcome
 #                      those of a study's SAEs -> results/<study>_autointerp.csv, results/figures/<study>_autointerp.pdf
 # Not part of a study's own table: ask for results/<study>_autointerp.csv by name. No language model is needed for it.
@@ -20,6 +20,7 @@ rule autointerp:
     output:
         labels=f"{AUTOINTERP}/labels.parquet",
         scores=f"{AUTOINTERP}/scores.parquet",
+        answers=f"{AUTOINTERP}/answers.parquet",
         summary=f"{AUTOINTERP}/autointerp.json",
     log:
         "results/logs/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",

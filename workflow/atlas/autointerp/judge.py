@@ -23,6 +23,7 @@ from atlas.latents.draws import document_draws
 # A token is highlighted when it has this share of the strongest activation among the latent's test examples; as in
 # Delphi 0.1.3, `threshold`.
 HIGHLIGHT_SHARE = 0.3
+NO_ANSWERS = pd.DataFrame({"latent": [], "kind": [], "window": [], "answer": []})
 MEASURES = ("score", "shuffled", "blind", "specificity", "over_blind")
 
 
@@ -30,11 +31,13 @@ MEASURES = ("score", "shuffled", "blind", "specificity", "over_blind")
 class Judged:
     """Rows of scores: one per latent and kind of negatives; and means over latents in every draw of documents.
 
-    `draws` maps (negatives, measure) to the mean over scored latents: (value, draws).
+    `means` maps (negatives, measure) to the mean over scored latents: (value, draws). `answers` has what the scorer
+    said of the latents' own labels, one row per window: latent, kind (activating, random, hard), window, answer.
     """
 
     rows: pd.DataFrame
     means: dict[tuple[str, str], DrawnAuc]
+    answers: pd.DataFrame
 
 
 def judge_labels(
@@ -60,9 +63,10 @@ def judge_labels(
         questions += [Question(label, *asked) for label in own]
     answers, place = scorer(questions), 0
     draws = document_draws(windows.groups.count, samples)
-    rows, means = [], _Means()
+    rows, means, own_answers = [], _Means(), []
     for latent, kinds, count in plans:
         given = np.stack(answers[place : place + count])
+        own_answers.append(_answers(examples.latents[latent], kinds, questions[place].windows, given[0]))
         place += count
         found = _score(examples.latents[latent], kinds, given, draws, windows)
         for kind, measured in found.items():
@@ -75,7 +79,7 @@ def judge_labels(
             if reason is not None
         ]
     table = pd.DataFrame(rows).sort_values(["latent", "negatives"], kind="stable", ignore_index=True)
-    return Judged(table, means.all())
+    return Judged(table, means.all(), pd.concat(own_answers, ignore_index=True) if own_answers else NO_ANSWERS)
 
 
 def ready(examples: Examples, label: str | None, settings: Autointerp) -> dict[str, str | None]:
@@ -117,6 +121,13 @@ def _windows(examples: Examples, kinds: Sequence[str], seed: int) -> tuple[np.nd
     own = highlights_of(examples.test_activations)
     marks = [own, *(matched_highlights(own, len(each), generator) for each in negatives)]
     return np.concatenate([examples.test, *negatives]), np.concatenate(marks)
+
+
+def _answers(examples: Examples, kinds: Sequence[str], windows: np.ndarray, given: np.ndarray) -> pd.DataFrame:
+    """What the scorer said of a latent's own label, window by window, and what each window was there for."""
+    sizes = [len(examples.test), *(len(examples.negatives[kind]) for kind in kinds)]
+    kind = np.repeat(["activating", *kinds], sizes)
+    return pd.DataFrame({"latent": examples.latent, "kind": kind, "window": windows, "answer": given.astype(float)})
 
 
 def _score(

@@ -62,10 +62,13 @@ class AutointerpInputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Tables of labels and of scores (one row per latent, dictionary and what they are of), and the summary."""
+    """Tables of labels and of scores (one row per latent, dictionary and what they are of), of single answers, and
+    the summary.
+    """
 
     labels: Path
     scores: Path
+    answers: Path
     summary: Path
 
 
@@ -213,6 +216,19 @@ def _open_codes(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, dic
     }
 
 
+def _answers(scene: _Scene, found: Found) -> pd.DataFrame:
+    """The deciding scorer's answers on labels of the deciding explainer, each with where its window stands."""
+    windows, settings = scene.windows, scene.settings
+    answers = found.judged[settings.explainers[0], settings.scorers[0]].answers
+    window = answers.window.to_numpy(np.int64)
+    places = {
+        "corpus": np.array(windows.corpora, object)[windows.corpus[window]],
+        "start": windows.start[window],
+        "width": windows.width,
+    }
+    return answers.drop(columns="window").assign(**places)
+
+
 def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], outputs: Outputs) -> None:
     sae_id, sha256 = "/".join(inputs.sae.parts[-5:]), sae_sha256(inputs.sae)
     labels = [own.labels.assign(dictionary=kind) for kind, own in found.items()]
@@ -224,6 +240,7 @@ def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], 
     write_sae_table(outputs.labels, pd.concat(labels), ["dictionary", "latent", "explainer", "seed"], sae_id, sha256)
     first = ["dictionary", "latent", "explainer", "scorer", "negatives"]
     write_sae_table(outputs.scores, pd.concat(scores), first, sae_id, sha256)
+    write_sae_table(outputs.answers, _answers(scene, found["sae"]), ["latent", "kind"], sae_id, sha256)
     reasons: dict[str, str] = {}
     result = summarise(found, scene.windows, scene.settings)
     write_json(
