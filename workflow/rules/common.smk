@@ -72,6 +72,7 @@ STAGES_BELOW = {
     "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
     "autointerp": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "finance": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+    "site": ["autointerp", "latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "studies": [],
     "figures": [],
 }

@@ -1,4 +1,4 @@
-# What stability, probing, absorption and autointerp look up: seeds of a recipe, their corpora, memory.
+# What stability, probing, absorption, autointerp and the site look up: seeds of a recipe, their corpora, memory.
 
 
 def seed_rows(wildcards):
@@ -47,3 +47,16 @@ def client_model(wildcards):
     client = CONFIG.autointerp.client
     local = client is not None and client.kind == "transformers"
     return [f"results/models/{client.model}"] if local else []
+
+
+# Studies that have pages, and their SAEs; a page links to other seeds of its recipe only if they have pages too.
+SITE_STUDIES = CONFIG.site.studies or tuple(STUDIES)[:1]
+SITE_SAES = {row.sae_id: [] for study in SITE_STUDIES for row in STUDIES[study]}
+for study in SITE_STUDIES:
+    for row in STUDIES[study]:
+        SITE_SAES[row.sae_id].append(study)
+
+
+def label_file(name):
+    """A file of an SAE's labels, if the pages have labels."""
+    return lambda wildcards: [f"results/autointerp/{sae_row(wildcards).sae_id}/{name}"] if CONFIG.site.labels else []

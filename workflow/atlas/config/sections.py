@@ -10,6 +10,7 @@ from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
+from atlas.config.site import Site
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
 
@@ -47,6 +48,8 @@ class AtlasConfig(Section):
     frameworks: Frameworks | None = Field(
         default=None, description="Peers that train beside ours for comparison; null: none."
     )
+    site: Site = Field(default=Site())
+    site: Site = Field(default=Site())
     tracking: Tracking = Field(default=Tracking())
 
     @model_validator(mode="after")
@@ -62,6 +65,13 @@ class AtlasConfig(Section):
         client = self.autointerp.client
         if client is not None and client.kind == "transformers" and client.model not in self.models:
             raise ValueError(f"autointerp.client.model: {client.model!r} is not one of {sorted(self.models)}")
+        return self
+
+    @model_validator(mode="after")
+    def _site_names_studies(self):
+        for name in self.site.studies or ():
+            if name not in self.studies:
+                raise ValueError(f"site.studies names {name!r}: must be one of {sorted(self.studies)}")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,67 @@
+"""Pages from files: what they hold, what is refused, and how large they are."""
+
+import json
+import shutil
+
+import pytest
+from site_scene import DENSE, GROUP, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
+
+from atlas.errors import EvaluationError
+from atlas.site.cards import differences
+from atlas.site.pages import write_data
+
+SAE = f"saes/{GROUP}/seed-0"
+
+
+def test_every_latent_has_a_page_of_less_than_20_kib(site):
+    pages = sorted((site / SAE / "latents").glob("*.html"))
+    assert len(pages) == N_LATENTS
+    assert max(page.stat().st_size for page in pages) < 20 * 1024
+
+
+def test_a_page_says_why_a_latent_has_its_outcome(site):
+    said = {latent: (site / SAE / f"latents/{latent}.html").read_text() for latent in (SILENT, DENSE, HOSTILE)}
+    assert "It never fires in 1,200 tokens, too few to call it dead." in said[SILENT]
+    assert "of the tokens of chat, more than 10 %" in said[DENSE]
+    assert "where it is silent, but its nearest latents fire" in said[HOSTILE]
+    assert "How its label was tested" not in said[DENSE]
+
+
+def test_without_labels_pages_say_so_and_outcomes_are_those_of_firing(scene, tmp_path):
+    scene.site, kept = tmp_path, scene.site
+    try:
+        scene.build(labels=False, seeds=(0,), settings=SETTINGS.model_copy(update={"latents_per_sae": 5}))
+    finally:
+        scene.site = kept
+    pages = sorted((tmp_path / SAE / "latents").glob("*.html"))
+    assert len(pages) == 5
+    text = (tmp_path / SAE / "latents-data.js").read_text().removeprefix("var atlasLatents=").removesuffix(";\n")
+    data = json.loads(text)
+    assert data["page"] == sorted(int(page.stem) for page in pages)
+    outcomes = [data["outcomes"][number] for number in data["outcome"]]
+    assert (outcomes[SILENT], outcomes[DENSE], outcomes[0]) == ("untested", "noisy", "unscored")
+    assert "no label" in pages[0].read_text()
+    assert "5, drawn by chance, have a page" in (tmp_path / SAE / "index.html").read_text()
+
+
+def test_results_of_another_sae_are_refused(tmp_path):
+    scene = SiteScene(tmp_path)
+    shutil.copy(scene.sae(1) / "labels.parquet", scene.sae(0) / "labels.parquet")
+    with pytest.raises(EvaluationError, match=r"labels\.parquet: is of an SAE with hash"):
+        scene.build(seeds=(0,))
+    shutil.copy(scene.sae(1) / "metrics.json", scene.sae(0) / "metrics.json")
+    with pytest.raises(EvaluationError, match=r"metrics\.json: is of '.*seed-1', expected '.*seed-0'"):
+        scene.build(seeds=(0,))
+    assert not (scene.site / SAE).exists()
+
+
+def test_data_is_ascii_whatever_it_holds(tmp_path):
+    write_data(tmp_path / "x.js", "x", {"a": ["\u2028</script>\u202e", 'é"\\', None, 1.5]})
+    text = (tmp_path / "x.js").read_text(encoding="ascii")
+    assert json.loads(text.removeprefix("var x=").removesuffix(";\n"))["a"][0] == "\u2028</script>\u202e"
+
+
+def test_what_differs_between_two_run_cards():
+    first = {"seed": 0, "sae": {"k": 32, "n": None}, "phases": [{"until": 1.0}]}
+    second = {"seed": 1, "sae": {"k": 32}, "phases": [{"until": 1.0}]}
+    assert differences(first, second) == [("seed", "0", "1"), ("sae.n", "none", None)]

@@ -1,0 +1,264 @@
+"""Everything that the page of one latent shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from atlas.latents.token_classes import CLASSES
+from atlas.site.charts import bars, dots, ticks
+from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
+from atlas.site.logits import Logits
+from atlas.site.numbers import known, percent, short
+from atlas.site.tables import Tables
+from atlas.site.text import TokenPieces, highlighted, visible
+
+# Windows of each kind that are shown of a label's test.
+SHOWN_ANSWERS = 2
+KINDS = {
+    "activating": "where it fires",
+    "random": "where it is silent, at random",
+    "hard": "where it is silent, but its nearest latents fire",
+}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Which pages exist: latents with a page, and where other seeds of the recipe are (seed → folder of latents)."""
+
+    pages: frozenset[int]
+    seeds: Mapping[int, str] = field(default_factory=dict)
+
+    def latent(self, number: int) -> str | None:
+        """Link from a latent's page to another one of the same SAE."""
+        return f"{number}.html" if number in self.pages else None
+
+    def partner(self, seed: int, number: int) -> str | None:
+        """Link to a latent of another seed: its dictionary is of the same size, hence the same latents have pages."""
+        return f"{self.seeds[seed]}/{number}.html" if seed in self.seeds and number in self.pages else None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each."""
+
+    tables: Tables
+    corpora: Corpora
+    pieces: TokenPieces
+    contexts: ContextSettings
+    logits: Logits | None
+    nearest: np.ndarray
+    cosines: np.ndarray
+    links: Links
+
+
+@dataclass(frozen=True)
+class Line:
+    """One context: where it is from, its number (activation, or answer), and its text."""
+
+    corpus: str
+    number: str
+    text: Markup
+
+
+@dataclass(frozen=True)
+class Group:
+    """Contexts under one heading."""
+
+    title: str
+    note: str
+    lines: list[Line]
+
+
+def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
+    """The values of the template latent.html."""
+    latent, rows = firings.latent, scene.tables.of(firings.latent)
+    said, home = scene.tables.labels[latent], rows[scene.tables.home]
+    counts, edges = firings.histogram()
+    return {
+        "latent": latent,
+        "label": visible(said["label"]) if said["label"] else None,
+        "outcome": said["outcome"],
+        "because": because(said, home, scene.tables.home),
+        "facts": _facts(home, firings),
+        "histogram": bars(counts, edges) if len(firings.value) else None,
+        "largest": firings.largest,
+        "groups": _groups(scene, firings),
+        "score": _score(said),
+        "answers": _answers(scene, firings),
+        "corpora": _corpora(rows),
+        "classes": _classes(home),
+        "promoted": _tokens(scene, latent, "promoted"),
+        "suppressed": _tokens(scene, latent, "suppressed"),
+        "neighbours": _neighbours(scene, latent),
+        "partners": _partners(scene, latent),
+    }
+
+
+def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> str:
+    """Why a latent has its outcome, with the numbers that decided."""
+    interval = f"[{short(said.get('random_score_low'))}, {short(said.get('random_score_high'))}]"
+    score = f"{short(said.get('random_score'))} {interval}"
+    more = f"{short(said.get('random_specificity'))}, at least {short(said.get('random_specificity_low'))}"
+    reasons = {
+        "dead": f"It never fires in {home['n_tokens']:,} tokens.",
+        "untested": f"It never fires in {home['n_tokens']:,} tokens, too few to call it dead.",
+        "duplicated": f"A copy: its direction has cosine {short(home['max_cosine'])} with latent {home['nearest']}'s.",
+        "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}, more than 10 %.",
+        "unscored": f"Its label was not tested: {said.get('random_reason') or 'there are no labels'}.",
+        "uninterpreted": f"Its label scores {score} where .5 is chance: it does not tell where the latent fires.",
+        "deceptively-good": f"Its label scores {score}, but other latents' labels do as well (difference {more}).",
+        "good": f"Its label scores {score}, more than other latents' labels do (difference {more}).",
+    }
+    return reasons.get(said["outcome"], "")
+
+
+def _facts(home: Mapping[str, Any], firings: Firings) -> list[tuple[str, str]]:
+    token = visible(home["top_token"]) if isinstance(home["top_token"], str) else None
+    null = f"random contexts {short(home['coherence_null_mean'])}; z {short(home['coherence_z'])}"
+    facts = [
+        ("fires on", f"{percent(home['density'])} of tokens, {int(home['n_firings']):,} of {home['n_tokens']:,}"),
+        ("strongest activation", short(firings.largest or None)),
+        (
+            "favourite token",
+            f"“{token}”, {percent(home['top_token_mass'])} of the activation" if token else short(None),
+        ),
+        ("coherence of contexts", f"{short(home['coherence'])} ({null})" if known(home["coherence"]) else short(None)),
+        ("encoder and decoder", f"cosine {short(home['encoder_decoder_cosine'])}"),
+    ]
+    if home["formatting_artefact"] is True:
+        facts.append(("formatting artefact", "yes: layout, digits, punctuation, or a text's first token"))
+    if known(home["massive_share"]) and home["massive_share"] > 0.01:
+        facts.append(("on massive activations", f"{percent(home['massive_share'])} of its firings"))
+    return facts
+
+
+def _groups(scene: Scene, firings: Firings) -> list[Group]:
+    if not len(firings.value):
+        return []
+    chosen = scene.corpora.contexts(firings, scene.contexts)
+    groups = []
+    for stratum in sorted({context.stratum for context in chosen}):
+        own = [context for context in chosen if context.stratum == stratum]
+        first = own[0]
+        if stratum == 0:
+            title, note = "Strongest contexts", "one per document"
+        else:
+            title = f"Stratum {stratum} of {scene.contexts.strata}"
+            bounds = f"activations {short(first.low)} to {short(first.high)}"
+            note = f"{bounds}, {percent(first.share)} of firings; drawn by chance"
+        groups.append(Group(title, note, [_line(scene, firings, context) for context in own]))
+    return groups
+
+
+def _line(scene: Scene, firings: Firings, context: Context) -> Line:
+    tokens = scene.corpora.tokens(context.corpus, context.start, context.start + len(context.values))
+    peak = context.peak - context.start
+    text = highlighted(scene.pieces, tokens, context.values.tolist(), firings.largest, peak)
+    return Line(scene.corpora.names[context.corpus], short(context.peak_value), text)
+
+
+def _score(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Score and controls as rows: name, value, interval, drawing."""
+    rows = []
+    for kind, name in (("random", "random negatives"), ("hard", "hard negatives")):
+        if known(said.get(f"{kind}_score")):
+            low, high = said[f"{kind}_score_low"], said[f"{kind}_score_high"]
+            rows.append((f"its label, {name}", said[f"{kind}_score"], low, high))
+            rows.append(("other latents' labels", said[f"{kind}_shuffled"], None, None))
+            rows.append(("one text for all", said[f"{kind}_blind"], None, None))
+    drawn = dots([row[1:] for row in rows], (0.0, 1.0), 0.5)
+    return [
+        {"name": name, "value": short(value), "own": name.startswith("its"), "drawn": drawing}
+        for (name, value, _, _), drawing in zip(rows, drawn, strict=True)
+    ]
+
+
+def _answers(scene: Scene, firings: Firings) -> list[dict[str, Any]]:
+    """The scorer's answers by kind of window, with the windows on which it was most mistaken."""
+    rows = [row for row in scene.tables.answers_of.get(firings.latent, []) if known(row["answer"])]
+    if not rows:
+        return []
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    drawn = ticks({kind: [row["answer"] for row in own] for kind, own in kinds.items()})
+    # An activating window with a low answer is a miss, a silent one with a high answer a false alarm.
+    found = []
+    for kind, own in kinds.items():
+        worst = sorted(own, key=lambda row: row["answer"] if row["kind"] == "activating" else -row["answer"])
+        title = "the most missed" if kind == "activating" else "the most mistaken"
+        lines = [_window(scene, firings, row) for row in worst[:SHOWN_ANSWERS]]
+        mean = short(float(np.mean([row["answer"] for row in own]))) if own else short(None)
+        found.append(
+            {"name": KINDS[kind], "n": len(own), "mean": mean, "drawn": drawn[kind], "title": title, "lines": lines}
+        )
+    return found
+
+
+def _window(scene: Scene, firings: Firings, row: Mapping[str, Any]) -> Line:
+    corpus, start, stop = scene.corpora.names.index(row["corpus"]), row["start"], row["start"] + row["width"]
+    values = scene.corpora.around(firings, corpus, start, stop).tolist()
+    text = highlighted(scene.pieces, scene.corpora.tokens(corpus, start, stop), values, firings.largest)
+    return Line(row["corpus"], f"{row['answer']:.2f}".replace("-", "−"), text)
+
+
+def _corpora(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Firing rates with their intervals on one logarithmic scale, and what moved."""
+    given = [(row["density"] or None, row["density_low"] or 1e-6, row["density_high"]) for row in rows.values()]
+    drawn = dots(given, (1e-5, 1.0), logarithmic=True)
+    found = []
+    for (name, row), drawing in zip(rows.items(), drawn, strict=True):
+        change = "silent here, not at home" if row["newly_silent"] is True else ""
+        if not change and known(row["log_rate_ratio"]):
+            change = f"{short(float(np.exp(row['log_rate_ratio'])))} × home"
+        role = {"in_sample": "in-sample", "proxy": "proxy", "oos": "out-of-sample"}[row["role"]]
+        found.append({"name": name, "role": role, "rate": percent(row["density"]), "drawn": drawing, "change": change})
+    return found
+
+
+def _classes(home: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Classes of tokens by their share of the activation; lift is that share over the class' share of the text."""
+    found = [(name, home[f"mass_{name}"], home[f"lift_{name}"]) for name in CLASSES if f"mass_{name}" in home]
+    found = sorted((row for row in found if known(row[1]) and row[1] >= 0.005), key=lambda row: -row[1])
+    return [
+        {"name": name, "mass": percent(mass), "lift": f"{short(lift)} ×", "width": str(max(1, round(100 * mass)))}
+        for name, mass, lift in found
+    ]
+
+
+def _tokens(scene: Scene, latent: int, which: str) -> list[tuple[str, str]]:
+    if scene.logits is None:
+        return []
+    tokens = getattr(scene.logits, which)[latent].tolist()
+    values = getattr(scene.logits, f"{which}_values")[latent].tolist()
+    return [(visible(scene.pieces.text(token)), short(value)) for token, value in zip(tokens, values, strict=True)]
+
+
+def _neighbours(scene: Scene, latent: int) -> list[dict[str, Any]]:
+    labels = scene.tables.labels
+    return [
+        {"latent": number, "cosine": short(cosine), "label": _name(labels[number]), "link": scene.links.latent(number)}
+        for number, cosine in zip(scene.nearest[latent].tolist(), scene.cosines[latent].tolist(), strict=True)
+    ]
+
+
+def _partners(scene: Scene, latent: int) -> list[dict[str, Any]]:
+    found = []
+    for row in scene.tables.partners_of.get(latent, []):
+        if known(row["partner"]):
+            number, seed = int(row["partner"]), int(row["other_seed"])
+            link, cosine = scene.links.partner(seed, number), short(row["decoder_cosine"])
+            found.append(
+                {"seed": seed, "latent": number, "cosine": cosine, "shared": bool(row["shared"]), "link": link}
+            )
+    return found
+
+
+def _name(said: Mapping[str, Any]) -> str:
+    return visible(said["label"]) if said["label"] else said["outcome"]
+
+
+def promoted_text(scene: Scene, latent: int, count: int = 5) -> Sequence[str]:
+    """The first promoted tokens, without spaces, for searching."""
+    return [text.strip() for text, _ in _tokens(scene, latent, "promoted")[:count]]

@@ -1,0 +1,55 @@
+"""Pages from templates: what comes from data is escaped, and nothing is fetched or run from within a page."""
+
+import json
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from atlas.site.text import visible
+
+FOLDER = Path(__file__).parent
+ASSETS = ("atlas.css", "atlas.js", "latents.js")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    return environment
+
+
+def write_page(target: Path, template: str, root: str, **values: Any) -> int:
+    """Render a page; `root` is the way from its folder to the site's. Returns its size in bytes.
+
+    Indentation of the templates is left out; a page of a latent is small because there are so many of them.
+    """
+    html = _environment().get_template(template).render(root=root, **values)
+    content = re.sub(r"\n\s*", "\n", html).encode("utf-8", errors="backslashreplace")
+    target.write_bytes(content)
+    return len(content)
+
+
+def write_data(target: Path, name: str, value: Any) -> None:
+    """Write JSON as a script that defines `name`: a page opened from a file may load a script, but no JSON.
+
+    ASCII only: no character of a corpus stands in a script, only its number.
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    target.write_text(f"var {name}={text};\n", encoding="ascii")
+
+
+def copy_assets(folder: Path) -> None:
+    """Style sheet and scripts, which all pages share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ASSETS:
+        shutil.copyfile(FOLDER / "assets" / name, folder / name)

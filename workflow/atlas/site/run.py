@@ -1,0 +1,152 @@
+"""The pages of one SAE from files: its own, a table of its latents, one for each latent, and a line for the index."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atlas.autointerp.examples import nearest_latents
+from atlas.codes.encode import identity_of
+from atlas.codes.store import Codes
+from atlas.config.site import Site
+from atlas.config.study import Taxonomy
+from atlas.corpora.encoding import tokenizer_sha256
+from atlas.errors import EvaluationError, TrainingError
+from atlas.files import atomic_path, write_json
+from atlas.hook_points import HookPoint, SaeHooks
+from atlas.latents.token_classes import TokenTable
+from atlas.models.load import load_model
+from atlas.progress import progress
+from atlas.site.contexts import ContextSettings, Corpora
+from atlas.site.latent import Links, Scene, latent_page, promoted_text
+from atlas.site.logits import Logits, decoder_logits
+from atlas.site.pages import write_data, write_page
+from atlas.site.sae import SaeFacts, SaeFiles, index_line, latent_columns, sae_page
+from atlas.site.tables import TableFiles, Tables
+from atlas.site.text import TokenPieces
+from atlas.training.sae import Sae, load_sae
+
+log = logging.getLogger(__name__)
+
+# From the folder of an SAE, saes/<model>/<hook>/<mix>/<recipe>/seed-<n>, to the site's.
+SAE_ROOT, LATENT_ROOT = "../" * 6, "../" * 7
+LINE_FILE = "line.json"
+# Sites whose rows are summands of the residual stream: the head reads their directions.
+_READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
+
+
+@dataclass(frozen=True)
+class SiteInputs:
+    """Files of the pages of one SAE: prepared model, SAE folder, codes by corpus, results, tables."""
+
+    model: Path
+    sae: Path
+    codes: Mapping[str, Path]
+    results: SaeFiles
+    tables: TableFiles
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an SAE stands: its hook and seed, the studies that hold it, the seeds of its recipe that have pages."""
+
+    hook: str
+    seed: int
+    studies: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def build_sae_pages(inputs: SiteInputs, place: Place, settings: Site, limits: Taxonomy, target: Path) -> None:
+    """Write the folder of one SAE.
+
+    Raises EvaluationError when codes, tables and SAE do not belong together, StoreError for damaged codes.
+    """
+    sae_id = "/".join(inputs.sae.parts[-5:])
+    facts = SaeFacts.read(inputs.results, sae_id)
+    scene = _scene(inputs, place, settings)
+    with atomic_path(target) as folder:
+        (folder / "latents").mkdir(parents=True)
+        promoted = [promoted_text(scene, latent) for latent in range(scene.tables.n_latents)]
+        write_data(folder / "latents-data.js", "atlasLatents", latent_columns(scene.tables, scene.links, promoted))
+        shared = {"sae_id": sae_id, "studies": place.studies, "title": title(sae_id)}
+        values = sae_page(facts, scene.tables, scene.links, place.seed, limits, settings.run_cards == "public")
+        write_page(folder / "index.html", "sae.html", SAE_ROOT, **shared, **values)
+        sizes = _latent_pages(scene, folder, shared)
+        write_json(folder / LINE_FILE, index_line(facts, scene.tables, place.seed, limits) | {"n_pages": len(sizes)})
+    if sizes:
+        log.info("%d latents: %.1f KiB a page, %.1f at most", len(sizes), np.mean(sizes) / 1024, max(sizes) / 1024)
+
+
+def title(sae_id: str) -> str:
+    """An SAE's name for people."""
+    _, hook, mix, recipe, seed = sae_id.split("/")
+    return f"{hook} · {mix} · {recipe} · {seed.replace('-', ' ')}"
+
+
+def chosen_latents(n_latents: int, limit: int | None) -> frozenset[int]:
+    """Latents that get a page: all, or as many as `limit` says, by chance and not by merit, the same at every call."""
+    if limit is None or n_latents <= limit:
+        return frozenset(range(n_latents))
+    return frozenset(np.random.Generator(np.random.PCG64([n_latents, 7])).permutation(n_latents)[:limit].tolist())
+
+
+def _latent_pages(scene: Scene, folder: Path, shared: Mapping[str, object]) -> list[int]:
+    order = sorted(scene.links.pages)
+    after = dict(pairwise(order))
+    before = {later: earlier for earlier, later in after.items()}
+    sizes = []
+    with progress(len(order), "latents") as shown:
+        for firings in scene.corpora.firings():
+            latent = firings.latent
+            if latent not in scene.links.pages:
+                continue
+            around = {"before": before.get(latent), "after": after.get(latent)}
+            values = latent_page(scene, firings)
+            target = folder / "latents" / f"{latent}.html"
+            sizes.append(write_page(target, "latent.html", LATENT_ROOT, **shared, **around, **values))
+            shown.update(1)
+    return sizes
+
+
+def _scene(inputs: SiteInputs, place: Place, settings: Site) -> Scene:
+    try:
+        sae = load_sae(inputs.sae)
+    except TrainingError as error:
+        raise EvaluationError(str(error)) from error
+    identity = identity_of(inputs.sae, place.hook, place.seed)
+    expected = identity | {"dictionary": "sae", "tokenizer_sha256": tokenizer_sha256(inputs.model)}
+    codes = {name: Codes.open(path, expected | {"corpus": name}) for name, path in inputs.codes.items()}
+    tables = Tables.read(inputs.tables, place.seed, identity["sae_sha256"])
+    if tables.n_latents != sae.n_latents or tables.corpora != list(codes):
+        raise EvaluationError(
+            f"{inputs.tables.latents}: {tables.n_latents} latents on {tables.corpora}, but the SAE has {sae.n_latents} "
+            f"and there are codes of {list(codes)}; delete this table and run again"
+        )
+    pages = chosen_latents(sae.n_latents, settings.latents_per_sae)
+    seeds = {seed: f"../../seed-{seed}/latents" for seed in place.seeds if seed != place.seed}
+    table = TokenTable.of(inputs.model)
+    nearest, cosines = nearest_latents(sae.W_dec.float().numpy(), settings.neighbours)
+    contexts = ContextSettings(
+        settings.top_contexts, settings.strata, settings.contexts_per_stratum, settings.window_tokens
+    )
+    return Scene(
+        tables,
+        Corpora(codes),
+        TokenPieces.of(inputs.model, table),
+        contexts,
+        _logits(inputs.model, sae, place.hook),
+        nearest,
+        cosines,
+        Links(pages, seeds),
+    )
+
+
+def _logits(model: Path, sae: Sae, hook: str) -> Logits | None:
+    """What latents promote; nothing where the head does not read what they write."""
+    if HookPoint.parse(SaeHooks.parse(hook).target).site not in _READ_BY_HEAD:
+        return None
+    return decoder_logits(sae.W_dec, load_model(model, torch.device("cpu")))

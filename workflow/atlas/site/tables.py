@@ -1,0 +1,114 @@
+"""What is known of the latents of one SAE, from its tables: one look-up by latent for each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from atlas.autointerp.outcome import latent_outcomes
+from atlas.errors import EvaluationError
+
+# Columns of autointerp's table of latents that a site without labels lacks.
+_NO_SCORES = pd.DataFrame({"latent": [], "negatives": [], "score_low": [], "specificity_low": []})
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """latents.parquet, stability's latents.parquet, and of autointerp latents.parquet and answers.parquet or None."""
+
+    latents: Path
+    partners: Path
+    labels: Path | None = None
+    answers: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Rows of one SAE; `by_corpus` and `random` are indexed by (corpus, latent), `labelled` by latent."""
+
+    by_corpus: pd.DataFrame
+    random: pd.DataFrame
+    labelled: pd.DataFrame
+    partners: pd.DataFrame
+    answers: pd.DataFrame | None
+    home: str
+
+    @classmethod
+    def read(cls, files: TableFiles, seed: int, sae_sha256: str) -> "Tables":
+        """Raises EvaluationError when a table is of another SAE than `sae_sha256`."""
+        rows = _read(files.latents, sae_sha256)
+        own = rows[rows.dictionary == "sae"]
+        home = own[own.role == "in_sample"].corpus.iloc[0]
+        if files.labels is None:
+            outcomes = latent_outcomes(own, _NO_SCORES)
+            labelled = pd.DataFrame({"outcome": outcomes, "label": None}, outcomes.index)
+        else:
+            labelled = _read(files.labels, sae_sha256).set_index("latent")
+        partners = pd.read_parquet(files.partners)
+        return cls(
+            own.set_index(["corpus", "latent"]),
+            rows[(rows.dictionary == "random") & (rows.corpus == home)],
+            labelled,
+            partners[partners.seed == seed].set_index("latent"),
+            None if files.answers is None else _read(files.answers, sae_sha256),
+            home,
+        )
+
+    @property
+    def n_latents(self) -> int:
+        """Size of the dictionary."""
+        return len(self.labelled)
+
+    @cached_property
+    def at_home(self) -> pd.DataFrame:
+        """Rows on the in-sample corpus, by latent."""
+        return self.by_corpus.loc[self.home].sort_index()
+
+    @cached_property
+    def corpora(self) -> list[str]:
+        """Evaluation corpora in the order of the table: from near to far."""
+        return list(dict.fromkeys(self.by_corpus.index.get_level_values(0)))
+
+    @cached_property
+    def _records(self) -> dict[str, list[dict[str, Any]]]:
+        return {name: self.by_corpus.loc[name].sort_index().to_dict("records") for name in self.corpora}
+
+    def of(self, latent: int) -> dict[str, dict[str, Any]]:
+        """Rows of a latent by corpus."""
+        return {name: records[latent] for name, records in self._records.items()}
+
+    @cached_property
+    def labels(self) -> list[dict[str, Any]]:
+        """Label, outcome and scores of each latent; missing values are None."""
+        frame = self.labelled.sort_index()
+        return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+    @cached_property
+    def partners_of(self) -> Mapping[int, list[dict[str, Any]]]:
+        """Partners of each latent in other seeds."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in self.partners.reset_index().astype(object).to_dict("records"):
+            found.setdefault(row["latent"], []).append(row)
+        return found
+
+    @cached_property
+    def answers_of(self) -> Mapping[int, list[dict[str, Any]]]:
+        """The scorer's answers on each latent's label; empty without labels."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in [] if self.answers is None else self.answers.to_dict("records"):
+            found.setdefault(row["latent"], []).append(row)
+        return found
+
+
+def _read(path: Path, sae_sha256: str) -> pd.DataFrame:
+    table = pq.read_table(path)
+    found = (table.schema.metadata or {}).get(b"sae_sha256", b"").decode()
+    if found != sae_sha256:
+        raise EvaluationError(
+            f"{path}: is of an SAE with hash {found!r}, expected {sae_sha256!r}; delete it, run again"
+        )
+    return table.to_pandas()

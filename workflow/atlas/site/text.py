@@ -1,0 +1,93 @@
+"""Tokens as people read them: whole characters, what is invisible made visible, and markup that cannot be forged."""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup, escape
+from transformers import PreTrainedTokenizerBase
+
+from atlas.latents.token_classes import TokenTable
+from atlas.models.load import load_tokenizer
+
+# Shades of a highlight; the style sheet has a class h1 … for each.
+SHADES = 8
+_UNKNOWN_BYTES = "\N{REPLACEMENT CHARACTER}"
+# A character of UTF-8 has at most four bytes, hence four tokens of one byte each.
+_MAX_PARTS = 4
+_GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+class TokenPieces:
+    """Cuts runs of token ids into pieces of text that stand for whole characters."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, table: TokenTable):
+        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        self._prefix = getattr(model, "continuing_subword_prefix", None) or ""
+        self._tokenizer, self._texts = tokenizer, table.texts
+        self.special = np.asarray(table.classes) == 0
+
+    @classmethod
+    def of(cls, model_folder: Path, table: TokenTable) -> "TokenPieces":
+        """Of a prepared model's tokenizer."""
+        return cls(load_tokenizer(model_folder), table)
+
+    def text(self, token: int) -> str:
+        """One token as it stands in a text: word pieces lose their prefix, and words get their space back."""
+        text = self._texts[token]
+        if not self._prefix or self.special[token]:
+            return text
+        return text.removeprefix(self._prefix) if text.startswith(self._prefix) else f" {text}"
+
+    def pieces(self, tokens: Sequence[int]) -> Iterator[tuple[int, int, str]]:
+        """(first, stop, text) of consecutive tokens: one token, or as few as make whole characters together."""
+        first = 0
+        while first < len(tokens):
+            text, stop = self.text(tokens[first]), first + 1
+            if _UNKNOWN_BYTES in text:
+                for end in range(first + 2, min(first + _MAX_PARTS, len(tokens)) + 1):
+                    joined = self._tokenizer.decode(list(tokens[first:end]), clean_up_tokenization_spaces=False)
+                    if _UNKNOWN_BYTES not in joined:
+                        text, stop = joined, end
+                        break
+            yield first, stop, text
+            first = stop
+
+
+def visible(text: str) -> str:
+    """Text whose control, direction and other invisible characters are shown by their number, so that none acts."""
+    return "".join(map(_shown, text)) if not text.isascii() or not text.isprintable() else text
+
+
+@lru_cache(maxsize=4096)
+def _shown(character: str) -> str:
+    if character in _GLYPHS:
+        return _GLYPHS[character]
+    # Cc control, Cf direction and other format, Cs Co Cn no character, Zl Zp separators of lines.
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return f"⟨U+{ord(character):04X}⟩"
+    return character
+
+
+def highlighted(
+    pieces: TokenPieces, tokens: Sequence[int], values: Sequence[float], largest: float, peak: int | None = None
+) -> Markup:
+    """A context as HTML: tokens that fire are shaded by their share of `largest`, and carry their value.
+
+    `peak` is the token that the context was chosen for.
+    """
+    parts = []
+    for first, stop, text in pieces.pieces(tokens):
+        value = max(values[first:stop])
+        shown = escape(visible(text))
+        if value > 0:
+            shade = min(SHADES, 1 + int(SHADES * value / largest)) if largest > 0 else 1
+            mark = " p" if peak is not None and first <= peak < stop else ""
+            name = f'"h{shade}{mark}"' if mark else f"h{shade}"
+            shown = f"<i class={name} data-v={value:.3g}>{shown}</i>"
+        elif pieces.special[tokens[first]]:
+            shown = f"<em>{shown}</em>"
+        parts.append(str(shown))
+    return Markup("".join(parts))  # every part is escaped above

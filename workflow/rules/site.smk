@@ -1,0 +1,76 @@
+# The atlas: results, codes and labels of an SAE -> results/atlas/saes/<sae id>/ (its page, and one for each latent)
+#            those of the SAEs of site.studies -> results/atlas/index.html; open it in a browser, no server is needed.
+# Not part of `all`: ask for results/atlas/index.html by name.
+
+# Templates, style sheet and scripts change pages as code does.
+SITE_LOOK = sha256_code(sorted((LIBRARY / "atlas" / "site").glob("*/*.*")))
+
+
+rule sae_pages:
+    """Pages of one SAE: health beside nulls, the table of its latents, and every latent with its contexts and label."""
+    input:
+        model="results/models/{model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        card=rules.train.output.card,
+        curves=rules.train.output.curves,
+        metrics=METRICS,
+        codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
+        latents=rules.latents.output.table,
+        summary=rules.latents.output.summary,
+        stability=rules.stability.output.summary,
+        partners=rules.stability.output.table,
+        labels=label_file("latents.parquet"),
+        answers=label_file("answers.parquet"),
+        label_summary=label_file("autointerp.json"),
+    output:
+        folder=directory("results/atlas/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
+    log:
+        "results/logs/sae_pages/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/sae_pages/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: model_mb(w, attempt) + codes_mb(w, attempt),
+        runtime=lambda w, attempt: 120 * attempt,
+    params:
+        corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
+        studies=lambda w: SITE_SAES.get(sae_row(w).sae_id, []),
+        seeds=lambda w: [row.seed for row in seed_rows(w) if row.sae_id in SITE_SAES],
+        site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
+        taxonomy=CONFIG.evaluation.taxonomy.model_dump(),
+        code=CODE["site"],
+        look=SITE_LOOK,
+    message:
+        "Pages of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
+    script:
+        "../scripts/sae_pages.py"
+
+
+rule site_index:
+    """The first page, from which all others are reached, and what they share."""
+    input:
+        folders=expand("results/atlas/saes/{sae}", sae=SITE_SAES),
+    output:
+        index="results/atlas/index.html",
+        assets=directory("results/atlas/assets"),
+    log:
+        "results/logs/site_index.log",
+    benchmark:
+        "results/benchmarks/site_index.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        studies={study: [row.sae_id for row in STUDIES[study]] for study in SITE_STUDIES},
+        code=CODE["site"],
+        look=SITE_LOOK,
+    message:
+        "Writing results/atlas/index.html"
+    script:
+        "../scripts/site_index.py"

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0], snakemake.threads, 0):
+    from atlas.config.site import Site
+    from atlas.config.study import Taxonomy
+    from atlas.site.run import Place, SiteInputs, build_sae_pages
+    from atlas.site.sae import SaeFiles
+    from atlas.site.tables import TableFiles
+
+    files, params = snakemake.input, snakemake.params
+    label = {key: Path(files[key][0]) if files[key] else None for key in ("labels", "answers", "label_summary")}
+    build_sae_pages(
+        SiteInputs(
+            model=Path(files.model),
+            sae=Path(files.weights).parent,
+            codes=dict(zip(params.corpora, map(Path, files.codes), strict=True)),
+            results=SaeFiles(
+                *(Path(files[key]) for key in ("metrics", "summary", "stability", "card", "curves")),
+                label["label_summary"],
+            ),
+            tables=TableFiles(Path(files.latents), Path(files.partners), label["labels"], label["answers"]),
+        ),
+        Place(snakemake.wildcards.hook, int(snakemake.wildcards.seed), tuple(params.studies), tuple(params.seeds)),
+        Site(**params.site),
+        Taxonomy(**params.taxonomy),
+        Path(snakemake.output.folder),
+    )
