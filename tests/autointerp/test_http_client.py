@@ -1,16 +1,15 @@
 """A loopback server speaks the protocol, and fails in every way that servers do."""
 
-import json
 import logging
 import math
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from loopback_server import Server, said
 from pydantic import ValidationError
 
 from atlas.autointerp.clients import CachedClient, ClientFiles, Request, complete_all, make_client
-from atlas.autointerp.http_client import HttpClient, read_reply
+from atlas.autointerp.http_client import read_reply
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
 
@@ -19,61 +18,11 @@ ASK = Request((("system", "Be brief."), ("user", "héllo")), 10, seed=3)
 CHOOSE = Request((("user", "which?"),), 20, choices=("1", "0"), n_answers=2)
 
 
-def said(text, logprobs=None):
-    choice = {"message": {"role": "assistant", "content": text}, "logprobs": logprobs}
-    return 200, json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 2}})
-
-
-class Server:
-    """Answers with what `script` holds, one after the other, the last for ever; keeps what it was asked."""
-
-    def __init__(self):
-        self.script, self.asked, self.headers = [said("label")], [], []
-        self.in_flight = self.most = 0
-        self.barrier, lock, outer = None, threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.asked.append((self.path, body))
-                    outer.headers.append(dict(self.headers))
-                    outer.in_flight += 1
-                    outer.most = max(outer.most, outer.in_flight)
-                    status, text, *more = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
-                if outer.barrier is not None:
-                    outer.barrier.wait(10)
-                with lock:
-                    outer.in_flight -= 1
-                if status == "hang up":
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                for name, value in (more[0] if more else {}).items():
-                    self.send_header(name, value)
-                payload = text.encode()
-                self.send_header("Content-Length", str(len(payload)))
-                self.end_headers()
-                self.wfile.write(payload)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_: None  # clients that hang up are meant
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def client(self, **fields) -> HttpClient:
-        return HttpClient(LabelClient(kind="openai", model="m", base_url=self.url, **fields), first_pause=0.01)
-
-
 @pytest.fixture
 def server():
     made = Server()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.stop()
 
 
 def test_the_request_is_that_of_the_protocol(server):
@@ -155,8 +104,7 @@ def test_a_server_that_keeps_failing_stops_the_run(server):
 
 def test_a_server_that_is_down_stops_the_run(server):
     client = server.client(retries=1)
-    server.server.shutdown()
-    server.server.server_close()
+    server.stop()
     with pytest.raises(EvaluationError, match=r"127\.0\.0\.1.*ConnectionError, 2 times in a row"):
         client.complete(ASK)
 

@@ -22,6 +22,10 @@ import types
 from pathlib import Path
 
 
+class NoReplyError(Exception):
+    """The other process has no reply to a request."""
+
+
 def without_vllm():
     """Delphi imports its vLLM client with everything; here nothing uses it, and vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
@@ -48,11 +52,12 @@ def bridge_client():
 
         async def generate(self, prompt, n_answers=0, **options):
             number = self.count = getattr(self, "count", 0) + 1
-            self.asked[number] = self.loop.create_future()
+            # A reply that is kept can come, and be taken from `asked`, before `say` returns.
+            answered = self.asked[number] = self.loop.create_future()
             say({"ask": number, "messages": prompt, "n_answers": n_answers})
-            reply = await asyncio.wait_for(self.asked[number], None)
+            reply = await answered
             if reply["text"] is None:
-                raise LookupError("no reply")
+                raise NoReplyError
             return Response(text=reply["text"], logprobs=reply["probabilities"])
 
     return Bridge
@@ -112,7 +117,7 @@ async def explain(item, client):
     record.train = normalize_activations(examples, max(example.max_activation for example in examples))
     try:
         found = (await DefaultExplainer(client)(record)).explanation
-    except LookupError:
+    except NoReplyError:
         return None
     return None if not found or found == "Explanation could not be parsed." else found
 

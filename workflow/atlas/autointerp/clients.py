@@ -109,7 +109,10 @@ def _read(path: Path) -> Reply:
 
 
 def complete_all(client: Client, requests: Sequence[Request], label: str) -> list[Reply | None]:
-    """Replies in the order of the requests, None where there is none; as many at once as the client takes."""
+    """Replies in the order of the requests, None where there is none; as many at once as the client takes.
+
+    Equal requests are asked once.
+    """
 
     def ask(request: Request) -> Reply | None:
         try:
@@ -117,19 +120,20 @@ def complete_all(client: Client, requests: Sequence[Request], label: str) -> lis
         except NoReplyError:
             return None
 
-    kept = sum(client.known(request) for request in requests) if isinstance(client, CachedClient) else 0
-    tokens = sum(len(content) for request in requests for _, content in request.messages) // _CHARACTERS
-    log.info("%s: %s requests, about %s tokens; %s kept from before", label, len(requests), tokens, kept)
-    replies: list[Reply | None] = []
-    with ThreadPoolExecutor(client.concurrency) as pool, progress(len(requests), label, unit="reply") as shown:
+    distinct = list(dict.fromkeys(requests))
+    kept = sum(client.known(request) for request in distinct) if isinstance(client, CachedClient) else 0
+    tokens = sum(len(content) for request in distinct for _, content in request.messages) // _CHARACTERS
+    log.info("%s: %s requests, about %s tokens; %s kept from before", label, len(distinct), tokens, kept)
+    replies: dict[Request, Reply | None] = {}
+    with ThreadPoolExecutor(client.concurrency) as pool, progress(len(distinct), label, unit="reply") as shown:
         try:
-            for reply in pool.map(ask, requests):
-                replies.append(reply)
+            for request, reply in zip(distinct, pool.map(ask, distinct), strict=True):
+                replies[request] = reply
                 shown.update(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return replies
+    return [replies[request] for request in requests]
 
 
 class WordsClient:
