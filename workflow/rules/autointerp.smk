@@ -39,9 +39,10 @@ rule autointerp:
         autointerp=CONFIG.autointerp.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=CODE["autointerp"],
+        asks=lambda w: str(autointerp_cost(w)),
         bridge=sha256_code([LIBRARY / "peers" / "delphi_bridge.py"]) if CONFIG.autointerp.needs_delphi else None,
     message:
-        "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
+        "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}: {params.asks}"
     script:
         "../scripts/autointerp.py"
 
@@ -93,9 +94,10 @@ rule study_autointerp:
         runtime=10,
     params:
         corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
+        asks=study_autointerp_cost,
         code=CODE["studies"],
     message:
-        "Writing results/{wildcards.study}_autointerp.csv"
+        "Writing results/{wildcards.study}_autointerp.csv; labelling {params.asks}"
     script:
         "../scripts/study_autointerp.py"
 

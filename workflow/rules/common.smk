@@ -8,6 +8,8 @@ from pathlib import Path
 LIBRARY = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(LIBRARY))
 
+from atlas.autointerp.cost import Cost
+from atlas.autointerp.cost import cost as labelling_cost
 from atlas.config import expand_rows, load_config
 from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.sources import PackageSource, PathSource

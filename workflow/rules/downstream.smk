@@ -42,6 +42,17 @@ def autointerp_corpora(wildcards):
     return [corpus for corpus, role in roles.items() if role in CONFIG.autointerp.roles]
 
 
+def autointerp_cost(wildcards):
+    """What labelling an SAE asks of a language model at most; a dry run prints it."""
+    return labelling_cost(CONFIG.autointerp, sae_row(wildcards).recipe.n_latents)
+
+
+def study_autointerp_cost(wildcards):
+    """The same of all SAEs of a study, as text."""
+    rows = STUDIES[wildcards.study]
+    return str(sum((labelling_cost(CONFIG.autointerp, row.recipe.n_latents) for row in rows), Cost()))
+
+
 def client_model(wildcards):
     """The prepared model that answers prompts in the job's own process, if one does."""
     client = CONFIG.autointerp.client
