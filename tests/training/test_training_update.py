@@ -6,7 +6,7 @@ from training.planted import CPU, PlantedStream, recipe
 
 from atlas.errors import TrainingError
 from atlas.training.auxk import auxiliary_loss
-from atlas.training.initialise import geometric_median, initial_weights
+from atlas.training.initialise import copied_weights, geometric_median, initial_weights
 from atlas.training.products import DecodeKept, Encode, EncodeKept, Kept
 from atlas.training.schedule import base_lr, lr_at
 from atlas.training.selection import select_rows
@@ -189,3 +189,14 @@ def test_choice_of_numerics():
     assert choose_numerics(recipe(matmul_dtype="bfloat16"), CPU).dtype == torch.bfloat16
     assert choose_numerics(recipe(k=8), CPU).sparse and not choose_numerics(recipe(k=9), CPU).sparse
     assert not choose_numerics(recipe("relu"), CPU).sparse
+
+
+def test_copies_start_as_near_copies_and_all_others_as_ever():
+    plain, copied = initial_weights(32, 64, 0), copied_weights(32, 64, 8, 0)
+    for name in ("W_dec", "W_enc"):
+        ours, theirs = (w[name] if name == "W_dec" else w[name].T for w in (copied, plain))
+        assert torch.equal(ours[:56], theirs[:56])
+    cosines = (copied["W_dec"][:8] * copied["W_dec"][56:]).sum(1)
+    assert (cosines > 0.9997).all() and (cosines < 1).all()
+    assert torch.equal(copied["W_enc"], copied["W_dec"].T)
+    assert torch.equal(copied_weights(32, 64, 8, 0)["W_dec"], copied["W_dec"])

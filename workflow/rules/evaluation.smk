@@ -38,7 +38,7 @@ rule evaluate:
         config=rules.train.output.config,
         train_shards=training_shards,
         apart=lambda w: apart(w.mix, ROLES[sae_row(w).sae_id]),
-        shards=lambda w: [path for corpus in ROLES[sae_row(w).sae_id] for path in shard_paths(w.model, corpus, "eval")],
+        shards=lambda w: evaluation_shards(home(w)),
         references=lambda w: expand(
             "results/references/{model}/{corpus}.h5", model=w.model, corpus=ROLES[sae_row(w).sae_id]
         ),
@@ -56,6 +56,8 @@ rule evaluate:
         runtime=lambda w, attempt: 120 * attempt,
         gpu=1,
     params:
+        hook=lambda w: w.hook,
+        scale=1.0,
         roles=lambda w: ROLES[sae_row(w).sae_id],
         recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
         evaluation=CONFIG.evaluation.model_dump(mode="json"),

@@ -19,7 +19,7 @@ rule study_figure:
     benchmark:
         "results/benchmarks/study_figure/{study}.tsv"
     wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_training)(?<!_autointerp)",
+        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
     conda:
         "../../envs/atlas.yaml"
     threads: 1

@@ -5,7 +5,7 @@
 rule study_table:
     """One tidy row per SAE and evaluation corpus; columns are documented in docs/metrics.md."""
     input:
-        metrics=study_metrics,
+        metrics=lambda w: [judged_metrics(judged) for judged in study_judged(w)],
     output:
         table="results/{study}.csv",
     log:
@@ -13,7 +13,7 @@ rule study_table:
     benchmark:
         "results/benchmarks/study_table/{study}.tsv"
     wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+(?<!_runs)(?<!_health)(?<!_stability)(?<!_probing)(?<!_absorption)(?<!_autointerp)(?<!_finance)",
+        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
     conda:
         "../../envs/atlas.yaml"
     threads: 1
@@ -21,7 +21,7 @@ rule study_table:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=lambda w: [row.sae_id for row in STUDIES[w.study]],
+        saes=study_judged,
         corpora=study_corpora,
         published=lambda w: CONFIG.studies[w.study].published,
         code=CODE["studies"],

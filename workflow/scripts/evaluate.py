@@ -15,7 +15,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             shards=[Path(path) for path in snakemake.input.shards],
             references=[Path(path) for path in snakemake.input.references],
         ),
-        hook=snakemake.wildcards.hook,
+        hook=snakemake.params.hook,
         roles=snakemake.params.roles,
         recipe=Recipe(**snakemake.params.recipe),
         settings=Evaluation(**snakemake.params.evaluation),
@@ -23,4 +23,5 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         device=device,
         target=Path(snakemake.output.metrics),
         batch_contexts=snakemake.params.batch_contexts,
+        scale=snakemake.params.scale,
     )

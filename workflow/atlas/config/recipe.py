@@ -65,6 +65,12 @@ class Recipe(Section):
     dead_feature_tokens: int = Field(
         default=10_000_000, ge=1, description="A latent that fired on none of this many last tokens is dead to AuxK."
     )
+    initial_copies: int = Field(
+        default=0,
+        ge=0,
+        description="How many latents start as near-copies of others (cosine .9998): a fault on purpose, to see that "
+        "it is noticed. At most half of them.",
+    )
     threshold_beta: float = Field(default=0.999, ge=0, lt=1, description="Memory of the inference threshold.")
     threshold_start_step: int = Field(default=1000, ge=0, description="Step after which the threshold adapts.")
     normalise_activations: bool = Field(
@@ -117,6 +123,14 @@ class Recipe(Section):
                 raise ValueError(
                     f"group_fractions is {list(self.group_fractions)}: a group of {self.n_latents} latents is empty"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _copies(self):
+        if self.initial_copies and self.parity:
+            raise ValueError(f"initial_copies is {self.initial_copies}: parity with {self.parity} starts as that does")
+        if 2 * self.initial_copies > self.n_latents:
+            raise ValueError(f"initial_copies is {self.initial_copies}: at most half of n_latents ({self.n_latents})")
         return self
 
     @model_validator(mode="after")

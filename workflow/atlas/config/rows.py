@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from atlas.config.budget import mean_weights, too_many_epochs
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.sections import AtlasConfig
+from atlas.config.shifts import Place
 from atlas.config.study import Study, StudyRow
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint, SaeHooks
@@ -26,6 +27,21 @@ class SaeRow:
     recipe: Recipe
     roles: dict[str, str] = field(hash=False)  # evaluation corpus -> in_sample | proxy | oos
     target_hook: str | None = None  # of a transcoder
+    shift: str | None = None  # name of what is otherwise where it is judged than where it was trained
+    intended: str | None = None  # the regime that `cause` is to provoke
+    cause: str | None = None
+
+    place: Place | None = None  # where it is judged; None: where it was trained
+
+    @property
+    def judged(self) -> Place:
+        """Where this row judges the SAE."""
+        return self.place or Place(self.model, str(SaeHooks.of(self.hook, self.target_hook)), 1.0, self.roles)
+
+    @property
+    def judged_id(self) -> str:
+        """The SAE and, if there is one, the shift under which it is judged: a study has each once."""
+        return f"{self.sae_id}/{self.shift}" if self.shift else self.sae_id
 
     @cached_property
     def sae_id(self) -> str:
@@ -43,8 +59,10 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
         for number, row in enumerate(study.rows):
             where = f"studies.{name}.rows[{number}]"
             for sae in _expand(config, name, study, row, where):
-                if any(sae.sae_id == other.sae_id for other in studies[name]):
-                    raise ConfigError(f"{where}: duplicate row {sae.sae_id!r}; name another recipe, mix, hook or seed")
+                if any(sae.judged_id == other.judged_id for other in studies[name]):
+                    raise ConfigError(
+                        f"{where}: duplicate row {sae.judged_id!r}; name another recipe, mix, hook, seed or shift"
+                    )
                 other = seen.setdefault(sae.sae_id, sae)
                 if other.recipe != sae.recipe:
                     raise ConfigError(
@@ -97,11 +115,57 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
     _check_epochs(config, chosen["model"], chosen["mix"], recipe, where)
     if row.target_hook is not None:
         _check_transcoder(config, chosen["model"], row, recipe, f"{where}.target_hook")
+    trained_at = Place(chosen["model"], row.hook, 1.0, roles)
+    place = None if row.shift is None else _shifted(config, trained_at, chosen["mix"], row, f"{where}.shift")
     seeds = row.seeds if row.seeds is not None else study.seeds
     return [
-        SaeRow(name, chosen["model"], row.hook, chosen["mix"], chosen["recipe"], seed, recipe, roles, row.target_hook)
+        SaeRow(
+            name,
+            chosen["model"],
+            row.hook,
+            chosen["mix"],
+            chosen["recipe"],
+            seed,
+            recipe,
+            roles,
+            row.target_hook,
+            row.shift,
+            row.intended,
+            row.cause,
+            place,
+        )
         for seed in seeds
     ]
+
+
+def _shifted(config: AtlasConfig, home: Place, mix: str, row: StudyRow, where: str) -> Place:
+    if row.shift not in config.shifts:
+        raise ConfigError(f"{where}: {row.shift!r} is not one of {sorted(config.shifts)}")
+    if row.target_hook is not None:
+        raise ConfigError(f"{where}: a transcoder cannot be shifted, it has two hooks; expected a row without a target")
+    shift, key = config.shifts[row.shift], f"shifts.{row.shift}"
+    place = shift.place(home)
+    if len(place.roles) < len(home.roles):
+        raise ConfigError(f"{key}.corpora: {shift.corpora} judge one corpus in the place of two; give each its own")
+    for corpus, other in shift.corpora.items():
+        if other not in config.corpora:
+            raise ConfigError(f"{key}.corpora.{corpus}: {other!r} is not one of {sorted(config.corpora)}")
+        if corpus not in home.roles:
+            raise ConfigError(f"{key}.corpora: {corpus!r} is no evaluation corpus of {where}; it has {home.roles}")
+        if other in home.roles or other in config.mixes[mix].corpora:
+            raise ConfigError(f"{key}.corpora.{corpus}: {other!r} is trained on or judged at home already")
+    if place == home:
+        raise ConfigError(f"{where}: {row.shift!r} changes nothing for {home.model!r} at {home.hook!r}")
+    if place.model not in config.models:
+        raise ConfigError(f"{key}.model: {place.model!r} is not one of {sorted(config.models)}")
+    _check_hook(config, place.model, place.hook, f"{key}.hook")
+    widths = [config.models[name].d_model for name in (home.model, place.model)]
+    if widths[0] != widths[1]:
+        raise ConfigError(
+            f"{where}: {row.shift!r} judges an SAE of {home.model!r} (d_model {widths[0]}) on {place.model!r} "
+            f"(d_model {widths[1]}); expected a model of the same width"
+        )
+    return place
 
 
 def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Recipe, where: str) -> None:
@@ -115,6 +179,8 @@ def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Re
             f"{where}: {row.target_hook!r} makes a transcoder, which architecture {recipe.architecture!r} is not "
             f"made for; expected a recipe with one of {', '.join(TRANSCODERS)}"
         )
+    if recipe.initial_copies:
+        raise ConfigError(f"{where}: initial_copies is for SAEs; leave it out of the recipe")
     if recipe.parity:
         raise ConfigError(f"{where}: parity is for SAEs, it reproduces no transcoder; leave out the recipe's parity")
 

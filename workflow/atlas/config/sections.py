@@ -10,12 +10,16 @@ from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
+<<<<<<< HEAD
 from atlas.config.site import Site
+=======
+from atlas.config.shifts import HOME, Regimes, Shift
+>>>>>>> 621273e (failure_atlas and transfer: regimes provoked by one cause each, SAEs judged away from home by model, hook, text or scale)
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
 
 # Files of a study are named by the study and one of these.
-_ENDINGS = (
+ENDINGS = (
     "_runs",
     "_training",
     "_health",
@@ -25,6 +29,9 @@ _ENDINGS = (
     "_absorption",
     "_autointerp",
     "_finance",
+    "_regimes",
+    "_confusion",
+    "_transfer",
 )
 
 
@@ -42,6 +49,10 @@ class AtlasConfig(Section):
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
     studies: dict[Name, Study] = Field(min_length=1)
+    shifts: dict[Name, Shift] = Field(
+        default={}, description="Ways in which an SAE is judged away from where it was trained; rows name them."
+    )
+    regimes: Regimes = Field(default=Regimes())
     finance: dict[Name, Finance] = Field(
         default={}, description="Studies of training text that are looked at on financial text; none if empty."
     )
@@ -85,11 +96,17 @@ class AtlasConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _shift_names_are_free(self):
+        if HOME in self.shifts:
+            raise ValueError(f"shifts.{HOME}: that is the name of no shift; choose another")
+        return self
+
+    @model_validator(mode="after")
     def _study_names_are_free(self):
         if "frameworks" in self.studies:
             raise ValueError("studies.frameworks: results/frameworks.csv is the table of section 'frameworks'")
         for name in self.studies:
-            for ending in _ENDINGS:
+            for ending in ENDINGS:
                 if name.endswith(ending):
                     raise ValueError(f"studies.{name} ends in {ending!r}: files of a study have names of that form")
         return self

@@ -6,6 +6,7 @@ from annotated_types import Len
 from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
+from atlas.config.shifts import Regime
 
 
 class EvaluationCorpora(Section):
@@ -55,6 +56,19 @@ class StudyRow(Section):
     evaluation: EvaluationCorpora | None = Field(
         default=None, description="Roles of the evaluation corpora for this row, where its mix gives them others."
     )
+    shift: Name | None = Field(
+        default=None, description="Judge this row's SAE under that entry of `shifts`; null: where it was trained."
+    )
+    intended: Regime | None = Field(
+        default=None, description="The regime that `cause` is to provoke; null: this row provokes none."
+    )
+    cause: str | None = Field(default=None, description="The one thing that is wrong on purpose, in a few words.")
+
+    @model_validator(mode="after")
+    def _causes(self):
+        if (self.intended is None) != (self.cause is None):
+            raise ValueError("intended and cause belong together: give both, or neither")
+        return self
 
 
 class Study(Section):

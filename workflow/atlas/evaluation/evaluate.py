@@ -24,6 +24,7 @@ from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
 from atlas.evaluation.references import References, regular_mean, require_model
+from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.splice import chunk_rows, splice_losses
 from atlas.hook_points import SaeHooks
 from atlas.massive import MASSIVE_FACTOR
@@ -103,15 +104,17 @@ def evaluate_sae(
     sae_id: str,
     batch_contexts: int = 8,
     with_random: bool = True,
+    scale: float = 1.0,
 ) -> dict[str, Any]:
     """All metrics of one SAE or transcoder as JSON-able values: what is not defined is None and has a reason.
 
-    `hook` is one hook, or a transcoder's two (``mlp_in.10-to-mlp_out.10``), as in the names of results.
+    `hook` is one hook, or a transcoder's two (``mlp_in.10-to-mlp_out.10``), as in the names of results. Rows are
+    multiplied by `scale` before they are encoded, which the SAE was not trained for unless it is 1.
     With `with_random`, a random dictionary of the same shape (drawn with `seed`) goes through reconstruction, L0 and
     outcome beside it. Raises EvaluationError when SAE, activations, model and text do not belong together.
     """
     hooks = SaeHooks.parse(hook)
-    sae = _load(sae_folder, recipe, hooks).to(loaded.device)
+    sae = fed_scaled(_load(sae_folder, recipe, hooks), scale).to(loaded.device)
     _require_consistent(sae, loaded, hooks, corpora, training)
     nulls = Nulls(settings.null_dictionaries, loaded.device)
     geometry = decoder_geometry(sae.W_dec)

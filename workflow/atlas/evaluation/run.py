@@ -37,10 +37,12 @@ def run_evaluation(
     device: torch.device,
     target: Path,
     batch_contexts: int = 8,
+    scale: float = 1.0,
 ) -> None:
     """Judge one SAE on the corpora of `roles` (corpus → in_sample, proxy or oos) and write metrics.json.
 
-    `hook` is one hook, or a transcoder's two, as in the SAE's path.
+    `hook` is one hook, or a transcoder's two: that of the SAE's path, or another one to judge it away from home, on
+    rows times `scale`.
     Shards lie in a folder with their corpus' name, references are files of that name; the SAE's id is the last five
     parts of its folder. Raises EvaluationError when a corpus lacks its files, StoreError for damaged shards.
     """
@@ -63,5 +65,6 @@ def run_evaluation(
         seed,
         sae_id="/".join(inputs.sae.parts[-5:]),
         batch_contexts=batch_contexts,
+        scale=scale,
     )
     write_json(target, result)

@@ -17,6 +17,7 @@ def write_study_table(
 ) -> None:
     """Write results/<study>.csv from the metrics of its SAEs (SAE id → metrics.json), in their order, on its `corpora`.
 
+    The id of an SAE that is judged under a shift ends in its name.
     Columns are documented in docs/metrics.md. A value that is not defined is empty, and `reasons` says why.
     """
     rows = [
@@ -29,7 +30,7 @@ def write_study_table(
 
 
 def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
-    model, hook, mix, recipe, seed = sae_id.split("/")
+    model, hook, mix, recipe, seed, *shift = sae_id.split("/")
     hooks, judged = SaeHooks.parse(hook), metrics["corpora"][corpus]
     point = HookPoint.parse(hooks.source)
     outcome = judged["outcome"]
@@ -47,22 +48,23 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         "d_model": metrics["d_model"],
         "k": metrics["k"],
         "seed": int(seed.removeprefix("seed-")),
+        "shift": shift[0] if shift else None,
         "corpus": corpus,
         "role": judged["role"],
         "n_tokens": judged["n_tokens"],
         "n_counted": judged["n_counted"],
         "n_massive": judged["n_massive"],
         "outcome": outcome["atlas"]["verdict"],
-        "outcome_because": _because(outcome["atlas"]),
+        "outcome_because": because(outcome["atlas"]),
         "outcome_unknown": "; ".join(outcome["atlas"]["unknown"]),
         **dict(flat("atlas", judged["atlas"])),
         **dict(flat("redundancy", metrics["redundancy"])),
         **_random(judged["random"]),
         "guide_outcome": outcome["guide"]["verdict"],
-        "guide_outcome_because": _because(outcome["guide"]),
+        "guide_outcome_because": because(outcome["guide"]),
         **dict(flat("guide", judged["guide"])),
-        # What was published are SAEs: a transcoder of the same layer and size is no counterpart of theirs.
-        **published_for(None if hooks.is_transcoder else published, point.layer, metrics["n_latents"]),
+        # What was published are SAEs at home: a transcoder of the same layer and size is no counterpart of theirs.
+        **published_for(None if hooks.is_transcoder or shift else published, point.layer, metrics["n_latents"]),
         "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
     }
 
@@ -73,7 +75,7 @@ def _random(judged: dict[str, Any]) -> dict[str, Any]:
     return numbers | {"random_outcome": judged["outcome"]["verdict"]}
 
 
-def _because(outcome: dict[str, Any]) -> str:
+def because(outcome: dict[str, Any]) -> str:
     """The rules that fired, readable: ``dead_pct 67.7 > 50``."""
     return "; ".join(
         f"{rule['rule']}: {_short(rule['value'])} (limit {_short(rule['threshold'])})" for rule in outcome["rules"]

@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Length of the noise that tells a copy of a direction from it: a cosine of .9998 between the two.
+COPY_NOISE = 0.02
+
 
 def geometric_median(
     rows: Float[Tensor, "rows d_model"], max_iterations: int = 100, tolerance: float = 1e-5
@@ -36,6 +39,18 @@ def initial_weights(d_model: int, n_latents: int, seed: int) -> dict[str, Float[
     neighbours, as its decoder weights are: gradients come per latent, and are used without being transposed.
     """
     W_dec = _directions(d_model, n_latents, torch.Generator().manual_seed(seed))
+    return _weights(W_dec.clone(), W_dec)
+
+
+def copied_weights(d_model: int, n_latents: int, copies: int, seed: int) -> dict[str, Float[Tensor, "..."]]:
+    """`initial_weights` with the last `copies` latents replaced by the first ones, noise of `COPY_NOISE` added.
+
+    An identical copy would stay one for ever, for both would get the same gradient; so training may part them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    W_dec = _directions(d_model, n_latents, generator)
+    noise = unit_rows(torch.randn(copies, d_model, generator=generator))
+    W_dec[n_latents - copies :] = unit_rows(W_dec[:copies] + COPY_NOISE * noise)
     return _weights(W_dec.clone(), W_dec)
 
 

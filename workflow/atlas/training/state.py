@@ -11,7 +11,13 @@ from atlas.devices import DTYPES, fast_matmul_dtype
 from atlas.training import kernels
 from atlas.training.adam import Adam
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.initialise import encoder_as_drawn, geometric_median, initial_transcoder, initial_weights
+from atlas.training.initialise import (
+    copied_weights,
+    encoder_as_drawn,
+    geometric_median,
+    initial_transcoder,
+    initial_weights,
+)
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 
@@ -79,6 +85,8 @@ def _start(recipe: Recipe, d_model: int, seed: int) -> dict[str, Tensor]:
     start = conventions(recipe).start
     if start == "encoder as drawn":
         return encoder_as_drawn(d_model, recipe.n_latents, seed)
+    if recipe.initial_copies:
+        return copied_weights(d_model, recipe.n_latents, recipe.initial_copies, seed)
     weights = initial_weights(d_model, recipe.n_latents, seed)
     return {name: 0.1 * value for name, value in weights.items()} if start == "short" else weights
 

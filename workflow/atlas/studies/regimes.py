@@ -1,0 +1,112 @@
+"""The table of provoked regimes, and how often each was called by its name."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.stats import beta
+
+from atlas.files import atomic_path, read_json
+from atlas.studies.rows import identity
+from atlas.studies.table import because
+
+RANDOM = "random dictionary"
+_EVIDENCE = (
+    "explained_variance",
+    "explained_variance_regular",
+    "explained_variance_regular_interval",
+    "l0",
+    "dense_pct",
+    "delta_loss",
+)
+
+
+def write_regimes(
+    study: str,
+    rows: Sequence[Mapping[str, str | None]],
+    metrics: Sequence[Path],
+    regimes: Sequence[Path],
+    table: Path,
+    confusion: Path,
+) -> None:
+    """Write results/<study>_regimes.csv and _confusion.csv.
+
+    `rows` have sae_id, shift, intended and cause, in the order of their files.
+    """
+    found = [
+        _row(study, row, read_json(one), read_json(other))
+        for row, one, other in zip(rows, metrics, regimes, strict=True)
+    ]
+    frame = pd.DataFrame(found)
+    for target, values in ((table, frame), (confusion, confusion_table(frame))):
+        with atomic_path(target) as temporary:
+            values.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], regime: dict[str, Any]) -> dict[str, Any]:
+    judged, outcome = metrics["corpora"][regime["corpus"]], regime["outcome"]
+    atlas, redundancy = judged["atlas"], metrics["redundancy"]
+    result = identity(study, row["sae_id"]) | {
+        "shift": row["shift"],
+        "cause": row["cause"],
+        "intended": row["intended"],
+        "outcome": outcome["verdict"],
+        "as_intended": outcome["verdict"] == row["intended"],
+        "outcome_because": because(outcome),
+        "outcome_unknown": "; ".join(outcome["unknown"]),
+        "corpus": regime["corpus"],
+        "n_latents": metrics["n_latents"],
+        "k": metrics["k"],
+    }
+    for name in _EVIDENCE:
+        if name.endswith("_interval"):
+            result[f"{name}_low"], result[f"{name}_high"] = atlas[name] or (None, None)
+        else:
+            result[name] = atlas[name]
+    absorption = redundancy["absorption_guide"]
+    result |= {
+        "absorption_guide": absorption["value"],
+        "absorption_guide_null_mean": absorption["null_mean"],
+        "absorption_guide_null_sd": absorption["null_sd"],
+        "share_max_cosine_above_09": redundancy["share_max_cosine_above_09"]["value"],
+    }
+    *few, every = regime["deadness"]
+    for name in ("dead_pct", "dead_tokens", "dead_status", "dead_pct_upper", "expected_false_dead"):
+        result[name] = every[name]
+    for count in few:
+        tokens = count["dead_tokens"]
+        result[f"dead_pct_at_{tokens}"] = count["dead_pct"]
+        result[f"expected_false_dead_at_{tokens}"] = count["expected_false_dead"]
+        result[f"outcome_at_{tokens}_if_silent_is_dead"] = count["outcome_if_silent_is_dead"]["verdict"]
+    return result | {
+        "outcome_on_evaluation_text": judged["outcome"]["atlas"]["verdict"],
+        "guide_outcome": judged["outcome"]["guide"]["verdict"],
+        "guide_loss_recovered_pct": judged["guide"]["loss_recovered_pct"],
+        "random_outcome": judged["random"]["outcome"]["verdict"],
+    }
+
+
+def confusion_table(table: pd.DataFrame) -> pd.DataFrame:
+    """How often each intended regime got each verdict: n of `of`, the share and its 95 % Clopper–Pearson interval.
+
+    One more kind of row, `random dictionary`: what is said of random dictionaries of the same shapes at the same
+    places. None of them learnt anything, so how often one is called `good` is the taxonomy's false-positive rate.
+    """
+    pairs = list(zip(table.intended, table.outcome, strict=True)) + [(RANDOM, name) for name in table.random_outcome]
+    frame = pd.DataFrame(pairs, columns=["intended", "verdict"])
+    counts = frame.value_counts(sort=False).rename("n").reset_index()
+    order = list(dict.fromkeys(frame.intended))
+    counts = counts.sort_values(["intended", "n"], key=lambda c: c.map(order.index) if c.name == "intended" else -c)
+    of = frame.intended.value_counts()
+    counts["of"] = counts.intended.map(of)
+    counts["share"] = counts.n / counts.of
+    counts["share_low"], counts["share_high"] = rate_interval(counts.n, counts.of)
+    counts["as_intended"] = counts.intended == counts.verdict
+    return counts.reset_index(drop=True)
+
+
+def rate_interval(n: pd.Series, of: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Two-sided 95 % Clopper–Pearson interval of a rate."""
+    low, high = beta.ppf(0.025, n, of - n + 1), beta.ppf(0.975, n + 1, of - n)
+    return pd.Series(low, n.index).where(n > 0, 0.0), pd.Series(high, n.index).where(n < of, 1.0)

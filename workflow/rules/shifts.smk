@@ -1,0 +1,129 @@
+# SAEs judged away from home: another model, hook, corpus, or scale of rows
+#          -> results/shifted/<sae id>/<shift>/{metrics.json, transfer.json, latents.parquet} -> results/<study>_transfer.csv
+
+
+rule evaluate_shifted:
+    """Judge one SAE where it was not trained, as `evaluate` judges it at home."""
+    input:
+        model=lambda w: f"results/models/{away(w).model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        train_shards=lambda w: training_shards_of(w.mix, away(w).model),
+        apart=lambda w: apart(w.mix, away(w).roles),
+        shards=lambda w: evaluation_shards(away(w)),
+        references=lambda w: expand("results/references/{model}/{corpus}.h5", model=away(w).model, corpus=away(w).roles),
+    output:
+        metrics=f"{SHIFTED}/metrics.json",
+    log:
+        "results/logs/evaluate_shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.log",
+    benchmark:
+        "results/benchmarks/evaluate_shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=model_mb,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        hook=lambda w: away(w).hook,
+        scale=lambda w: away(w).scale,
+        roles=lambda w: away(w).roles,
+        recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
+        evaluation=CONFIG.evaluation.model_dump(mode="json"),
+        batch_contexts=lambda w: CONFIG.models[away(w).model].harvest.batch_contexts,
+        code=CODE["evaluation"],
+    message:
+        "Evaluating {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}, shifted: {wildcards.shift}"
+    script:
+        "../scripts/evaluate.py"
+
+
+rule transfer:
+    """One SAE at home and away: metrics, rates of latents, and what they do on the same tokens."""
+    input:
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        home_metrics=METRICS,
+        away_metrics=rules.evaluate_shifted.output.metrics,
+        home_shards=lambda w: [path for name in counterparts(w) for path in shard_paths(w.model, name, "eval")],
+        away_shards=lambda w: evaluation_shards(away(w)),
+    output:
+        transfer=f"{SHIFTED}/transfer.json",
+        latents=f"{SHIFTED}/latents.parquet",
+    log:
+        "results/logs/transfer/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.log",
+    benchmark:
+        "results/benchmarks/transfer/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=codes_mb,
+        runtime=lambda w, attempt: 60 * attempt,
+        gpu=1,
+    params:
+        home=lambda w: asdict(home(w)),
+        away=lambda w: asdict(away(w)),
+        corpora=counterparts,
+        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
+        code=CODE["transfer"],
+    message:
+        "Transfer of {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}: {wildcards.shift}"
+    script:
+        "../scripts/transfer.py"
+
+
+rule study_transfer:
+    """One row per SAE, shift and corpus: what changes away from home, beside what chance does."""
+    input:
+        results=lambda w: [f"results/shifted/{row.judged_id}/transfer.json" for row in shifted_rows(w)],
+    output:
+        table="results/{study}_transfer.csv",
+    log:
+        "results/logs/study_transfer/{study}.log",
+    benchmark:
+        "results/benchmarks/study_transfer/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        rows=lambda w: [{"sae_id": row.sae_id, "shift": row.shift, **asdict(row.judged)} for row in shifted_rows(w)],
+        code=CODE["studies"],
+    message:
+        "Writing results/{wildcards.study}_transfer.csv"
+    script:
+        "../scripts/study_transfer.py"
+
+
+rule transfer_figure:
+    """Each SAE at home and away: what it explains, what fires, and what chance would do."""
+    input:
+        table=rules.study_transfer.output.table,
+    output:
+        pdf=report(
+            "results/figures/{study}_transfer.pdf",
+            category="Studies",
+            caption="../report/transfer.rst",
+            labels={"study": "{study}", "kind": "transfer"},
+        ),
+        png="results/figures/{study}_transfer.png",
+    log:
+        "results/logs/transfer_figure/{study}.log",
+    benchmark:
+        "results/benchmarks/transfer_figure/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/{wildcards.study}_transfer.pdf"
+    script:
+        "../scripts/transfer_figure.py"

@@ -1,0 +1,11 @@
+from pathlib import Path
+
+from atlas.job import job
+
+with job(snakemake.log[0]):
+    from atlas.config.study import Taxonomy
+    from atlas.figures.regimes import draw_regimes
+
+    files = snakemake.output
+    targets = [Path(files.pdf), Path(files.png)]
+    draw_regimes(Path(snakemake.input.table), Taxonomy(**snakemake.params.taxonomy), targets)
