@@ -22,7 +22,7 @@ def finished(tmp_path_factory) -> Path:
     shutil.copytree(folder / "data" / "llama", folder / "data" / "twin")
     config = read_config(folder)
     config["models"]["twin"] = config["models"]["llama"] | {"source": {"kind": "path", "path": "data/twin"}}
-    config["recipes"]["copied"] = config["recipes"]["topk"] | {"initial_copies": 32, "lr": 1.0e-5}
+    config["recipes"]["copied"] = config["recipes"]["topk"] | {"initial_copies": 32}
     study = config["studies"].pop("llama_study") | {"evaluation": {"in_sample": "chat", "oos": ["news"]}}
     row = {"hook": "resid_post.1"}
     config["studies"] = {

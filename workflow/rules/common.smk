@@ -79,12 +79,9 @@ STAGES_BELOW = {
     "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
     "autointerp": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "finance": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-<<<<<<< HEAD
     "site": ["autointerp", "latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-=======
     "regimes": ["evaluation", "training", "activations", "models"],
     "transfer": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
->>>>>>> 621273e (failure_atlas and transfer: regimes provoked by one cause each, SAEs judged away from home by model, hook, text or scale)
     "studies": [],
     "figures": [],
 }
@@ -250,25 +247,27 @@ def study_rows(wildcards):
     return STUDIES[wildcards.study]
 
 
-def study_saes(wildcards):
+def saes_of(study):
     """Ids of the SAEs of a study, each once, in the order of its rows."""
-    return list(dict.fromkeys(row.sae_id for row in study_rows(wildcards)))
+    return list(dict.fromkeys(row.sae_id for row in STUDIES[study]))
 
 
-def study_judged(wildcards):
-    """Ids of a study's SAEs with the shift under which they are judged, if any, in the order of its rows."""
-    return [row.judged_id for row in study_rows(wildcards)]
+def study_saes(wildcards):
+    """Ids of the SAEs of the study of the wildcards."""
+    study_rows(wildcards)
+    return saes_of(wildcards.study)
 
 
 def study_corpora(wildcards):
-    """Evaluation corpora by `study_saes` and `study_judged`: another study may have more for the same SAE."""
+    """Evaluation corpora by SAE, and by SAE and shift: another study may have more for the same SAE."""
     rows = study_rows(wildcards)
     return {row.sae_id: list(row.roles) for row in rows} | {row.judged_id: list(row.judged.roles) for row in rows}
 
 
-def judged_metrics(judged_id):
-    """Metrics of an SAE, under a shift if the id ends in one."""
-    return f"results/{'shifted' if judged_id in AWAY else 'metrics'}/{judged_id}/metrics.json"
+def judged_metrics(sae_id, shift=None):
+    """Metrics of an SAE, at home or under a shift."""
+    at_home = shift in (None, HOME)
+    return f"results/metrics/{sae_id}/metrics.json" if at_home else f"results/shifted/{sae_id}/{shift}/metrics.json"
 
 
 def study_metrics(wildcards):

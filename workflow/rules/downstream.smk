@@ -62,10 +62,10 @@ def client_model(wildcards):
 
 # Studies that have pages, and their SAEs; a page links to other seeds of its recipe only if they have pages too.
 SITE_STUDIES = CONFIG.site.studies or tuple(STUDIES)[:1]
-SITE_SAES = {row.sae_id: [] for study in SITE_STUDIES for row in STUDIES[study]}
+SITE_SAES = {}
 for study in SITE_STUDIES:
-    for row in STUDIES[study]:
-        SITE_SAES[row.sae_id].append(study)
+    for sae_id in saes_of(study):
+        SITE_SAES.setdefault(sae_id, []).append(study)
 
 
 def label_file(name):

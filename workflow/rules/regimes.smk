@@ -7,7 +7,7 @@ rule regime:
     input:
         weights=rules.train.output.weights,
         config=rules.train.output.config,
-        metrics=lambda w: judged_metrics(f"{sae_row(w).sae_id}/{w.shift}".removesuffix(f"/{HOME}")),
+        metrics=lambda w: judged_metrics(sae_row(w).sae_id, w.shift),
         train_shards=lambda w: training_shards_of(w.mix, judged_place(w).model),
     output:
         regime="results/regimes/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.json",
@@ -38,7 +38,7 @@ rule regime:
 rule study_regimes:
     """One row per provoked regime and seed, and how often each was called by its name."""
     input:
-        metrics=lambda w: [judged_metrics(row.judged_id) for row in regime_rows(w)],
+        metrics=lambda w: [judged_metrics(row.sae_id, row.shift) for row in regime_rows(w)],
         regimes=lambda w: [f"results/regimes/{row.sae_id}/{row.shift or HOME}.json" for row in regime_rows(w)],
     output:
         table="results/{study}_regimes.csv",

@@ -91,7 +91,10 @@ rule study_transfer:
         mem_mb=1000,
         runtime=10,
     params:
-        rows=lambda w: [{"sae_id": row.sae_id, "shift": row.shift, **asdict(row.judged)} for row in shifted_rows(w)],
+        rows=lambda w: [
+            {"sae_id": row.sae_id, "shift": row.shift, "corpora": list(row.roles), **asdict(row.judged)}
+            for row in shifted_rows(w)
+        ],
         code=CODE["studies"],
     message:
         "Writing results/{wildcards.study}_transfer.csv"

@@ -67,7 +67,7 @@ rule site_index:
         mem_mb=1000,
         runtime=10,
     params:
-        studies={study: [row.sae_id for row in STUDIES[study]] for study in SITE_STUDIES},
+        studies={study: saes_of(study) for study in SITE_STUDIES},
         code=CODE["site"],
         look=SITE_LOOK,
     message:

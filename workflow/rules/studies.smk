@@ -5,7 +5,7 @@
 rule study_table:
     """One tidy row per SAE and evaluation corpus; columns are documented in docs/metrics.md."""
     input:
-        metrics=lambda w: [judged_metrics(judged) for judged in study_judged(w)],
+        metrics=lambda w: [judged_metrics(row.sae_id, row.shift) for row in study_rows(w)],
     output:
         table="results/{study}.csv",
     log:
@@ -21,7 +21,7 @@ rule study_table:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_judged,
+        saes=lambda w: [row.judged_id for row in study_rows(w)],
         corpora=study_corpora,
         published=lambda w: CONFIG.studies[w.study].published,
         code=CODE["studies"],

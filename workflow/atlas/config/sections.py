@@ -10,11 +10,8 @@ from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
-<<<<<<< HEAD
-from atlas.config.site import Site
-=======
 from atlas.config.shifts import HOME, Regimes, Shift
->>>>>>> 621273e (failure_atlas and transfer: regimes provoked by one cause each, SAEs judged away from home by model, hook, text or scale)
+from atlas.config.site import Site
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
 

@@ -24,7 +24,7 @@ def draw_transfer(table: Path, targets: Sequence[Path]) -> None:
 
 def plot_transfer(table: pd.DataFrame) -> Figure:
     """A line per SAE and shift; filled points away in the colour of their verdict, rings at home, bars of chance."""
-    table = table.assign(line=[f"{row.hook}: {row.shift}" for row in table.itertuples()])
+    table = table.assign(line=[f"{row.hook}, {row.shift}" for row in table.itertuples()])
     lines = list(dict.fromkeys(table.line))[::-1]
     figure, axes = plt.subplots(1, 4, figsize=(WIDTH, 1.1 + 0.36 * len(lines)), sharey=True, layout="constrained")
     y = _heights(table, lines)

@@ -24,14 +24,16 @@ _METRICS = (
 
 
 def write_transfer_table(study: str, rows: Sequence[Mapping[str, Any]], results: Sequence[Path], table: Path) -> None:
-    """Write results/<study>_transfer.csv: a row per SAE, shift and corpus; `rows` say who, where and under which shift.
+    """Write results/<study>_transfer.csv: a row per SAE, shift and corpus.
 
+    `rows` say who, where, under which shift, and of which corpora: another study may ask more of the same SAE.
     A value that is not defined is empty, and `reasons` says why.
     """
     frame = pd.DataFrame(
         _row(study, row, corpus, values, found["reasons"])
         for row, found in zip(rows, map(read_json, results), strict=True)
         for corpus, values in found["corpora"].items()
+        if corpus in row["corpora"]
     )
     with atomic_path(table) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
