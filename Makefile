@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CORES ?= all
+# As many as the driver lists; GPUS=0 computes on the CPU.
+GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Peers' tools that tests run, each installed once: SAELens, dictionary_learning, sparsify, and Triton's interpreter.
 export ATLAS_TEST_ENVIRONMENTS ?= $(CURDIR)/.test-environments
 
 .PHONY: sweep test test-fast lint format docs lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
-	$(BIN)/snakemake --cores $(CORES) results/llama_sweep.csv results/figures/llama_sweep.pdf
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/llama_sweep.csv results/figures/llama_sweep.pdf
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest

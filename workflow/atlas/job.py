@@ -8,18 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from atlas.errors import AtlasError
+from atlas.gpu_lease import lease, on_purpose_on_cpu
+from atlas.job_lock import only_one
 
 
 @contextmanager
 def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iterator["object | None"]:
     """Run a job's body; yields the torch device when `gpus` is given, else None.
 
-    Messages go to `log_file` and to stderr. An AtlasError is printed as its message alone and ends the process with
-    status 1; any other exception is a bug and keeps its traceback.
+    `gpus` is what Snakemake granted, which may be less than the rule asks for: 0 is the CPU, on purpose. Messages go
+    to `log_file` and to stderr. An AtlasError is printed as its message alone and ends the process with status 1; any
+    other exception is a bug and keeps its traceback.
     """
     _log_to(Path(log_file))
     try:
-        yield None if gpus is None else _prepare_torch(threads, gpus)
+        # A log belongs to one job.
+        with only_one(str(log_file)), lease(granted := _on_cpu_if_asked(gpus or 0)):
+            yield None if gpus is None else _prepare_torch(threads, granted)
     except AtlasError as error:
         logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
         sys.exit(1)
@@ -37,6 +42,15 @@ def _log_to(log_file: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], format="%(message)s", force=True)
     for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _on_cpu_if_asked(gpus: int) -> int:
+    if gpus and on_purpose_on_cpu():
+        logging.getLogger("atlas").warning(
+            "ATLAS_DEVICE=cpu: the CPU is used, and the %d GPU(s) granted lie idle", gpus
+        )
+        return 0
+    return gpus
 
 
 def _prepare_torch(threads: int, gpus: int):

@@ -19,7 +19,8 @@ rule harvest:
     threads: model_threads
     resources:
         mem_mb=model_mb,
-        runtime=lambda w, attempt: 240 * attempt,
+        disk_mb=harvest_disk_mb,
+        runtime=harvest_minutes,
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),

@@ -169,43 +169,6 @@ def first_training_corpus(model):
     )
 
 
-def model_bytes(model):
-    """Rough size of a model's blocks: 12 d² parameters each, the transformer rule of thumb."""
-    entry = CONFIG.models[model]
-    return 12 * entry.n_layers * entry.d_model**2 * (2 if entry.dtype == "bfloat16" else 4)
-
-
-def model_mb(wildcards, attempt):
-    """Memory of a job that runs the model: weights, embedding, activations; more at each attempt."""
-    return int(attempt * (3000 + 2.5 * model_bytes(wildcards.model) / 1e6))
-
-
-def model_threads(wildcards):
-    """Small models run one per core, large ones share the machine's memory and get its cores."""
-    return 1 if model_bytes(wildcards.model) < 1e9 else 8
-
-
-def sae_values(wildcards):
-    """Weights of an SAE's encoder and decoder."""
-    row = sae_row(wildcards)
-    return 2 * row.recipe.n_latents * CONFIG.models[row.model].d_model
-
-
-def training_mb(wildcards, attempt):
-    """Float32 weights, gradients and two Adam moments; batches; the libraries."""
-    return int(attempt * (2000 + 4 * 4 * sae_values(wildcards) / 1e6))
-
-
-def training_threads(wildcards):
-    """Small dictionaries train one per core: many at once beat one that waits for its threads."""
-    return 1 if sae_values(wildcards) < 8e6 else 8
-
-
-def codes_mb(wildcards, attempt):
-    """Two dictionaries, a block of rows of both with its order, the libraries."""
-    return int(attempt * (3000 + 2 * 4 * sae_values(wildcards) / 1e6))
-
-
 def wheel_source(wildcards):
     """The package source of a wheel's path."""
     path = f"results/downloads/{wildcards.wheel}.whl"

@@ -17,7 +17,7 @@ rule references:
     threads: model_threads
     resources:
         mem_mb=model_mb,
-        runtime=lambda w, attempt: 120 * attempt,
+        runtime=references_minutes,
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
@@ -53,7 +53,7 @@ rule evaluate:
     threads: model_threads
     resources:
         mem_mb=model_mb,
-        runtime=lambda w, attempt: 120 * attempt,
+        runtime=evaluation_minutes,
         gpu=1,
     params:
         hook=lambda w: w.hook,

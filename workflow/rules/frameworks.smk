@@ -19,8 +19,9 @@ rule framework_train:
         contender="[A-Za-z0-9._-]+",
     conda:
         "../../envs/atlas.yaml"
-    # All cores of the call, so that no other job runs beside it; a cluster job has no such number.
-    threads: workflow.cores or 8
+    # All cores of the call, so that no other job runs beside it. A call without --cores, on a cluster, has no such
+    # number, and `workflow.cores` would stop it.
+    threads: workflow._cores or 8
     resources:
         # Peers keep dense latents, their gradients and buffers of a batch.
         mem_mb=lambda w, attempt: int(

@@ -39,7 +39,8 @@ rule prepare_model:
     threads: 2
     resources:
         mem_mb=model_mb,
-        runtime=60,
+        disk_mb=model_disk_mb,
+        runtime=model_minutes,
     params:
         spec=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
         code=CODE["models"],

@@ -28,7 +28,8 @@ rule train:
     threads: training_threads
     resources:
         mem_mb=training_mb,
-        runtime=lambda w, attempt: 480 * attempt,
+        disk_mb=training_disk_mb,
+        runtime=training_minutes,
         gpu=1,
     params:
         recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),

@@ -1,0 +1,56 @@
+"""Two processes never make one output at the same time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from atlas.job_lock import only_one
+
+LIBRARY = Path(__file__).parents[1] / "workflow"
+COUNT = """
+import logging, sys, time; sys.path.insert(0, {library!r})
+from pathlib import Path
+from atlas.job_lock import only_one
+logging.basicConfig(level=logging.INFO)
+with only_one("job", Path({folder!r})):
+    busy = Path({folder!r}, "busy")
+    assert not busy.exists()
+    busy.touch(); time.sleep(0.05); busy.unlink()
+"""
+
+
+def start(folder):
+    script = COUNT.format(library=str(LIBRARY), folder=str(folder))
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_take_turns_and_leave_nothing(tmp_path):
+    processes = [start(tmp_path) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_one_that_waits_says_for_whom(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with only_one("job", tmp_path):
+        other = start(tmp_path)
+        line = other.stderr.readline()
+    assert "(end it with: scancel 17) makes job already; waiting" in line
+    assert other.wait(60) == 0
+
+
+def test_jobs_of_other_names_do_not_wait(tmp_path):
+    with only_one("one", tmp_path), only_one("two", tmp_path):
+        pass
+
+
+def test_lock_of_a_killed_process_is_free(tmp_path):
+    killed = start(tmp_path)
+    while not (tmp_path / "busy").exists():
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    (tmp_path / "busy").unlink()
+    with only_one("job", tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,130 @@
+"""GPUs of this machine, shared out among jobs: one lock file each, held as long as the job.
+
+Snakemake only counts GPUs: two jobs of one GPU each would both compute on the first. A job that was granted n takes the
+locks of n devices and shows torch these alone, hence before torch is imported. The system frees the lock of a process
+that is killed.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atlas.errors import AtlasError
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS, _LOG_SECONDS = 0.5, 60.0
+
+
+def on_purpose_on_cpu() -> bool:
+    """Whether ATLAS_DEVICE=cpu is set: compute on the CPU although a GPU was granted. Raises AtlasError for others."""
+    wanted = os.environ.get("ATLAS_DEVICE", "")
+    if wanted not in ("", "cpu"):
+        raise AtlasError(
+            f"environment variable ATLAS_DEVICE is {wanted!r}; it may be 'cpu', or unset for what was granted"
+        )
+    return wanted == "cpu"
+
+
+def visible_gpus(ask_driver: bool = True) -> list[str]:
+    """Names of the devices that this process may use, as CUDA_VISIBLE_DEVICES lists them; [] when none is known.
+
+    What the user or the scheduler made visible, else what the driver reports; without `ask_driver`, which takes a
+    second, the device files alone. torch is not asked: it would fix the choice.
+    """
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        names = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return [name for name in names if name not in ("", "-1", "NoDevFiles")]
+    if ask_driver and shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60)
+        if done.returncode == 0:
+            return done.stdout.split()
+    devices = [re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*")]
+    return sorted((match[1] for match in devices if match), key=int)
+
+
+@contextmanager
+def lease(gpus: int) -> Iterator[list[str]]:
+    """Hold `gpus` devices that no other job of this user on this machine holds, waiting for them if need be.
+
+    CUDA_VISIBLE_DEVICES names them, and only them, from here on. Yields their names; [] where no device is known,
+    which `choose_device` then reports. Raises AtlasError when there are devices, but fewer than granted.
+    """
+    names = visible_gpus() if gpus else []
+    if not names:
+        yield []
+        return
+    if len(names) < gpus:
+        raise AtlasError(
+            f"this job was granted {gpus} GPUs, but only {len(names)} can be seen ({', '.join(names)}); call snakemake "
+            f"with '--resources gpu={len(names)}', or look at CUDA_VISIBLE_DEVICES"
+        )
+    held = _take(names, gpus)
+    try:
+        chosen = list(held)
+        # The order of the driver's own list; CUDA's default order is by speed.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        log.info("GPU %s of %s leased", ",".join(chosen), ",".join(names))
+        yield chosen
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
+
+
+def _take(names: list[str], gpus: int) -> dict[str, int]:
+    """Descriptors of `gpus` locked files, by device. All or none: a job that keeps one and waits could wait forever."""
+    folder = _lock_folder()
+    said = None
+    while True:
+        held: dict[str, int] = {}
+        for name in names:
+            if len(held) < gpus and (descriptor := _try_lock(folder / f"{_file_name(name)}.lock")) is not None:
+                held[name] = descriptor
+        if len(held) == gpus:
+            return held
+        for descriptor in held.values():
+            os.close(descriptor)
+        if said is None or time.monotonic() - said > _LOG_SECONDS:
+            said = time.monotonic()
+            log.info("waiting for %d of the GPUs %s: other jobs hold them (locks in %s)", gpus, ",".join(names), folder)
+        time.sleep(_RETRY_SECONDS)
+
+
+def _try_lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _lock_folder() -> Path:
+    """A folder on this machine that only this user can write.
+
+    Under SLURM one per allocation: device 0 of one job may be another device than device 0 of the next.
+    """
+    scope = f"-slurm-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+    folder = Path(tempfile.gettempdir()) / f"sae-atlas-gpus-{os.getuid()}{scope}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
+        raise AtlasError(
+            f"{folder}, which holds the locks of GPUs, must be a folder that only you can write; delete it"
+        )
+    return folder
+
+
+def _file_name(device: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", device)

@@ -1,0 +1,80 @@
+"""One process at a time makes an output.
+
+Snakemake's own lock covers one call. A call that is killed leaves its cluster jobs running; after `--unlock` the next
+call submits them again, and both would write the same temporary files.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
+
+
+@contextmanager
+def only_one(job: str, folder: Path = Path(".snakemake/atlas-jobs")) -> Iterator[None]:
+    """Hold the lock of a job, waiting for a process that has it; `job` is a text that no other job has.
+
+    It waits rather than fails: a failed job has its outputs deleted by Snakemake, those of the other process too. The
+    lock ends with the process, whatever ends it. On a file system without locks (some clusters switch them off) jobs
+    run unlocked, and their log says so.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(job.encode()).hexdigest()[:32]}.lock"
+    descriptor = _acquire(path, job)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _acquire(path: Path, job: str) -> int | None:
+    said = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not said:
+                holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+                log.warning(
+                    "%s makes %s already; waiting for it to end. Two calls work on one results folder", holder, job
+                )
+                said = True
+            os.close(descriptor)
+            time.sleep(_RETRY_SECONDS)
+            continue
+        except OSError as error:
+            log.warning(
+                "%s: no locks on this file system (%s); two calls at once would not be noticed", path.parent, error
+            )
+            os.close(descriptor)
+            return None
+        if _is_still(path, descriptor):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, _whoami().encode())
+            return descriptor
+        os.close(descriptor)  # its holder removed it between our opening and locking it
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _whoami() -> str:
+    slurm = os.environ.get("SLURM_JOB_ID")
+    who = f"process {os.getpid()} on {socket.gethostname()}"
+    return f"{who} (end it with: scancel {slurm})" if slurm else who

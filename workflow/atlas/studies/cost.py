@@ -1,0 +1,93 @@
+"""What a job will need: floating-point operations, bytes, and from these memory, time and disk.
+
+A model of a few lines, whose constants are written out below; `benchmarks/resources.py` sets its numbers beside what
+finished jobs took. It plans, and never decides a result: too little is asked for again with more, at each attempt.
+
+Counts are those of the usual rules of thumb: a block of a transformer has 12 d² weights, a forward pass takes two
+operations per weight and token, a training step three times a forward pass (Kaplan et al. 2020, section 2.1).
+"""
+
+from dataclasses import dataclass
+
+# Operations a second that a job reaches at the least. One core with AVX512-bf16, on a machine that others used too,
+# reached 129 GFLOP/s (harvest of SmolLM2-135M); one without takes a fifth. A data-centre GPU at a tenth of the
+# 312 TFLOP/s of an A100.
+CPU_FLOPS = 20e9
+GPU_FLOPS = 30e12
+# Bytes a second to and from a shared file system, which many jobs use at once.
+DISK_BYTES = 100e6
+# Importing torch and transformers on a cold file system, reading the configuration, three Python processes.
+START_SECONDS = 120
+# Runs vary; a job that is ended at its limit costs more than one that waits a little longer in the queue.
+SAFETY = 3.0
+# Python, torch, the libraries and their buffers.
+BASE_MB = 2000
+# Weights above this many bytes are taken to be run on a GPU, and by jobs of several cores.
+LARGE_MODEL = 1e9
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What the cost of a forward pass depends on."""
+
+    n_layers: int
+    d_model: int
+    bytes_per_value: int
+
+    @property
+    def weights(self) -> int:
+        """Weights of all blocks; embedding and head are left out, `memory_mb` allows for them."""
+        return 12 * self.n_layers * self.d_model**2
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of these weights."""
+        return self.weights * self.bytes_per_value
+
+    @property
+    def is_large(self) -> bool:
+        """Whether jobs are planned for a GPU and several cores."""
+        return self.bytes >= LARGE_MODEL
+
+    @property
+    def flops(self) -> float:
+        """Operations a second that its jobs are planned with."""
+        return GPU_FLOPS if self.is_large else CPU_FLOPS
+
+    def forward(self, tokens: int) -> float:
+        """Operations of a forward pass over `tokens`, all layers."""
+        return 2.0 * self.weights * tokens
+
+
+def minutes(flop: float, flops: float, moved_bytes: float, attempt: int) -> int:
+    """Time limit in minutes: work, reading and writing, with a margin; doubled, tripled at later attempts."""
+    seconds = START_SECONDS + SAFETY * (flop / flops + moved_bytes / DISK_BYTES)
+    return attempt * max(10, -(-int(seconds) // 60))
+
+
+def megabytes(used: float, attempt: int) -> int:
+    """Memory in MB for `used` bytes beside the libraries; doubled, tripled at later attempts."""
+    return int(attempt * (BASE_MB + used / 1e6))
+
+
+def model_memory_mb(size: ModelSize, attempt: int, rows_bytes: float = 0) -> int:
+    """Memory of a job that runs a model: weights twice while they load, embedding and head, activations, a buffer."""
+    return megabytes(1000e6 + 2.5 * size.bytes + rows_bytes, attempt)
+
+
+def store_bytes(tokens: int, d_model: int, n_hooks: int, bytes_per_value: int = 2) -> int:
+    """Bytes of an activation file: one row a token and hook; tokens, documents, positions and norms come to 24 more."""
+    return tokens * n_hooks * (d_model * bytes_per_value + 24)
+
+
+def dictionary_values(n_latents: int, d_model: int) -> int:
+    """Weights of an SAE's encoder and decoder."""
+    return 2 * n_latents * d_model
+
+
+def training_flop(n_latents: int, d_model: int, rows: int) -> float:
+    """Operations of a training on `rows`: forward and backward through dense encoder and decoder.
+
+    Sparse decoders take less. 5e6 operations a row stand for what small dictionaries spend beside the products.
+    """
+    return rows * (6.0 * dictionary_values(n_latents, d_model) + 5e6)
