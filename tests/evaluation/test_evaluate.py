@@ -58,7 +58,7 @@ def scene(llama, shards_of, tmp_path, topk_sae) -> Scene:
 def test_result_has_the_agreed_structure(scene):
     result = scene.evaluate()
     assert set(result) == {
-        *("sae_id", "architecture", "n_latents", "d_model", "k", "redundancy", "corpora", "reasons"),
+        *("sae_id", "random_weights", "architecture", "n_latents", "d_model", "k", "redundancy", "corpora", "reasons"),
     }
     assert (result["sae_id"], result["n_latents"], result["d_model"], result["k"]) == ("a/b", 64, 32, 4)
     for name, (role, _) in CORPORA.items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from atlas.models import adapters, checks, forward
 from atlas.models.adapters import Place, find_place, get_blocks
 from atlas.models.audit import audit_model, norm_summary, write_audit
 from atlas.models.objectives import per_token_loss
+from tiny import VOCABULARY, prepare_and_load, tiny_llama
 
 
 def audit(loaded, contexts, hooks, storage_dtype=torch.bfloat16, counted=None):
@@ -219,3 +221,16 @@ def test_nan_where_nothing_counts_is_still_reported_as_json(llama, contexts):
     counted = torch.ones_like(contexts, dtype=torch.bool)
     counted[0, 0] = False
     assert norm_summary(llama, contexts, counted, activation) == {"reason": "not finite"}
+
+
+def test_an_audit_of_random_weights_passes_and_says_what_it_does_not_mean(contexts, tmp_path):
+    loaded = prepare_and_load(
+        tiny_llama(tmp_path / "source", initializer_range=0.05), tmp_path / "m", 4, random_weights=3
+    )
+    report = audit_model(
+        loaded, contexts, torch.ones_like(contexts, dtype=torch.bool), ["resid_post.1"], torch.bfloat16
+    )
+    assert report["status"] == "pass"
+    assert report["random_weights"] == 3
+    assert "weights are random: loss_clean is near that of a uniform guess" in report["notes"][0]
+    assert report["loss_clean"] == pytest.approx(math.log(VOCABULARY), rel=0.1)

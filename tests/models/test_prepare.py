@@ -241,3 +241,25 @@ def write_gguf(source: Path, target: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return target
+
+
+def test_random_weights_are_drawn_anew_and_everything_else_stays(source, tmp_path, contexts):
+    plain = prepare_and_load(source, tmp_path / "plain", 4)
+    drawn = [prepare_and_load(source, tmp_path / f"{n}", 4, random_weights=seed) for n, seed in enumerate((7, 7, 8))]
+    hashes = [each.identity["weights_sha256"] for each in (plain, *drawn)]
+    assert hashes[1] == hashes[2]
+    assert len(set(hashes)) == 3
+    assert {each.identity["tokenizer_sha256"] for each in drawn} == {plain.identity["tokenizer_sha256"]}
+    assert [each.identity["random_weights"] for each in (plain, *drawn)] == [None, 7, 7, 8]
+    assert drawn[0].identity["revision"] == f"random weights, seed 7, sha256:{hashes[1]}"
+    weights = load_file(tmp_path / "0" / "model.safetensors")
+    known = load_file(tmp_path / "plain" / "model.safetensors")
+    assert {name: value.shape for name, value in weights.items()} == {n: value.shape for n, value in known.items()}
+    # The architecture's own: normal with initializer_range (0.2 here), norms at 1.
+    matrix = weights["model.layers.1.mlp.up_proj.weight"]
+    assert matrix.std().item() == pytest.approx(0.2, rel=0.1)
+    assert torch.equal(weights["model.norm.weight"], torch.ones(32))
+    assert not torch.equal(matrix, known["model.layers.1.mlp.up_proj.weight"])
+    state = torch.random.get_rng_state()
+    prepare_and_load(source, tmp_path / "again", 4, random_weights=5)
+    assert torch.equal(torch.random.get_rng_state(), state)

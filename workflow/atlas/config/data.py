@@ -84,6 +84,12 @@ class ModelSpec(Section):
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Number format of the forward pass.")
     n_layers: int = Field(ge=1, description="Number of blocks; checked against the model itself when it is prepared.")
     d_model: int = Field(ge=1, description="Width of the residual stream; checked likewise.")
+    random_weights: int | None = Field(
+        default=None,
+        ge=0,
+        description="Seed of weights that are drawn anew by the architecture's own initialisation; configuration and "
+        "tokenizer stay the source's. What an SAE finds in such a model was not learnt. null: as in the source.",
+    )
 
 
 class Model(ModelSpec):

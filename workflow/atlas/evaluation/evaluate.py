@@ -132,6 +132,7 @@ def evaluate_sae(
         log.info("%s: %s (atlas), %s (guide)", name, outcome["atlas"]["verdict"], outcome["guide"]["verdict"])
     return {
         "sae_id": sae_id,
+        "random_weights": loaded.identity.get("random_weights"),
         "architecture": sae.architecture,
         "n_latents": sae.n_latents,
         "d_model": sae.d_model,

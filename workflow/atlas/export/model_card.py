@@ -43,7 +43,8 @@ def _front_matter(trained: TrainedSae) -> str:
         front["license"] = licence.lower()
     else:
         front |= {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")}
-    if source["kind"] == "hub":  # the hub knows only models of its own
+    # The hub knows only models of its own, and none with weights that were drawn anew.
+    if source["kind"] == "hub" and model.get("random_weights") is None:
         front["base_model"] = source["id"]
     kind = "transcoder" if trained.sae.is_transcoder else "sparse-autoencoder"
     front["tags"] = ["saelens", kind, "mechanistic-interpretability", trained.sae.architecture.replace("_", "-")]
@@ -83,7 +84,7 @@ def _description(trained: TrainedSae) -> str:
     rows = [
         ("Model", model["name"]),
         ("Source of the model", _source(model["source"])),
-        ("Revision", model["revision"]),
+        ("Revision", model["revision"]),  # says so when the weights are random
         ("SHA-256 of its weights", model["weights_sha256"]),
         ("Licence of the model", model["licence"]),
         ("Hook", trained.hooks.source),

