@@ -58,7 +58,7 @@ wildcard_constraints:
     shift="[A-Za-z0-9._-]+",
     split="train|eval",
     shard="[0-9]+",
-    peer="saelens|dictionary_learning|sparsify|delphi",
+    peer="saelens|dictionary_learning|sparsify|delphi|sae_bench",
     format="saelens|dictionary_learning|sparsify|huggingface",
 
 
@@ -82,6 +82,7 @@ STAGES_BELOW = {
     "site": ["autointerp", "latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
     "regimes": ["evaluation", "training", "activations", "models"],
     "transfer": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
+    "sae_bench": ["evaluation", "training", "activations", "models", "export"],
     "studies": [],
     "figures": [],
 }

@@ -1,4 +1,5 @@
-# What stability, probing, absorption, autointerp and the site look up: seeds of a recipe, their corpora, memory.
+# What stability, probing, absorption, autointerp, SAE Bench and the site look up: seeds, corpora, memory.
+from atlas.sae_bench.refusals import refusal
 
 
 def seed_rows(wildcards):
@@ -71,3 +72,34 @@ for study in SITE_STUDIES:
 def label_file(name):
     """A file of an SAE's labels, if the pages have labels."""
     return lambda wildcards: [f"results/autointerp/{sae_row(wildcards).sae_id}/{name}"] if CONFIG.site.labels else []
+
+
+def sae_bench_shards(wildcards):
+    """Evaluation shards of the corpus that the SAE was trained on, for its held-out documents."""
+    return shard_paths(wildcards.model, in_sample_corpus(sae_row(wildcards)), "eval")
+
+
+def sae_bench_refusals(wildcards):
+    """SAEs of a study -> why SAE Bench does not judge them; None: it does."""
+    study_saes(wildcards)
+    seeds = CONFIG.sae_bench.seeds
+    return {
+        row.sae_id: (
+            f"seed {row.seed} is none of sae_bench.seeds"
+            if seeds is not None and row.seed not in seeds
+            else refusal(row.hook, row.target_hook, CONFIG.models[row.model].objective)
+        )
+        for row in STUDIES[wildcards.study]
+    }
+
+
+def sae_bench_mb(wildcards, attempt):
+    """The model in float32 twice, as transformers and TransformerLens hold it, and ten times a batch's logits."""
+    row, bench = CONFIG.models[wildcards.model], CONFIG.sae_bench
+    logits = 4 * 50_000 * bench.batch_contexts * row.harvest.context_length
+    return int(attempt * (3000 + (4 * model_bytes(wildcards.model) + 10 * logits) / 1e6))
+
+
+def judged(file):
+    """Input function: a file of every SAE of a study that SAE Bench judges."""
+    return lambda w: [file.format(sae=sae) for sae, reason in sae_bench_refusals(w).items() if reason is None]

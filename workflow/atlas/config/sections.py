@@ -10,6 +10,7 @@ from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
+from atlas.config.sae_bench import SaeBench
 from atlas.config.shifts import HOME, Regimes, Shift
 from atlas.config.site import Site
 from atlas.config.study import Evaluation, Study
@@ -29,6 +30,7 @@ ENDINGS = (
     "_regimes",
     "_confusion",
     "_transfer",
+    "_sae_bench",
 )
 
 
@@ -45,6 +47,7 @@ class AtlasConfig(Section):
     probing: Probing = Field(default=Probing())
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
+    sae_bench: SaeBench = Field(default=SaeBench())
     studies: dict[Name, Study] = Field(min_length=1)
     shifts: dict[Name, Shift] = Field(
         default={}, description="Ways in which an SAE is judged away from where it was trained; rows name them."
@@ -56,7 +59,6 @@ class AtlasConfig(Section):
     frameworks: Frameworks | None = Field(
         default=None, description="Peers that train beside ours for comparison; null: none."
     )
-    site: Site = Field(default=Site())
     site: Site = Field(default=Site())
     tracking: Tracking = Field(default=Tracking())
 

@@ -23,6 +23,7 @@ PEERS = {
     "dictionary_learning": "dictionary_learning",
     "sparsify": "sparsify",
     "delphi": "delphi.latents",
+    "sae_bench": "sae_bench.evals.sparse_probing_sae_probes.main",
 }
 READY = "ready"
 _SHOWN = 4000  # characters of the end of a failed command's output

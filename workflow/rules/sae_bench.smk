@@ -1,0 +1,126 @@
+# SAE Bench: model + SAELens export + evaluation shards, in its own environment
+#                -> results/sae_bench/<sae id>/{core,probes}.json, as SAE Bench writes them, and what ran: {core,probes}_run.json
+#            those, and our numbers on the same tokens -> results/<study>_sae_bench.csv
+# Not part of a study's own table: ask for results/<study>_sae_bench.csv by name. What it means: docs/sae_bench.md.
+
+SAE_BENCH = "results/sae_bench/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+SAE_BENCH_CODE = [CODE["sae_bench"], sha256_code([LIBRARY / "peers" / "run_sae_bench.py"])]
+
+
+rule sae_bench_core:
+    """SAE Bench's own core evaluation, on the contexts on which our losses are measured."""
+    input:
+        model="results/models/{model}",
+        export=f"{EXPORT_OF['saelens']}/export.json",
+        shards=sae_bench_shards,
+        environment="results/environments/sae_bench/ready",
+    output:
+        theirs=f"{SAE_BENCH}/core.json",
+        run=f"{SAE_BENCH}/core_run.json",
+    log:
+        "results/logs/sae_bench_core/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/sae_bench_core/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=sae_bench_mb,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=1,
+    params:
+        loss_tokens=CONFIG.evaluation.loss_tokens,
+        batch_contexts=CONFIG.sae_bench.batch_contexts,
+        code=SAE_BENCH_CODE,
+    message:
+        "SAE Bench's core evaluation of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/sae_bench.py"
+
+
+rule sae_bench_probes:
+    """SAE Bench's evaluation with sae-probes, on data sets that sae-probes brings along."""
+    input:
+        model="results/models/{model}",
+        export=f"{EXPORT_OF['saelens']}/export.json",
+        environment="results/environments/sae_bench/ready",
+    output:
+        theirs=f"{SAE_BENCH}/probes.json",
+        run=f"{SAE_BENCH}/probes_run.json",
+    log:
+        "results/logs/sae_bench_probes/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/sae_bench_probes/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=sae_bench_mb,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=1,
+    params:
+        datasets=CONFIG.sae_bench.datasets,
+        ks=CONFIG.sae_bench.ks,
+        code=SAE_BENCH_CODE,
+    message:
+        "sae-probes of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/sae_bench.py"
+
+
+rule sae_bench_ours:
+    """Our numbers on the tokens that SAE Bench is given, and what its formulas make of our rows."""
+    input:
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        shards=sae_bench_shards,
+    output:
+        ours=f"{SAE_BENCH}/ours.json",
+    log:
+        "results/logs/sae_bench_ours/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/sae_bench_ours/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=codes_mb,
+        runtime=30,
+    params:
+        loss_tokens=CONFIG.evaluation.loss_tokens,
+        batch_contexts=CONFIG.sae_bench.batch_contexts,
+        code=CODE["sae_bench"],
+    message:
+        "Ours beside SAE Bench: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/sae_bench_ours.py"
+
+
+rule study_sae_bench:
+    """SAE Bench's numbers beside ours for the same SAE and tokens; its known faults are flagged."""
+    input:
+        core=judged("results/sae_bench/{sae}/core_run.json"),
+        probes=judged("results/sae_bench/{sae}/probes_run.json"),
+        ours=judged("results/sae_bench/{sae}/ours.json"),
+        metrics=judged("results/metrics/{sae}/metrics.json"),
+        probing=judged("results/probing/{sae}/probing.json"),
+    output:
+        table="results/{study}_sae_bench.csv",
+    log:
+        "results/logs/study_sae_bench/{study}.log",
+    benchmark:
+        "results/benchmarks/study_sae_bench/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        refusals=sae_bench_refusals,
+        corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
+        code=[CODE["studies"], CODE["sae_bench"]],
+    message:
+        "Writing results/{wildcards.study}_sae_bench.csv"
+    script:
+        "../scripts/study_sae_bench.py"
