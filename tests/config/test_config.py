@@ -43,6 +43,18 @@ def test_default_expands_to_the_guides_grid():
     assert list(rows[0].roles.values()) == ["in_sample", "proxy", "oos"]
 
 
+def test_nulls_have_the_recipe_of_the_sweep():
+    """Only the weights of the model differ, so only they can make a difference."""
+    config = read_config(DEFAULT)
+    studies = expand_rows(config)
+    drawn, learnt = studies["nulls"]
+    assert drawn.recipe == learnt.recipe
+    assert learnt.sae_id in {row.sae_id for row in studies["llama_sweep"]}
+    same = {"random_weights": None, "hooks": config.models[learnt.model].hooks}
+    assert config.models[drawn.model].model_copy(update=same) == config.models[learnt.model]
+    assert config.models[drawn.model].random_weights == 0
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

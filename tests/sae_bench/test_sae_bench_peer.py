@@ -36,6 +36,7 @@ def test_study_runs_the_whole_way(tmp_path, tmp_path_factory):
         {"hook": "resid_post.1"},
         {"hook": "resid_post.0", "target_hook": "resid_post.1"},
     ]
+    config["studies"]["llama_study"]["evaluation"].pop("proxy")
     write_config(folder, config)
     target = "results/llama_study_sae_bench.csv"
     snakemake(folder, target)

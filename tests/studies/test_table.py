@@ -48,6 +48,17 @@ def test_one_row_per_sae_and_corpus(table):
     assert not table.duplicated(["hook", "seed", "corpus"]).any()
 
 
+def test_a_model_with_random_weights_is_known_from_the_row(tmp_path):
+    saes = {}
+    for model, seed in (("m", None), ("m-random", 0)):
+        path = tmp_path / f"{model}.json"
+        path.write_text(json.dumps(metrics(tmp_path) | {"random_weights": seed}))
+        saes[f"{model}/resid_post.4/chat/topk/seed-0"] = path
+    write_study_table("nulls", saes, {sae: ["chat"] for sae in saes}, None, tmp_path / "nulls.csv")
+    table = pd.read_csv(tmp_path / "nulls.csv", keep_default_na=False)
+    assert list(table.random_weights) == ["", "seed 0"]
+
+
 def test_intervals_have_two_columns_even_when_not_defined(table):
     assert table.atlas_delta_loss_interval_low[0] == 0.1
     assert table.atlas_delta_loss_interval_high[0] == 0.2
