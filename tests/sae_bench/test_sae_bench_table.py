@@ -25,7 +25,8 @@ def files(folder, **changes) -> Files:
     found = Files(*(folder / f"{name}.json" for name in ("core", "probes", "ours", "metrics", "probing")))
     write_json(found.core, {"metrics": core, "n_counted": 4000, "versions": versions})
     aucs = {"clicks": {"1": 0.6, "9": 0.7, "dense": 0.9}, "other": {"1": 0.5, "dense": 0.6}}
-    write_json(found.probes, {"test_auc": aucs, "versions": versions})
+    seen = {"clicks": 0.4, "other": 0.0}
+    write_json(found.probes, {"test_auc": aucs, "seen_in_training": seen, "versions": versions})
     write_json(found.ours, OURS)
     redundancy = {"mean_max_cosine": {"value": 0.2}}
     write_json(found.metrics, {"corpora": {"chat": {"atlas": atlas, "reasons": reasons}}, "redundancy": redundancy})
@@ -61,6 +62,8 @@ def test_probes_stand_beside_ours_or_say_why_not(tmp_path):
     assert probes.atlas.tolist()[0] == 0.65
     assert probes.reason.tolist()[1] == "9 is none of probing.ks"
     assert probes.atlas.tolist()[2] == 0.95
+    assert probes.status.tolist() == ["fault"] * 3 + ["ok"] * 2
+    assert probes.flag.tolist()[0].startswith("40% of its test prompts are training prompts too")
     assert probes.reason.tolist()[3:] == ["other is none of probing.datasets"] * 2
 
 

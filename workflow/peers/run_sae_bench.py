@@ -161,7 +161,21 @@ def probes(job, target):
         | {"dense": details[name]["llm_test_auc"]}
         for name in job["datasets"]
     }
-    return {"test_auc": aucs, "largest_logit_difference": difference, **facts_of(sae)}
+    seen = {name: seen_in_training(name, config.random_seed) for name in job["datasets"]}
+    return {"test_auc": aucs, "seen_in_training": seen, "largest_logit_difference": difference, **facts_of(sae)}
+
+
+def seen_in_training(name, seed):
+    """Share of the test prompts that sae-probes also trains on: it keeps prompts that a data set has twice."""
+    from sae_probes import utils_data
+
+    prompts = utils_data.read_numbered_dataset_df(name)["prompt"].to_numpy()
+    # As in its generate_sae_activations_normal and get_xy_traintest.
+    labels = utils_data.get_yvals(name)[:5000]
+    n_train = min(len(prompts) - 100, 1024)
+    train, test = utils_data.get_train_test_indices(labels, n_train, len(labels) - n_train - 1, seed=seed)
+    known = set(prompts[train])
+    return sum(prompt in known for prompt in prompts[test]) / len(test)
 
 
 def facts_of(sae):

@@ -65,6 +65,8 @@ CORE = (
 _NORM_TOLERANCE = 0.02
 # Shares of the variance, which cannot pass 1.
 _AT_MOST_ONE = ("explained_variance", "explained_variance_legacy")
+# Share of test prompts that were trained on, above which an AUC says how well prompts are remembered.
+_LEAK = 0.01
 
 
 def write_sae_bench_table(study: str, saes: Mapping[str, Files | str], corpora: Mapping[str, str], table: Path) -> None:
@@ -145,7 +147,8 @@ def probe_rows(files: Files) -> Iterator[dict[str, Any]]:
     """Rows of sae-probes: test AUC with k latents and, as measure `dense`, with the raw activation."""
     run, ours = read_json(files.probes), read_json(files.probing)["datasets"]
     for dataset, aucs in run["test_auc"].items():
-        mine = ours.get(dataset)
+        mine, seen = ours.get(dataset), run["seen_in_training"][dataset]
+        leak = f"{seen:.0%} of its test prompts are training prompts too; " if seen > _LEAK else ""
         for key, theirs in aucs.items():
             dense = key == "dense"
             value, reason = None, f"{dataset} is none of probing.datasets" if mine is None else None
@@ -161,8 +164,8 @@ def probe_rows(files: Files) -> Iterator[dict[str, Any]]:
                 "sae_bench": theirs,
                 "atlas": value,
                 "difference": None if None in (theirs, value) else theirs - value,
-                "status": "ok",
-                "flag": "its own prompts, split, penalty and choice of latents: the same question, not the same draw",
+                "status": "fault" if leak else "ok",
+                "flag": f"{leak}its own prompts, split, penalty and choice of latents: not the same draw",
                 "reason": reason,
                 "version": f"sae-probes {run['versions']['sae-probes']}",
             }
