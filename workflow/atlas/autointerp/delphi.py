@@ -5,7 +5,6 @@ reply: replies are kept on disk, limits and errors are the client's, and no key 
 """
 
 import json
-import os
 import subprocess
 import tempfile
 import threading
@@ -22,11 +21,10 @@ from atlas.autointerp.prompts import read_label
 from atlas.autointerp.safe import break_marks, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
 from atlas.errors import EvaluationError
+from atlas.processes import peer_environment
 
 SCRIPT = Path(__file__).parents[2] / "peers" / "delphi_bridge.py"
 _EXPLANATION_TOKENS, _SHOWN = 200, 3000
-# What the peer's process is given of the environment: no variable that may hold a key.
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 # Characters of which a mark of ours, or of a template, can have begun in the token before.
 _REACH = 8
 
@@ -105,7 +103,7 @@ def run_delphi(task: str, items: list[dict[str, Any]], tools: Tools) -> list[Any
             stderr=errors,
             text=True,
             encoding="utf-8",
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            env=peer_environment(OMP_NUM_THREADS="1"),
         )
         try:
             found = _converse(process, tools.client, tools.seed)

@@ -1,6 +1,5 @@
 """Run a framework on a job, in a process and an environment of its own."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from atlas.config.frameworks import OURS
 from atlas.errors import AtlasError
 from atlas.files import read_json
+from atlas.processes import peer_environment
 
 WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
 _WORKFLOW = Path(__file__).parents[2]
@@ -26,16 +26,19 @@ def train_with(framework: str, job: Path, folder: Path, environments: Path | Non
     Raises FrameworkError with the end of its output when the process fails.
     """
     arguments = [str(Path(job).absolute()), str(Path(folder).absolute())]
-    # Nothing of this project, and no settings of threads, reach the process; a job names its own.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "OMP_", "MKL_"))}
     if framework == OURS:
         command = [sys.executable, "-m", "atlas.frameworks.ours", *arguments]
-        kept["PYTHONPATH"] = str(_WORKFLOW)
+        own = {"PYTHONPATH": str(_WORKFLOW)}
     else:
         command = [str(python_of(framework, environments)), "-I", str(runner_of(framework)), *arguments]
-        kept |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+        own = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
     done = subprocess.run(
-        command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        env=peer_environment(**own),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
         raise FrameworkError(f"{framework} failed on {job} (status {done.returncode}):\n{_end(done.stdout)}")

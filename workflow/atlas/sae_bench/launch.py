@@ -1,6 +1,5 @@
 """Run SAE Bench in a process and an environment of its own, on contexts of our store."""
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from atlas.errors import AtlasError
 from atlas.evaluation.units import context_batches
 from atlas.export.formats import verify_files
 from atlas.files import atomic_path, read_json, write_json
+from atlas.processes import peer_environment
 
 RUNNER = Path(__file__).parents[2] / "peers" / "run_sae_bench.py"
 THEIRS, RUN = "theirs.json", "run.json"
@@ -91,15 +91,17 @@ def _run(bench: Bench, job: dict[str, Any], results: Results) -> None:
     place = {"model": bench.model, "sae": bench.export}
     job |= {key: str(path.absolute()) for key, path in place.items()}
     job |= {"threads": bench.threads, "device": bench.device}
-    # Nothing of this project, and no settings of threads, reach the process; a job names its own.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "OMP_", "MKL_"))}
-    kept["OMP_NUM_THREADS"] = str(bench.threads)
     with tempfile.TemporaryDirectory() as scratch:
         file, folder = Path(scratch) / "job.json", Path(scratch) / "out"
         write_json(file, job)
         command = [str(bench.python.absolute()), "-I", str(RUNNER), str(file), str(folder)]
         done = subprocess.run(
-            command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            env=peer_environment(OMP_NUM_THREADS=str(bench.threads)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         if done.returncode:
             raise SaeBenchError(
