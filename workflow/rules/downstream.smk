@@ -97,7 +97,7 @@ def sae_bench_mb(wildcards, attempt):
     """The model in float32 twice, as transformers and TransformerLens hold it, and ten times a batch's logits."""
     row, bench = CONFIG.models[wildcards.model], CONFIG.sae_bench
     logits = 4 * 50_000 * bench.batch_contexts * row.harvest.context_length
-    return int(attempt * (3000 + (4 * model_bytes(wildcards.model) + 10 * logits) / 1e6))
+    return int(attempt * (3000 + (8 * SIZES[wildcards.model].weights + 10 * logits) / 1e6))
 
 
 def judged(file):
