@@ -20,7 +20,7 @@ class Site(Section):
     top_contexts: int = Field(default=8, ge=1, description="Strongest contexts of a latent, one per document.")
     strata: int = Field(default=4, ge=1, description="Strata of activation that other contexts are drawn from.")
     contexts_per_stratum: int = Field(default=2, ge=0, description="Contexts of each stratum.")
-    window_tokens: int = Field(default=12, ge=1, description="Tokens of a context on either side.")
+    window_tokens: int = Field(default=11, ge=1, description="Tokens of a context on either side.")
     neighbours: int = Field(default=5, ge=1, description="Nearest decoder directions.")
     run_cards: Literal["full", "public"] = Field(
         default="full", description="Whether run cards are shown whole, or without the recipe."

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from atlas.codes.store import Codes, LatentEntries
 from atlas.latents.text import piece_begins
 
-HISTOGRAM_BINS = 24
+HISTOGRAM_BINS = 16
 
 
 @dataclass(frozen=True)
