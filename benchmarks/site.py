@@ -45,7 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "saes" / arguments.sae
         wall, cpu = time.perf_counter(), time.process_time()
-        build_sae_pages(inputs(arguments.results, arguments.sae), place(arguments.sae), Site(), Taxonomy(), target)
+        files = inputs(arguments.results, arguments.sae)
+        build_sae_pages(*files, place(arguments.sae), Site(), Taxonomy(), target)
         result = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
         sizes = [page.stat().st_size / 1024 for page in (target / "latents").glob("*.html")]
         result |= {"latents": len(sizes), "kib_mean": sum(sizes) / len(sizes), "kib_max": max(sizes)}
@@ -54,18 +55,17 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def inputs(results: Path, sae: str) -> SiteInputs:
+def inputs(results: Path, sae: str) -> tuple[SiteInputs, SaeFiles]:
     """Files of an SAE where the workflow has them."""
     files, seedless, labels = results / "saes" / sae, str(Path(sae).parent), results / "autointerp" / sae
     latents, stability = results / "latents" / sae, results / "stability" / seedless
     metrics = results / "metrics" / sae / "metrics.json"
     corpora = list(json.loads(metrics.read_text())["corpora"])
     facts = metrics, latents / "latents.json", stability / "stability.json"
-    return SiteInputs(
+    own = SiteInputs(
         results / "models" / sae.split("/")[0],
         files,
         {corpus: results / "codes" / sae / f"{corpus}.h5" for corpus in corpora},
-        SaeFiles(*facts, files / "run_card.yaml", files / "training.parquet", labels / "autointerp.json"),
         TableFiles(
             latents / "latents.parquet",
             stability / "latents.parquet",
@@ -73,6 +73,7 @@ def inputs(results: Path, sae: str) -> SiteInputs:
             labels / "answers.parquet",
         ),
     )
+    return own, SaeFiles(*facts, files / "run_card.yaml", files / "training.parquet", labels / "autointerp.json")
 
 
 def place(sae: str) -> Place:

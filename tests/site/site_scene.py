@@ -152,15 +152,10 @@ class SiteScene:
 
     def inputs(self, seed: int, labels: bool = True) -> SiteInputs:
         folder = self.sae(seed)
-        results = [
-            folder / name
-            for name in ("metrics.json", "latents.json", "stability.json", "run_card.yaml", "training.parquet")
-        ]
         return SiteInputs(
             self.model,
             folder,
             self.codes_of(seed),
-            SaeFiles(*results, folder / "autointerp.json" if labels else None),
             TableFiles(
                 folder / "latents.parquet",
                 folder / "partners.parquet",
@@ -169,11 +164,16 @@ class SiteScene:
             ),
         )
 
+    def results(self, seed: int, labels: bool = True) -> SaeFiles:
+        names = ("metrics.json", "latents.json", "stability.json", "run_card.yaml", "training.parquet")
+        folder = self.sae(seed)
+        return SaeFiles(*(folder / name for name in names), folder / "autointerp.json" if labels else None)
+
     def build(self, settings: Site = SETTINGS, labels: bool = True, seeds=(0, 1)) -> Path:
         for seed in seeds:
             place = Place(HOOK, seed, ("sweep",), (0, 1))
             target = self.site / f"saes/{GROUP}/seed-{seed}"
-            build_sae_pages(self.inputs(seed, labels), place, settings, Taxonomy(), target)
+            build_sae_pages(self.inputs(seed, labels), self.results(seed, labels), place, settings, Taxonomy(), target)
         build_index({"sweep": [f"{GROUP}/seed-{seed}" for seed in seeds]}, self.site, self.site / "index.html")
         return self.site
 

@@ -115,7 +115,7 @@ def test_a_latent_that_writes_a_tokens_output_vector_promotes_that_token(scene):
 
 
 def test_dials_of_a_sick_dictionary_say_so(scene):
-    facts = SaeFacts.read(scene.inputs(0).results, "tiny/resid_post.0/chat/topk/seed-0")
+    facts = SaeFacts.read(scene.results(0), "tiny/resid_post.0/chat/topk/seed-0")
     states = {dial.key: dial.state for dial in facts.dials("chat", 0, Taxonomy())}
     expected = {"explained": OK, "l0": OK, "dead": UNKNOWN, "redundancy": BAD, "copies": BAD, "stable": UNKNOWN}
     assert {key: states[key] for key in expected} == expected

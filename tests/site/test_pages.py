@@ -4,11 +4,12 @@ import json
 import shutil
 
 import pytest
-from site_scene import DENSE, GROUP, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
+from site_scene import ATTACKS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
 
 from atlas.errors import EvaluationError
 from atlas.site.cards import differences
 from atlas.site.pages import write_data
+from atlas.site.run import Place, export_neuronpedia
 
 SAE = f"saes/{GROUP}/seed-0"
 
@@ -53,6 +54,21 @@ def test_results_of_another_sae_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"metrics\.json: is of '.*seed-1', expected '.*seed-0'"):
         scene.build(seeds=(0,))
     assert not (scene.site / SAE).exists()
+
+
+def test_latents_as_neuronpedia_reads_them(scene, tmp_path):
+    export_neuronpedia(scene.inputs(0), Place(HOOK, 0, (), ()), SETTINGS, tmp_path / "batches")
+    batch = json.loads((tmp_path / "batches/batch-0.json").read_text())
+    assert (batch["model_id"], batch["layer"]) == ("tiny", 0)
+    assert [own["feature_index"] for own in batch["features"]] == list(range(N_LATENTS))
+    own, silent = batch["features"][HOSTILE], batch["features"][SILENT]
+    assert own["frac_nonzero"] == len(ATTACKS) * 20 / 2400
+    first = own["activations"][0]
+    assert max(first["values"]) == first["bin_max"] == 20
+    assert "".join(token for act in own["activations"] for token in act["tokens"]).count("<script>x()</script>") == 1
+    assert len(own["pos_str"]) == len(own["pos_values"]) == 10
+    assert sum(own["logits_hist_data_bar_heights"]) == 262
+    assert (silent["activations"], silent["frac_nonzero"], silent["freq_hist_data_bar_heights"]) == ([], 0, [])
 
 
 def test_data_is_ascii_whatever_it_holds(tmp_path):

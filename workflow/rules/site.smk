@@ -1,5 +1,6 @@
 # The atlas: results, codes and labels of an SAE -> results/atlas/saes/<sae id>/ (its page, and one for each latent)
 #            those of the SAEs of site.studies -> results/atlas/index.html; open it in a browser, no server is needed.
+#            codes of an SAE -> results/neuronpedia/<sae id>/batch-<n>.json
 # Not part of `all`: ask for results/atlas/index.html by name.
 
 # Templates, style sheet and scripts change pages as code does.
@@ -47,6 +48,37 @@ rule sae_pages:
         "Pages of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
         "../scripts/sae_pages.py"
+
+
+rule neuronpedia:
+    """Latents of one SAE as Neuronpedia's batches: contexts, logits, activations; results/neuronpedia/<sae id>/."""
+    input:
+        model="results/models/{model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
+        latents=rules.latents.output.table,
+        partners=rules.stability.output.table,
+    output:
+        folder=directory("results/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
+    log:
+        "results/logs/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: model_mb(w, attempt) + codes_mb(w, attempt),
+        runtime=lambda w, attempt: 120 * attempt,
+    params:
+        corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
+        site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
+        code=CODE["site"],
+    message:
+        "Neuronpedia batches of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/neuronpedia.py"
 
 
 rule site_index:

@@ -16,11 +16,10 @@ with job(snakemake.log[0], snakemake.threads, 0):
             model=Path(files.model),
             sae=Path(files.weights).parent,
             codes=dict(zip(params.corpora, map(Path, files.codes), strict=True)),
-            results=SaeFiles(
-                *(Path(files[key]) for key in ("metrics", "summary", "stability", "card", "curves")),
-                label["label_summary"],
-            ),
             tables=TableFiles(Path(files.latents), Path(files.partners), label["labels"], label["answers"]),
+        ),
+        SaeFiles(
+            *(Path(files[key]) for key in ("metrics", "summary", "stability", "card", "curves")), label["label_summary"]
         ),
         Place(snakemake.wildcards.hook, int(snakemake.wildcards.seed), tuple(params.studies), tuple(params.seeds)),
         Site(**params.site),

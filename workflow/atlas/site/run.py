@@ -24,6 +24,7 @@ from atlas.progress import progress
 from atlas.site.contexts import ContextSettings, Corpora
 from atlas.site.latent import Links, Scene, latent_page, promoted_text
 from atlas.site.logits import Logits, decoder_logits
+from atlas.site.neuronpedia import write_neuronpedia
 from atlas.site.pages import write_data, write_page
 from atlas.site.sae import SaeFacts, SaeFiles, index_line, latent_columns, sae_page
 from atlas.site.tables import TableFiles, Tables
@@ -41,12 +42,11 @@ _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
 @dataclass(frozen=True)
 class SiteInputs:
-    """Files of the pages of one SAE: prepared model, SAE folder, codes by corpus, results, tables."""
+    """Files that say what latents of one SAE do: prepared model, SAE folder, codes by corpus, tables."""
 
     model: Path
     sae: Path
     codes: Mapping[str, Path]
-    results: SaeFiles
     tables: TableFiles
 
 
@@ -60,13 +60,15 @@ class Place:
     seeds: tuple[int, ...]
 
 
-def build_sae_pages(inputs: SiteInputs, place: Place, settings: Site, limits: Taxonomy, target: Path) -> None:
+def build_sae_pages(
+    inputs: SiteInputs, results: SaeFiles, place: Place, settings: Site, limits: Taxonomy, target: Path
+) -> None:
     """Write the folder of one SAE.
 
     Raises EvaluationError when codes, tables and SAE do not belong together, StoreError for damaged codes.
     """
     sae_id = "/".join(inputs.sae.parts[-5:])
-    facts = SaeFacts.read(inputs.results, sae_id)
+    facts = SaeFacts.read(results, sae_id)
     scene = _scene(inputs, place, settings)
     with atomic_path(target) as folder:
         (folder / "latents").mkdir(parents=True)
@@ -79,6 +81,11 @@ def build_sae_pages(inputs: SiteInputs, place: Place, settings: Site, limits: Ta
         write_json(folder / LINE_FILE, index_line(facts, scene.tables, place.seed, limits) | {"n_pages": len(sizes)})
     if sizes:
         log.info("%d latents: %.1f KiB a page, %.1f at most", len(sizes), np.mean(sizes) / 1024, max(sizes) / 1024)
+
+
+def export_neuronpedia(inputs: SiteInputs, place: Place, settings: Site, target: Path) -> None:
+    """Write the latents that have pages as Neuronpedia's batches; raises what building the pages raises."""
+    write_neuronpedia(_scene(inputs, place, settings), "/".join(inputs.sae.parts[-5:]), target)
 
 
 def title(sae_id: str) -> str:
