@@ -72,16 +72,3 @@ def test_labels_of_a_study_with_their_controls(finished):
     assert latents.outcome.isin(OUTCOMES).all()
     assert (finished / figure).stat().st_size > 10_000
     assert "autointerp" not in planned(finished, HEALTH)
-
-
-def test_the_atlas_of_a_study_with_labels(finished):
-    index = finished / "results/atlas/index.html"
-    snakemake(finished, str(index.relative_to(finished)))
-    assert planned(finished, "results/atlas/index.html") == {}
-    assert "resid_post.1" in index.read_text()
-    pages = sorted(finished.glob("results/atlas/saes/llama/*/chat/topk/seed-0/latents/*.html"))
-    assert len(pages) == 64 + 48
-    assert sum("How its label was tested" in page.read_text() for page in pages) > 10
-    style = finished / "workflow/atlas/site/assets/atlas.css"
-    style.write_text(style.read_text() + "/* edited */\n")
-    assert set(planned(finished, "results/atlas/index.html")) == {"sae_pages", "site_index"}
