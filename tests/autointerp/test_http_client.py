@@ -147,6 +147,22 @@ def test_no_reply_is_paid_twice(server, tmp_path):
     assert [contents.count(name) for name in "0123"] == [1, 1, 1, 1]
 
 
+def test_structured_answers_are_asked_for_by_a_schema(server):
+    plain, client = server.client(), server.client(structured=True)
+    client.complete(CHOOSE)
+    client.complete(ASK)
+    plain.complete(CHOOSE)
+    formats = [body.get("response_format") for _, body in server.asked]
+    assert formats[0]["json_schema"]["schema"] == {
+        "type": "array",
+        "items": {"type": "integer", "enum": [1, 0]},
+        "minItems": 2,
+        "maxItems": 2,
+    }
+    assert formats[1:] == [None, None]  # a label has no form
+    assert plain.identity != client.identity
+
+
 def token(text, **chances):
     top = [{"token": name.strip("_"), "logprob": math.log(chance)} for name, chance in chances.items()]
     return {"token": text, "logprob": -0.1, "top_logprobs": top}

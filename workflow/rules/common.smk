@@ -58,7 +58,7 @@ wildcard_constraints:
     shift="[A-Za-z0-9._-]+",
     split="train|eval",
     shard="[0-9]+",
-    peer="saelens|dictionary_learning|sparsify|delphi|sae_bench",
+    peer="saelens|dictionary_learning|sparsify|delphi|sae_bench|llama_cpp",
     format="saelens|dictionary_learning|sparsify|huggingface",
 
 

@@ -32,7 +32,7 @@ class HttpClient:
     """Asks ``<base_url>/chat/completions``. The key is read from the environment and appears in no message or file."""
 
     def __init__(self, spec: LabelClient, first_pause: float = 1.0):
-        self.identity = f"openai {spec.base_url} {spec.model}"
+        self.identity = f"openai {spec.base_url} {spec.model}" + (" structured" if spec.structured else "")
         self.concurrency = spec.concurrency
         self._spec, self._first_pause = spec, first_pause
         self._url = f"{spec.base_url.rstrip('/')}/chat/completions"
@@ -51,7 +51,7 @@ class HttpClient:
             try:
                 answer = self._session().post(
                     self._url,
-                    json=_body(self._spec.model, request),
+                    json=_body(self._spec, request),
                     timeout=self._spec.timeout_s,
                     allow_redirects=False,
                 )
@@ -114,15 +114,26 @@ def read_reply(content: bytes, request: Request) -> Reply | None:
         return None
 
 
-def _body(model: str, request: Request) -> dict[str, Any]:
+def _body(spec: LabelClient, request: Request) -> dict[str, Any]:
     body = {
-        "model": model,
+        "model": spec.model,
         "messages": [{"role": role, "content": content} for role, content in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": request.seed,
     }
-    return body | ({"logprobs": True, "top_logprobs": _TOP_LOGPROBS} if request.choices else {})
+    if request.choices:
+        body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        if spec.structured:
+            body["response_format"] = {"type": "json_schema", "json_schema": _schema(request)}
+    return body
+
+
+def _schema(request: Request) -> dict[str, Any]:
+    """A list of as many answers as there are examples, each one of the choices."""
+    count = {"minItems": request.n_answers, "maxItems": request.n_answers}
+    items = {"type": "integer", "enum": [int(choice) for choice in request.choices]}
+    return {"name": "answers", "strict": True, "schema": {"type": "array", "items": items, **count}}
 
 
 def _probabilities(tokens: Sequence[dict[str, Any]], request: Request) -> tuple[float, ...] | None:

@@ -32,6 +32,11 @@ class LabelClient(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Of 'openai': name of the environment variable that holds the key; null: no key is sent.",
     )
+    structured: bool = Field(
+        default=False,
+        description="Of 'openai': have the server hold answers to their form by a JSON schema (`response_format`), so "
+        "that they always parse; llama.cpp and vLLM do.",
+    )
     concurrency: int = Field(default=4, ge=1, description="Of 'openai': requests at once.")
     timeout_s: float = Field(default=120.0, gt=0, description="Of 'openai': seconds to wait for an answer.")
     retries: int = Field(

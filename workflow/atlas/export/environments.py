@@ -24,6 +24,7 @@ PEERS = {
     "sparsify": "sparsify",
     "delphi": "delphi.latents",
     "sae_bench": "sae_bench.evals.sparse_probing_sae_probes.main",
+    "llama_cpp": "xllamacpp",
 }
 READY = "ready"
 _SHOWN = 4000  # characters of the end of a failed command's output
@@ -53,7 +54,8 @@ def build_environment(peer: str, requirements: Path, folder: Path) -> Path:
     # torch first and alone: its builds for GPUs bring libraries that the file does not name. Of the rest, the file is
     # the whole: dictionary_learning declares much that it does not import.
     torch = [line for line in requirements.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
-    _run([*pip, "--constraint", str(requirements), *torch], f"installing {torch} of {requirements}")
+    if torch:
+        _run([*pip, "--constraint", str(requirements), *torch], f"installing {torch} of {requirements}")
     _run([*pip, "--no-deps", "--requirement", str(requirements)], f"installing {requirements}")
     run_isolated(python, ["-c", f"import {PEERS[peer]}"], f"importing {PEERS[peer]}")
     seconds = round(time.monotonic() - started, 1)
