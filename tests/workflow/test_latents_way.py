@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from latent_scene import sentence_model
+from llama_cpp import llama_cpp_server
+from peer_environments import peer_python
 from project import make_project, planned, read_config, snakemake, write_config
 
 from atlas.autointerp.outcome import OUTCOMES
@@ -72,3 +74,28 @@ def test_labels_of_a_study_with_their_controls(finished):
     assert latents.outcome.isin(OUTCOMES).all()
     assert (finished / figure).stat().st_size > 10_000
     assert "autointerp" not in planned(finished, HEALTH)
+
+
+def test_labels_by_a_real_server(finished, tmp_path_factory):
+    """llama.cpp's server with a real chat model, named by `base_url`: every answer parses, and has a probability.
+
+    Whether the labels of so small a model are any good is not asked; the lexical ones are what it judges.
+    """
+    asking = {"explainers": ["lexical", "max_activation"], "scorers": ["detection"], "seeds": [0], "sample": 2}
+    few = {"window_tokens": 8, "min_examples": 4, "swaps": 1}
+    few |= dict.fromkeys(("test_examples", "random_negatives", "hard_negatives"), 5)
+    config = read_config(finished)
+    with llama_cpp_server(peer_python("llama_cpp", tmp_path_factory)) as base_url:
+        client = {"kind": "openai", "model": "smollm2", "base_url": base_url, "structured": True, "concurrency": 2}
+        write_config(finished, config | {"autointerp": asking | few | {"client": client}})
+        snakemake(finished, "results/llama_study_autointerp.csv")
+    rows = pd.read_csv(finished / "results/llama_study_autointerp.csv")
+    rows = rows[(rows.explainer == "lexical") & (rows.n_scored > 0)]
+    assert set(rows.dictionary) == {"sae", "random"}
+    assert (rows.failed_share == 0).all()
+    assert rows[["score", "shuffled", "blind", "verdict"]].notna().all(axis=None)
+    answers = pd.concat(map(pd.read_parquet, finished.glob("results/autointerp/**/answers.parquet"))).answer
+    assert answers.between(0, 1).all()
+    assert answers.nunique() > 5
+    labels = pd.concat(map(pd.read_parquet, finished.glob("results/autointerp/**/labels.parquet")))
+    assert (labels.explainer == "max_activation").sum() == 2 * 2 * 2

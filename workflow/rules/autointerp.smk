@@ -66,7 +66,7 @@ rule latent_outcomes:
         mem_mb=2000,
         runtime=20,
     params:
-        autointerp=CONFIG.autointerp.model_dump(mode="json", include={"explainers", "scorers", "seeds"}),
+        autointerp=CONFIG.autointerp.model_dump(mode="json", include={"explainers", "scorers", "seeds", "client"}),
         code=CODE["autointerp"],
     message:
         "Outcomes of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
