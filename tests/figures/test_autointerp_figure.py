@@ -39,6 +39,7 @@ def test_figure_from_a_table(tmp_path):
     generator = np.random.default_rng(0)
     rows = [
         {
+            "model": "m",
             "hook": f"resid_post.{hook}",
             "target_hook": None,
             "mix": "chat",

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from atlas.errors import EvaluationError
-from atlas.studies.autointerp import SaeFiles, write_autointerp_table
+from atlas.studies.autointerp import SaeFiles, beside_random_model, write_autointerp_table
 
 IDS = ["m/resid_post.4/chat/topk/seed-0", "m/resid_post.4/finance/topk/seed-0"]
 
@@ -60,3 +60,43 @@ def test_a_random_dictionary_has_the_redundancy_of_the_null_and_no_fvu(tmp_path)
 def test_files_of_another_sae_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"autointerp\.json: is of SAE 'm/.*chat.*, expected 'm/.*finance"):
         write_autointerp_table("s", {IDS[1]: files(tmp_path / "a", IDS[0], "chat")}, tmp_path / "s.csv")
+
+
+def scored(model: str, score: float, low: float, high: float, **more) -> dict:
+    place = {"hook": "resid_post.4", "target_hook": None, "mix": "chat", "recipe": "topk", "seed": 0}
+    asked = {"dictionary": "sae", "explainer": "lexical", "scorer": "embedding", "negatives": "random"}
+    measured = {"score": score, "score_interval_low": low, "score_interval_high": high}
+    kept = {"random_weights": None, "beats": "blind", "does_not_beat": "", "verdict": "beats its controls"}
+    return place | asked | measured | kept | {"model": model} | more
+
+
+def test_a_model_with_random_weights_is_a_control_of_the_trained_one():
+    """The difference .1 with arms .03 and .04 has an interval of ± .05 by MOVER."""
+    null = scored("noise", 0.5, 0.46, 0.54, random_weights="seed 0")
+    table = beside_random_model(
+        pd.DataFrame(
+            [
+                scored("m", 0.6, 0.57, 0.63),
+                scored("m", 0.54, 0.51, 0.57, negatives="hard"),
+                null,
+                null | {"negatives": "hard"},
+                scored("m", 0.9, 0.8, 1.0, dictionary="random"),
+                scored("m", 0.9, 0.8, 1.0, hook="resid_post.5"),
+            ]
+        )
+    )
+    first, second, *others = table.to_dict("records")
+    assert (first["random_model"], first["random_model_score"]) == ("noise", 0.5)
+    assert first["over_random_model"] == pytest.approx(0.1)
+    assert first["over_random_model_interval_low"] == pytest.approx(0.05)
+    assert (first["beats"], first["does_not_beat"]) == ("blind, random model", "")
+    assert (second["beats"], second["does_not_beat"]) == ("blind", "random model")
+    assert [row["verdict"] for row in (first, second)] == ["beats its controls", "does not beat random model"]
+    assert len(others) == 4
+    for row in others:
+        assert pd.isna(row["over_random_model"]) and pd.isna(row["random_model"]) and row["does_not_beat"] == ""
+
+
+def test_a_study_without_such_a_model_is_as_before():
+    rows = pd.DataFrame([scored("m", 0.6, 0.57, 0.63)])
+    assert beside_random_model(rows).equals(rows)

@@ -83,9 +83,9 @@ def _draw_panel(axis: Axes, ours: pd.DataFrame, random: pd.DataFrame, x: str, y:
             axis.plot([getattr(row, x)] * 2, [low, high], color=colour, linewidth=0.8)
         axis.plot(getattr(row, x), getattr(row, y), "o", color=colour, markersize=4)
     # A random dictionary has no FVU of its own: it stands at that of its SAE, so that the two can be compared.
-    fvu = ours.set_index(["hook", "mix", "recipe", "seed"]).fvu
+    fvu = ours.set_index(["model", "hook", "mix", "recipe", "seed"]).fvu
     for row in random.itertuples():
-        place = getattr(row, x) if x != "fvu" else fvu.loc[row.hook, row.mix, row.recipe, row.seed]
+        place = getattr(row, x) if x != "fvu" else fvu.loc[row.model, row.hook, row.mix, row.recipe, row.seed]
         colour = colours[_hook(row.hook, row.target_hook)]
         axis.plot(place, getattr(row, y), "o", color=colour, mfc="none", markersize=4)
     if y == "score":

@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
 from atlas.studies.rows import identity
-from atlas.studies.table import flat
+from atlas.studies.table import flat, random_seed
 
 # What the labels are held against: the guide's redundancy, and how badly rows are reconstructed.
 _REDUNDANCY = ("absorption_guide", "mean_max_cosine")
+# Rows that agree in these differ in their model alone.
+_PLACE = ["hook", "target_hook", "mix", "recipe", "seed"]
+_QUESTION = ["dictionary", "explainer", "scorer", "negatives"]
+_SCORE = ["score", "score_interval_low", "score_interval_high"]
+RANDOM_MODEL = "random model"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,39 @@ def write_autointerp_table(study: str, saes: Mapping[str, SaeFiles], table: Path
     """
     rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files)]
     with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+        beside_random_model(pd.DataFrame(rows)).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of an SAE with those of the SAE of a model with random weights beside them, where a study has one.
+
+    `over_random_model` is the difference of the scores; its interval combines both by their distances from the values
+    (MOVER, Zou and Donner 2008). An interval above 0 beats the control; it joins `beats`, or else `does_not_beat`.
+    """
+    random = rows[rows.random_weights.notna()]
+    if random.empty or not set(_SCORE) <= set(rows):
+        return rows
+    keys = [*_PLACE, *_QUESTION]
+    names = {name: f"random_model_{name.removeprefix('score_')}" for name in _SCORE} | {"model": "random_model"}
+    control = random[[*keys, "model", *_SCORE]].drop_duplicates(keys).rename(columns=names)
+    merged = rows.merge(control, on=keys, how="left", validate="many_to_one")
+    own, other = ([merged[name] for name in columns] for columns in (_SCORE, [names[name] for name in _SCORE]))
+    held = merged.random_weights.isna() & merged.random_model.notna() & (merged.dictionary == "sae")
+    held &= own[0].notna() & other[0].notna()
+    merged.loc[~held, ["random_model", *(names[name] for name in _SCORE)]] = None
+    difference = own[0] - other[0]
+    below = np.hypot(own[0] - own[1], other[2] - other[0])
+    merged["over_random_model"] = difference.where(held)
+    merged["over_random_model_interval_low"] = (difference - below).where(held)
+    merged["over_random_model_interval_high"] = (difference + np.hypot(own[2] - own[0], other[0] - other[1])).where(
+        held
+    )
+    beaten = held & (merged.over_random_model_interval_low > 0)
+    for column, where in (("beats", beaten), ("does_not_beat", held & ~beaten)):
+        joined = merged[column].where(merged[column] == "", merged[column] + ", ") + RANDOM_MODEL
+        merged[column] = merged[column].where(~where, joined)
+    merged["verdict"] = merged.verdict.where(~(held & ~beaten), "does not beat " + merged.does_not_beat)
+    return merged
 
 
 def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
@@ -55,6 +93,7 @@ def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
                 columns[name] = value
         yield {
             **identity(study, sae_id),
+            "random_weights": random_seed(metrics.get("random_weights")),
             **columns,
             "beats": ", ".join(own["beats"]),
             "does_not_beat": ", ".join(own["does_not_beat"]),

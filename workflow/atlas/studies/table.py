@@ -37,7 +37,7 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
     return {
         "study": study,
         "model": model,
-        "random_weights": _seed(metrics.get("random_weights")),
+        "random_weights": random_seed(metrics.get("random_weights")),
         "hook": hooks.source,
         "target_hook": hooks.target_hook,
         "site": point.site,
@@ -70,8 +70,8 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
     }
 
 
-def _seed(random_weights: int | None) -> str | None:
-    """Not a bare number: a column of which some are empty would become 0.0."""
+def random_seed(random_weights: int | None) -> str | None:
+    """How tables say it. Not a bare number: a column of which some are empty would become 0.0."""
     return None if random_weights is None else f"seed {random_weights}"
 
 
