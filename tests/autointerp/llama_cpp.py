@@ -9,7 +9,7 @@ from pathlib import Path
 @contextmanager
 def llama_cpp_server(python: Path) -> Iterator[str]:
     """Its base URL while it runs; `python` is that of the environment llama_cpp."""
-    script = Path(__file__).with_name("llama_server.py")
+    script = Path(__file__).parents[2] / "workflow" / "peers" / "llama_server.py"
     process = subprocess.Popen(
         [str(python), "-I", str(script)],
         stdin=subprocess.PIPE,

@@ -18,7 +18,9 @@ def table() -> pd.DataFrame:
         ("good", "good"),
     ]
     frame = pd.DataFrame(found, columns=["intended", "outcome"])
-    return frame.assign(random_outcome=["under-capacity"] * 5 + ["good"])
+    place = {"hook": "resid_post.1", "mix": "chat", "recipe": "topk", "seed": range(6)}
+    null = {"random_explained_variance_regular": 0.1, "random_outcome": ["under-capacity"] * 5 + ["good"]}
+    return frame.assign(**place, **null)
 
 
 def test_confusion_counts_every_row_once():
@@ -33,6 +35,12 @@ def test_confusion_counts_every_row_once():
     assert found.loc[("dead", "failed"), "share"] == pytest.approx(1 / 3)
     assert not found.loc[("dead", "failed"), "as_intended"] and found.loc[("good", "good"), "as_intended"]
     assert list(confusion_table(table()).intended.unique()) == ["dead", "good", RANDOM]
+
+
+def test_one_random_dictionary_in_two_rows_is_counted_once():
+    twice = pd.concat([table(), table().assign(intended="failed", outcome="failed")])
+    found = confusion_table(twice).set_index("intended")
+    assert found.loc[RANDOM, "n"].tolist() == [5, 1] and found.loc["failed", "n"] == 6
 
 
 def test_intervals_are_clopper_pearson():

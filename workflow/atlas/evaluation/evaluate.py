@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
 from atlas.evaluation.references import References, regular_mean, require_model
 from atlas.evaluation.shift import fed_scaled
-from atlas.evaluation.splice import chunk_rows, splice_losses
+from atlas.evaluation.splice import chunk_rows, row_chunks, splice_losses
 from atlas.hook_points import SaeHooks
 from atlas.massive import MASSIVE_FACTOR
 from atlas.models.load import LoadedModel
@@ -200,7 +200,7 @@ def _pass_over_rows(
     guide_sums = GuideSums(sae, center)
     random_sums = None if subject.baseline is None else AtlasSums(subject.baseline, center, groups.count, None)
     with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}") as shown:
-        for shard, start, stop in _chunks(shards, chunk_rows(sae)):
+        for shard, start, stop in row_chunks(shards, chunk_rows(sae)):
             rows = shard.read_rows(hooks.source, start, stop).to(device).float()
             targets = shard.read_rows(hooks.target, start, stop).to(device).float() if hooks.is_transcoder else rows
             pre = sae.pre_activations(rows)
@@ -228,12 +228,6 @@ def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> d
     names = ("explained_variance", "explained_variance_regular", "l0", "l0_regular")
     verdict = judge(atlas_evidence(metrics, subject.baseline_redundancy), settings.taxonomy)
     return {name: metrics[name] for name in names} | {"outcome": verdict}
-
-
-def _chunks(shards: Sequence[Shard], size: int) -> Iterator[tuple[Shard, int, int]]:
-    for shard in shards:
-        for start in range(0, shard.n_rows, size):
-            yield shard, start, min(start + size, shard.n_rows)
 
 
 def without_nonfinite(value: Any, reasons: dict[str, str], path: str = "") -> Any:

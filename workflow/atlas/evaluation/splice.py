@@ -1,6 +1,6 @@
 """Run the model with an SAE's reconstruction in place of the activation, a transcoder's in place of its target."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,13 @@ _MAX_ROWS = 8192
 def chunk_rows(sae: Sae) -> int:
     """How many rows are encoded at a time."""
     return max(64, min(_MAX_ROWS, _CHUNK_ELEMENTS // max(sae.n_latents, sae.d_model)))
+
+
+def row_chunks(shards: Sequence[Shard], size: int) -> Iterator[tuple[Shard, int, int]]:
+    """Each shard with the first and behind the last of at most `size` of its rows, through all of them."""
+    for shard in shards:
+        for start in range(0, shard.n_rows, size):
+            yield shard, start, min(start + size, shard.n_rows)
 
 
 def reconstruct(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:

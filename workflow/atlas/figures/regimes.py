@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.config.study import Taxonomy
-from atlas.figures.style import OUTCOME_COLOURS, WIDTH, save, use_style
+from atlas.figures.style import OUTCOME_COLOURS, WIDTH, legend_point, save, use_style
 
 _GREY, _FLOOR = "#777777", -0.12
 _INKS = {"noisy": "#8A7F00", "unknown": "#666666"}  # as text on white, where the fill would be too pale
@@ -148,15 +147,11 @@ def _ink(outcome: str) -> str:
     return _INKS.get(outcome, OUTCOME_COLOURS[outcome])
 
 
-def _point(**style: Any) -> Line2D:
-    return Line2D([], [], linestyle="", markersize=4, **style)
-
-
 def _legend(counts: list[str]) -> list[Line2D]:
-    handles = [_point(marker="o", color="#FFFFFF", mec="#444444", mew=0.6, label="a seed, in its verdict's colour")]
+    handles = [legend_point(marker="o", color="#FFFFFF", mec="#444444", mew=0.6, label="a seed, by its verdict")]
     for marker, label in zip(("^", "s", "D"), counts, strict=False):
-        handles.append(_point(marker=marker, mfc="none", color=_GREY, mew=0.6, label=label))
-    handles.append(_point(marker="|", color=_GREY, mew=0.9, label="random dictionary"))
+        handles.append(legend_point(marker=marker, mfc="none", color=_GREY, mew=0.6, label=label))
+    handles.append(legend_point(marker="|", color=_GREY, mew=0.9, label="random dictionary"))
     return [
         *handles,
         Line2D([], [], color="#444444", linewidth=0.6, linestyle=(0, (3, 2)), label="limits of the taxonomy"),

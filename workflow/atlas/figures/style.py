@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from atlas.files import atomic_path
 
@@ -50,6 +52,11 @@ def use_style() -> None:
             "svg.hashsalt": "sae-atlas",
         }
     )
+
+
+def legend_point(**style: Any) -> Line2D:
+    """A point for a legend: a line without a line."""
+    return Line2D([], [], linestyle="", markersize=4, **style)
 
 
 def save(figure: Figure, targets: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, save, use_style
+from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
 _GREY, _HOME, _FLOOR = "#777777", "#444444", -0.5
 
@@ -89,15 +89,13 @@ def _points(axis: Axes, x: pd.Series, y: pd.Series, table: pd.DataFrame) -> None
 
 def _legend(table: pd.DataFrame) -> list[Line2D]:
     handles = [
-        _point(marker=ROLE_MARKERS[role], color="#FFFFFF", mec="#444444", mew=0.6, label=f"away, {ROLE_NAMES[role]}")
+        legend_point(
+            marker=ROLE_MARKERS[role], color="#FFFFFF", mec="#444444", mew=0.6, label=f"away, {ROLE_NAMES[role]}"
+        )
         for role in ROLE_MARKERS
         if role in set(table.role)
     ]
-    handles.append(_point(marker="o", mfc="white", color=_HOME, mew=0.6, label="at home"))
-    handles.append(_point(marker="|", color=_GREY, mew=0.9, label="chance"))
+    handles.append(legend_point(marker="o", mfc="white", color=_HOME, mew=0.6, label="at home"))
+    handles.append(legend_point(marker="|", color=_GREY, mew=0.9, label="chance"))
     verdicts = dict.fromkeys(table.outcome_away)
-    return handles + [_point(marker="s", color=OUTCOME_COLOURS[name], label=name) for name in verdicts]
-
-
-def _point(**style) -> Line2D:
-    return Line2D([], [], linestyle="", markersize=4, **style)
+    return handles + [legend_point(marker="s", color=OUTCOME_COLOURS[name], label=name) for name in verdicts]

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import beta, rankdata
 
 from atlas.errors import EvaluationError
+from atlas.intervals import difference_interval
 
 _NO_SPREAD = 1e-9
 SPLITS = 50
@@ -155,9 +156,7 @@ def metric_changes(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[st
         change: dict[str, Any] = {"from": before, "to": after, "change": after - before, "interval": None}
         first, second = here.get(f"{name}_interval"), there.get(f"{name}_interval")
         if first and second:
-            below = np.hypot(after - second[0], first[1] - before)
-            above = np.hypot(second[1] - after, before - first[0])
-            change["interval"] = [float(after - before - below), float(after - before + above)]
+            change["interval"] = [float(end) for end in difference_interval(before, *first, after, *second)]
         changes[name] = change
     return changes
 

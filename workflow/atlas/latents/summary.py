@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from atlas.evaluation.sparsity import firing_rate_upper
+from atlas.intervals import rate_interval
 from atlas.latents.coherence import COHERENT_Z, Coherence
-from atlas.latents.table import Measured, rate_interval
+from atlas.latents.table import Measured
 from atlas.latents.token_classes import CLASSES
 
 

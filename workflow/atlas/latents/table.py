@@ -9,12 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
-from scipy.stats import beta
 
 from atlas.codes.store import Codes
 from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.files import atomic_path
+from atlas.intervals import rate_interval
 from atlas.latents.activity import Activity, formatting_artefact, measure_activity
 from atlas.latents.coherence import Coherence
 from atlas.latents.contexts import TopContexts, top_contexts
@@ -24,7 +23,6 @@ from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD, TokenTable
 from atlas.training.sae import Sae
 
-_TAIL = 0.025  # two-sided 95 %
 _CHUNK = 1024
 
 
@@ -124,14 +122,6 @@ def write_sae_table(path: Path, rows: pd.DataFrame, first: Sequence[str], sae_id
     written = pa.Table.from_pandas(ordered, preserve_index=False)
     with atomic_path(path) as temporary:
         pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)
-
-
-def rate_interval(n_firings: Float[np.ndarray, " n"], n_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two-sided 95 % Clopper–Pearson interval of a firing probability."""
-    fired, silent = n_firings, n_tokens - n_firings
-    low = np.where(fired > 0, beta.ppf(_TAIL, np.maximum(fired, 1), silent + 1), 0.0)
-    high = np.where(silent > 0, beta.ppf(1 - _TAIL, fired + 1, np.maximum(silent, 1)), 1.0)
-    return low, high
 
 
 def _token_columns(activity: Activity, text: CorpusText, tokens: TokenTable) -> dict[str, np.ndarray]:

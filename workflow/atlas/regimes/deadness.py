@@ -8,7 +8,7 @@ import torch
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import FiringSums
-from atlas.evaluation.splice import chunk_rows
+from atlas.evaluation.splice import chunk_rows, row_chunks
 from atlas.progress import progress
 from atlas.training.sae import Sae
 
@@ -34,15 +34,13 @@ def firings_on(sae: Sae, shards: Sequence[Shard], hook: str, token_counts: Seque
     sums = [FiringSums.start(sae.n_latents, device) for _ in counts]
     first = 0
     with progress(total, f"silent latents at {hook}") as shown:
-        for shard in shards:
-            for start in range(0, shard.n_rows, chunk_rows(sae)):
-                stop = min(start + chunk_rows(sae), shard.n_rows)
-                rows = shard.read_rows(hook, start, stop)[torch.from_numpy(shard.counted[start:stop])]
-                fired = sae.encode(rows.to(device)) > 0
-                drawn = torch.from_numpy(place[first : first + len(fired)]).to(device)
-                for number, each in zip(counts, sums, strict=True):
-                    mine = fired[drawn < number]
-                    each.update(mine, torch.zeros(len(mine), dtype=torch.bool, device=device))
-                first += len(fired)
-                shown.update(len(fired))
+        for shard, start, stop in row_chunks(shards, chunk_rows(sae)):
+            rows = shard.read_rows(hook, start, stop)[torch.from_numpy(shard.counted[start:stop])]
+            fired = sae.encode(rows.to(device)) > 0
+            drawn = torch.from_numpy(place[first : first + len(fired)]).to(device)
+            for number, each in zip(counts, sums, strict=True):
+                mine = fired[drawn < number]
+                each.update(mine, torch.zeros(len(mine), dtype=torch.bool, device=device))
+            first += len(fired)
+            shown.update(len(fired))
     return sums

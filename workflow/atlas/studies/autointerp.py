@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
+from atlas.intervals import difference_interval
 from atlas.studies.rows import identity
 from atlas.studies.table import flat, random_seed
 
@@ -61,13 +61,10 @@ def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:
     held = merged.random_weights.isna() & merged.random_model.notna() & (merged.dictionary == "sae")
     held &= own[0].notna() & other[0].notna()
     merged.loc[~held, ["random_model", *(names[name] for name in _SCORE)]] = None
-    difference = own[0] - other[0]
-    below = np.hypot(own[0] - own[1], other[2] - other[0])
-    merged["over_random_model"] = difference.where(held)
-    merged["over_random_model_interval_low"] = (difference - below).where(held)
-    merged["over_random_model_interval_high"] = (difference + np.hypot(own[2] - own[0], other[0] - other[1])).where(
-        held
-    )
+    low, high = difference_interval(*other, *own)
+    merged["over_random_model"] = (own[0] - other[0]).where(held)
+    merged["over_random_model_interval_low"] = low.where(held)
+    merged["over_random_model_interval_high"] = high.where(held)
     beaten = held & (merged.over_random_model_interval_low > 0)
     for column, where in (("beats", beaten), ("does_not_beat", held & ~beaten)):
         joined = merged[column].where(merged[column] == "", merged[column] + ", ") + RANDOM_MODEL

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import beta
 
 from atlas.files import atomic_path, read_json
+from atlas.intervals import rate_interval
 from atlas.studies.rows import identity
 from atlas.studies.table import because
 
 RANDOM = "random dictionary"
+# Rows that agree in these have one random dictionary at one place.
+_RANDOM = ["hook", "mix", "recipe", "seed", "random_explained_variance_regular"]
 _EVIDENCE = (
     "explained_variance",
     "explained_variance_regular",
@@ -83,6 +85,7 @@ def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], reg
         "outcome_on_evaluation_text": judged["outcome"]["atlas"]["verdict"],
         "guide_outcome": judged["outcome"]["guide"]["verdict"],
         "guide_loss_recovered_pct": judged["guide"]["loss_recovered_pct"],
+        "random_explained_variance_regular": judged["random"]["explained_variance_regular"],
         "random_outcome": judged["random"]["outcome"]["verdict"],
     }
 
@@ -93,7 +96,9 @@ def confusion_table(table: pd.DataFrame) -> pd.DataFrame:
     One more kind of row, `random dictionary`: what is said of random dictionaries of the same shapes at the same
     places. None of them learnt anything, so how often one is called `good` is the taxonomy's false-positive rate.
     """
-    pairs = list(zip(table.intended, table.outcome, strict=True)) + [(RANDOM, name) for name in table.random_outcome]
+    # A shift of scale has the random dictionary of home, on the same rows: it is counted once.
+    random = table.drop_duplicates(_RANDOM)
+    pairs = list(zip(table.intended, table.outcome, strict=True)) + [(RANDOM, name) for name in random.random_outcome]
     frame = pd.DataFrame(pairs, columns=["intended", "verdict"])
     counts = frame.value_counts(sort=False).rename("n").reset_index()
     order = list(dict.fromkeys(frame.intended))
@@ -104,9 +109,3 @@ def confusion_table(table: pd.DataFrame) -> pd.DataFrame:
     counts["share_low"], counts["share_high"] = rate_interval(counts.n, counts.of)
     counts["as_intended"] = counts.intended == counts.verdict
     return counts.reset_index(drop=True)
-
-
-def rate_interval(n: pd.Series, of: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Two-sided 95 % Clopper–Pearson interval of a rate."""
-    low, high = beta.ppf(0.025, n, of - n + 1), beta.ppf(0.975, n + 1, of - n)
-    return pd.Series(low, n.index).where(n > 0, 0.0), pd.Series(high, n.index).where(n < of, 1.0)

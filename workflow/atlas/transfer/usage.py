@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atlas.activations.store import Shard
 from atlas.evaluation.bootstrap import Groups, bootstrap_interval
-from atlas.evaluation.splice import chunk_rows
+from atlas.evaluation.splice import chunk_rows, row_chunks
 from atlas.latents.drift import Firings
 from atlas.training.sae import Sae
 
@@ -30,12 +30,10 @@ class Side:
 
     def chunks(self) -> Iterator[tuple[Float[Tensor, "rows n_latents"], np.ndarray]]:
         """Latents of counted rows, with their documents, a chunk of rows at a time."""
-        for shard in self.shards:
-            for start in range(0, shard.n_rows, chunk_rows(self.sae)):
-                stop = min(start + chunk_rows(self.sae), shard.n_rows)
-                counted = shard.counted[start:stop]
-                rows = shard.read_rows(self.hook, start, stop)[torch.from_numpy(counted)]
-                yield self.sae.encode(rows.to(self.sae.W_dec.device)), shard.document[start:stop][counted]
+        for shard, start, stop in row_chunks(self.shards, chunk_rows(self.sae)):
+            counted = shard.counted[start:stop]
+            rows = shard.read_rows(self.hook, start, stop)[torch.from_numpy(counted)]
+            yield self.sae.encode(rows.to(self.sae.W_dec.device)), shard.document[start:stop][counted]
 
 
 def same_tokens(home: Side, away: Side) -> bool:

