@@ -59,7 +59,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=60000 Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES State=UP PriorityTier=1
-PartitionName=gpu Nodes=ALL State=UP PriorityTier=1 GraceTime=30
+PartitionName=gpu Nodes=ALL State=UP PriorityTier=1 GraceTime=5
 PartitionName=urgent Nodes=ALL State=UP PriorityTier=10
 """
 

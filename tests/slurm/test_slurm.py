@@ -25,6 +25,7 @@ from atlas.studies import cost
 pytestmark = pytest.mark.slow
 
 TABLE = "results/llama_study.csv"
+STEPS = 10_000
 PARTITIONS = {
     "cpu": {"max_runtime": 2880, "max_mem_mb": 60000, "max_threads": 8},
     "gpu": {"max_runtime": 2880, "max_mem_mb": 60000, "max_threads": 8, "max_gpu": 2},
@@ -110,9 +111,13 @@ def test_each_rule_asks_slurm_for_what_it_says(through_slurm):
     folder, jobs = through_slurm
     asked = {job["Comment"].split("_wildcards")[0]: job for job in jobs}
     model = read_config(folder)["models"]["llama"]
+    rows = STEPS * read_config(folder)["recipes"]["topk"]["batch_size"]
+    flop, moved = cost.training_flop(64, model["d_model"], rows), cost.store_bytes(rows, model["d_model"], 1)
+    minutes = cost.minutes(flop, cost.CPU_FLOPS, moved, 1)
+    assert minutes > 10  # more than what every job gets
     size = cost.ModelSize(model["n_layers"], model["d_model"], 4)
     expected = {
-        "rule_train": (cost.megabytes(16 * cost.dictionary_values(64, model["d_model"]), 1), "00:10:00"),
+        "rule_train": (cost.megabytes(16 * cost.dictionary_values(64, model["d_model"]), 1), f"00:{minutes}:00"),
         "rule_harvest": (cost.model_memory_mb(size, 1), "00:10:00"),
         # Two evaluations, one after the other.
         "rule_judge_evaluate": (cost.model_memory_mb(size, 1), "00:20:00"),
@@ -130,7 +135,7 @@ def test_displaced_and_killed_trainings_went_on_from_their_checkpoints(through_s
     assert len(cards) == 2
     resumed = [card["cost"]["resumed_from_steps"] for card in cards]
     assert sum(map(len, resumed)) >= 2  # once after the displacement, once after the controller was killed
-    assert all(0 < step < 4000 for steps in resumed for step in steps)
+    assert all(0 < step < STEPS for steps in resumed for step in steps)
 
 
 def test_no_finished_job_ran_twice(through_slurm):
@@ -186,7 +191,7 @@ def test_job_above_its_time_is_tried_again_with_more(troubled, machine):
 
 
 def small_project(folder: Path) -> Path:
-    """One hook, two seeds, two corpora; a training that lasts a few seconds."""
+    """One hook, two seeds, two corpora; a training that outlasts the grace of a displacement."""
     make_project(folder, {"llama": "llama"})
     config = read_config(folder)
     model = config["models"]["llama"]
@@ -194,7 +199,7 @@ def small_project(folder: Path) -> Path:
     model["harvest"] |= {"train_tokens": 2048}
     config["studies"]["llama_study"] |= {"rows": [{"hook": "resid_post.1"}], "seeds": [0, 1]}
     config["studies"]["llama_study"]["evaluation"] = {"in_sample": "chat", "proxy": [], "oos": ["news"]}
-    config["recipes"]["topk"] |= {"steps": 4000, "checkpoint_every": 100, "max_epochs": None}
+    config["recipes"]["topk"] |= {"steps": STEPS, "checkpoint_every": 100, "max_epochs": None}
     write_config(folder, config)
     write_partitions(folder)
     return folder
