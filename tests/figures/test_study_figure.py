@@ -17,6 +17,11 @@ def table() -> pd.DataFrame:
         f"guide_{name}": generator.random(len(table)) for name in ("loss_recovered_pct", "l0", "dead_pct", "absorption")
     }
     return table.assign(
+        study="sweep",
+        model="m",
+        mix="chat",
+        recipe="topk",
+        n_counted=16_000,
         hook="resid_post." + table.layer.astype(str),
         target_hook=None,
         n_latents=400,
@@ -81,6 +86,9 @@ def test_a_transcoder_stands_beside_the_sae_of_its_input(table):
 def test_files_depend_on_the_table_alone(table, tmp_path):
     table.to_csv(tmp_path / "t.csv", index=False)
     for number in (0, 1):
-        draw_study(tmp_path / "t.csv", [tmp_path / f"{number}.pdf", tmp_path / f"{number}.png"])
-    for suffix in ("pdf", "png"):
+        draw_study(tmp_path / "t.csv", [tmp_path / f"{number}.{suffix}" for suffix in ("pdf", "png", "txt")])
+    for suffix in ("pdf", "png", "txt"):
         assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
+    caption = (tmp_path / "0.txt").read_text()
+    assert "6 SAEs (seeds 0 and 1) of m, judged on chat (in-sample, 16,000 tokens)" in caption
+    assert "Hollow: published for org/model." in caption

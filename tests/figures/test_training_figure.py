@@ -75,6 +75,9 @@ def test_files_depend_on_the_curves_alone(study, tmp_path):
     for path in paths.values():
         curves().to_parquet(path)
     for number in (0, 1):
-        draw_training(tmp_path / "runs.csv", paths, [tmp_path / f"{number}.pdf", tmp_path / f"{number}.png"])
-    for suffix in ("pdf", "png"):
+        draw_training(
+            tmp_path / "runs.csv", paths, [tmp_path / f"{number}.{suffix}" for suffix in ("pdf", "png", "txt")]
+        )
+    for suffix in ("pdf", "png", "txt"):
         assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
+    assert "Trainings of 4 SAEs (seeds 0 and 1) of m, each on 30,000 rows." in (tmp_path / "0.txt").read_text()

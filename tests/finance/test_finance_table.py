@@ -85,6 +85,7 @@ def study_table() -> pd.DataFrame:
         _, hook, mix, recipe, seed = sae_id.split("/")
         for corpus in ("chat", "finance"):
             row = {"mix": mix, "hook": hook, "recipe": recipe, "seed": int(seed[-1]), "corpus": corpus}
+            row |= {"study": "mixes", "model": "m", "role": "oos", "n_counted": 500}
             name = "atlas_explained_variance_regular"
             row |= {name: 0.6 + gain, f"{name}_interval_low": 0.5, f"{name}_interval_high": 0.9}
             rows.append(row | {"random_explained_variance_regular": 0.1})
@@ -104,5 +105,6 @@ def test_figure_draws_every_sae_with_its_interval(table, tmp_path):
     plt.close(figure)
     study_table().to_csv(tmp_path / "s.csv", index=False)
     table.to_csv(tmp_path / "f.csv", index=False)
-    draw_finance(tmp_path / "s.csv", tmp_path / "f.csv", [tmp_path / "f.pdf", tmp_path / "f.png"])
+    draw_finance(tmp_path / "s.csv", tmp_path / "f.csv", [tmp_path / f"f.{suffix}" for suffix in ("pdf", "png", "txt")])
     assert (tmp_path / "f.pdf").stat().st_size > 1000
+    assert "by kind of token on 100 tokens of finance" in (tmp_path / "f.txt").read_text()

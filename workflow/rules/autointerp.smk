@@ -110,10 +110,11 @@ rule autointerp_figure:
         pdf=report(
             "results/figures/{study}_autointerp.pdf",
             category="Studies",
-            caption="../report/autointerp.rst",
+            caption="../report/figure.rst",
             labels={"study": "{study}", "kind": "labels"},
         ),
         png="results/figures/{study}_autointerp.png",
+        caption="results/figures/{study}_autointerp.txt",
     log:
         "results/logs/autointerp_figure/{study}.log",
     benchmark:

@@ -10,10 +10,11 @@ rule study_figure:
         pdf=report(
             "results/figures/{study}.pdf",
             category="Studies",
-            caption="../report/study_figure.rst",
+            caption="../report/figure.rst",
             labels={"study": "{study}", "kind": "figure"},
         ),
         png="results/figures/{study}.png",
+        caption="results/figures/{study}.txt",
     log:
         "results/logs/study_figure/{study}.log",
     benchmark:
@@ -43,10 +44,11 @@ rule training_figure:
         pdf=report(
             "results/figures/{study}_training.pdf",
             category="Studies",
-            caption="../report/training_figure.rst",
+            caption="../report/figure.rst",
             labels={"study": "{study}", "kind": "trainings, curves"},
         ),
         png="results/figures/{study}_training.png",
+        caption="results/figures/{study}_training.txt",
     log:
         "results/logs/training_figure/{study}.log",
     benchmark:

@@ -86,10 +86,11 @@ rule finance_figure:
         pdf=report(
             "results/figures/{study}.pdf",
             category="Studies",
-            caption="../report/finance_figure.rst",
+            caption="../report/figure.rst",
             labels={"study": "{study}", "kind": "figure"},
         ),
         png="results/figures/{study}.png",
+        caption="results/figures/{study}.txt",
     log:
         "results/logs/finance_figure/{study}.log",
     benchmark:

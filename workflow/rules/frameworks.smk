@@ -154,10 +154,11 @@ rule frameworks_figure:
         pdf=report(
             "results/figures/frameworks.pdf",
             category="Frameworks",
-            caption="../report/frameworks.rst",
+            caption="../report/figure.rst",
             labels={"kind": "figure"},
         ),
         png="results/figures/frameworks.png",
+        caption="results/figures/frameworks.txt",
     log:
         "results/logs/frameworks_figure.log",
     benchmark:

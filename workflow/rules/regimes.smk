@@ -75,10 +75,11 @@ rule regimes_figure:
         pdf=report(
             "results/figures/{study}.pdf",
             category="Studies",
-            caption="../report/regimes.rst",
+            caption="../report/figure.rst",
             labels={"study": "{study}", "kind": "figure"},
         ),
         png="results/figures/{study}.png",
+        caption="results/figures/{study}.txt",
     log:
         "results/logs/regimes_figure/{study}.log",
     benchmark:

@@ -110,10 +110,11 @@ rule transfer_figure:
         pdf=report(
             "results/figures/{study}_transfer.pdf",
             category="Studies",
-            caption="../report/transfer.rst",
+            caption="../report/figure.rst",
             labels={"study": "{study}", "kind": "transfer"},
         ),
         png="results/figures/{study}_transfer.png",
+        caption="results/figures/{study}_transfer.txt",
     log:
         "results/logs/transfer_figure/{study}.log",
     benchmark:

@@ -6,6 +6,5 @@ with job(snakemake.log[0]):
     from atlas.config.study import Taxonomy
     from atlas.figures.regimes import draw_regimes
 
-    files = snakemake.output
-    targets = [Path(files.pdf), Path(files.png)]
+    targets = [Path(path) for path in snakemake.output]
     draw_regimes(Path(snakemake.input.table), Taxonomy(**snakemake.params.taxonomy), targets)

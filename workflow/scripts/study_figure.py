@@ -5,4 +5,4 @@ from atlas.job import job
 with job(snakemake.log[0]):
     from atlas.figures.study import draw_study
 
-    draw_study(Path(snakemake.input.table), [Path(snakemake.output.pdf), Path(snakemake.output.png)])
+    draw_study(Path(snakemake.input.table), [Path(path) for path in snakemake.output])

@@ -8,5 +8,5 @@ with job(snakemake.log[0]):
     draw_training(
         Path(snakemake.input.table),
         dict(zip(snakemake.params.saes, map(Path, snakemake.input.curves), strict=True)),
-        [Path(snakemake.output.pdf), Path(snakemake.output.png)],
+        [Path(path) for path in snakemake.output],
     )

@@ -5,5 +5,4 @@ from atlas.job import job
 with job(snakemake.log[0]):
     from atlas.figures.transfer import draw_transfer
 
-    files = snakemake.output
-    draw_transfer(Path(snakemake.input.table), [Path(files.pdf), Path(files.png)])
+    draw_transfer(Path(snakemake.input.table), [Path(path) for path in snakemake.output])

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
+from atlas.figures.captions import listed, saes, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
 
-X = {"absorption_guide": "absorption_guide", "fvu": "FVU (in-sample, regular rows)"}
+X = {"absorption_guide": "redundancy (absorption_guide)", "fvu": "FVU (in-sample, regular rows)"}
 Y = {
     "labels_repeated_semantic": "share of latents whose\nlabel another latent has",
     "score": "score (AUC),\nrandom negatives",
@@ -27,15 +28,33 @@ _MIN_SAES = 4
 def draw_autointerp(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_autointerp.csv to every target (.pdf, .png)."""
     use_style()
-    figure = plot_autointerp(pd.read_csv(table))
-    save(figure, targets)
+    rows = shown(pd.read_csv(table))
+    figure = plot_autointerp(rows)
+    save(figure, targets, describe_autointerp(rows))
     plt.close(figure)
 
 
-def plot_autointerp(table: pd.DataFrame) -> Figure:
-    """The first explainer and scorer of a table, on random negatives; one point per SAE."""
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """What the figure shows of a table: its first explainer and scorer, on random negatives."""
     rows = table[(table.negatives == "random") & (table.explainer == table.explainer.iloc[0])]
-    rows = rows[rows.scorer == rows.scorer.iloc[0]]
+    return rows[rows.scorer == rows.scorer.iloc[0]]
+
+
+def describe_autointerp(rows: pd.DataFrame) -> str:
+    """The caption."""
+    ours = rows[rows.dictionary == "sae"]
+    return (
+        f"Study {listed(rows.study)}: labels of {saes(ours)} of {listed(rows.model)}, by explainer "
+        f"{listed(rows.explainer)}; scores of {span(ours.n_scored)} latents of each by scorer {listed(rows.scorer)} "
+        "against random negatives. Whether labels repeat, and how well they tell their latents' examples from "
+        "others, against redundancy and against the fraction of variance unexplained. Filled: SAEs with 95 % "
+        "intervals; hollow: the random dictionary of each, at the FVU of its SAE. Titles: Spearman's rank "
+        "correlation over SAEs, 95 % interval over hooks. Definitions: docs/metrics.md, section 14."
+    )
+
+
+def plot_autointerp(rows: pd.DataFrame) -> Figure:
+    """The rows of `shown`; one point per SAE."""
     ours, random = rows[rows.dictionary == "sae"], rows[rows.dictionary == "random"]
     places = ours[["hook", "target_hook"]].drop_duplicates().apply(tuple, axis=1).tolist()
     colours = {_hook(*place): SERIES_COLOURS[number % len(SERIES_COLOURS)] for number, place in enumerate(places)}

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from atlas.figures.captions import counted_tokens, listed, saes, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -55,9 +56,21 @@ PANELS = (
 def draw_finance(table: Path, finance: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv and results/<study>_finance.csv to every target (.pdf, .png)."""
     use_style()
-    figure = plot_finance(pd.read_csv(table), pd.read_csv(finance))
-    save(figure, targets)
+    rows, kinds = pd.read_csv(table), pd.read_csv(finance)
+    figure = plot_finance(rows, kinds)
+    save(figure, targets, describe_finance(rows, kinds))
     plt.close(figure)
+
+
+def describe_finance(table: pd.DataFrame, finance: pd.DataFrame) -> str:
+    """The caption."""
+    return (
+        f"Study {listed(table.study)}: {saes(table)} of {listed(table.model)}, trained on as many rows of the mixes "
+        f"{listed(finance.mix)}; explained variance on {counted_tokens(table)}, by kind of token on "
+        f"{span(finance.n_tokens)} tokens of {listed(finance.corpus)}, latents of a kind, and what another template "
+        "changes. Points: SAEs with 95 % intervals over documents; bars: random dictionaries; crosses: kinds "
+        "displaced. Definitions: docs/metrics.md, section 15."
+    )
 
 
 def plot_finance(table: pd.DataFrame, finance: pd.DataFrame) -> Figure:

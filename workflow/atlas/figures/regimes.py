@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.config.study import Taxonomy
+from atlas.figures.captions import listed, saes, span
 from atlas.figures.style import OUTCOME_COLOURS, WIDTH, legend_point, save, use_style
 
 _GREY, _FLOOR = "#777777", -0.12
@@ -22,9 +23,22 @@ _AT = re.compile(r"dead_pct_at_(\d+)$")
 def draw_regimes(table: Path, taxonomy: Taxonomy, targets: Sequence[Path]) -> None:
     """Draw results/<study>_regimes.csv to every target (.pdf, .png)."""
     use_style()
-    figure = plot_regimes(pd.read_csv(table, keep_default_na=True), taxonomy)
-    save(figure, targets)
+    rows = pd.read_csv(table, keep_default_na=True)
+    figure = plot_regimes(rows, taxonomy)
+    save(figure, targets, describe_regimes(rows))
     plt.close(figure)
+
+
+def describe_regimes(table: pd.DataFrame) -> str:
+    """The caption."""
+    return (
+        f"Study {listed(table.study)}: regimes provoked by one cause each, in {len(table)} judgements of "
+        f"{saes(table)} of {listed(table.model)} on {listed(table.corpus)}; {int(table.as_intended.sum())} are called "
+        "what was intended. A point is a seed, in the colour of its verdict; bars: 95 % intervals over documents; "
+        "dashed: the limits of the taxonomy; grey: random dictionaries of the same shape. Filled points of silent "
+        f"latents are counted on {span(table.dead_tokens)} tokens of training text, outlines on fewer. Definitions: "
+        "docs/metrics.md, sections 7 and 16."
+    )
 
 
 def plot_regimes(table: pd.DataFrame, taxonomy: Taxonomy) -> Figure:

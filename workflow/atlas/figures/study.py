@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from atlas.figures.captions import counted_tokens, listed, saes
 from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, save, use_style
 
 
@@ -47,8 +48,20 @@ def draw_study(table: Path, targets: Sequence[Path]) -> None:
     use_style()
     rows = pd.read_csv(table)
     figure = plot_study(rows)
-    save(figure, targets)
+    save(figure, targets, describe_study(rows))
     plt.close(figure)
+
+
+def describe_study(rows: pd.DataFrame) -> str:
+    """The caption."""
+    published = rows.published_model.dropna().unique()
+    hollow = f" Hollow: published for {listed(published)}." if len(published) else ""
+    return (
+        f"Study {listed(rows.study)}: {saes(rows)} of {listed(rows.model)}, judged on {counted_tokens(rows)}. Rows: "
+        "what the guide's protocol and ours measure of the same SAEs. Points: an SAE on a corpus, in the colour of "
+        "its outcome; bars: 95 % intervals over documents. Grey: random dictionaries of the same shape, mean and two "
+        f"standard deviations.{hollow} Definitions: docs/metrics.md, sections 2 to 7."
+    )
 
 
 def plot_study(rows: pd.DataFrame) -> Figure:

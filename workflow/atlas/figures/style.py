@@ -1,5 +1,6 @@
 """One look for all figures: readable in a two-column paper, distinguishable without colour vision."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,21 @@ def legend_point(**style: Any) -> Line2D:
     return Line2D([], [], linestyle="", markersize=4, **style)
 
 
-def save(figure: Figure, targets: Sequence[Path]) -> None:
-    """Write each target in the format of its suffix; the bytes depend on the figure alone (no dates)."""
+def save(figure: Figure, targets: Sequence[Path], caption: str) -> None:
+    """Write each target in the format of its suffix, `caption` to one that ends in .txt.
+
+    The bytes depend on figure and caption alone (no dates).
+    """
     for target in targets:
+        if target.suffix == ".txt":
+            with atomic_path(target) as temporary:
+                temporary.write_text(f"{as_restructured_text(caption)}\n", encoding="utf-8")
+            continue
         metadata = {"CreationDate": None} if target.suffix == ".pdf" else {"Software": None}
         with atomic_path(target) as temporary:
             figure.savefig(temporary, format=target.suffix[1:], dpi=200, metadata=metadata, bbox_inches="tight")
+
+
+def as_restructured_text(caption: str) -> str:
+    """The caption with characters escaped that the report's captions, reStructuredText, would read as markup."""
+    return re.sub(r"[\\*`|]|_(?!\w)", r"\\\g<0>", caption)

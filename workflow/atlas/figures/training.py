@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from atlas.figures.captions import listed, saes, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
 
 _IDENTITY = ("model", "hook", "mix", "recipe")
@@ -42,9 +43,20 @@ def draw_training(table: Path, curves: Mapping[str, Path], targets: Sequence[Pat
     """
     use_style()
     runs = pd.read_csv(table).astype({"seed": str})
-    figure = plot_training(runs, {sae_id: pd.read_parquet(path) for sae_id, path in curves.items()})
-    save(figure, targets)
+    frames = {sae_id: pd.read_parquet(path) for sae_id, path in curves.items()}
+    figure = plot_training(runs, frames)
+    save(figure, targets, describe_training(runs, frames))
     plt.close(figure)
+
+
+def describe_training(runs: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) -> str:
+    """The caption."""
+    ends = span(frame.tokens.max() for frame in curves.values())
+    return (
+        f"Trainings of {saes(runs)} of {listed(runs.model)}, each on {ends} rows. A colour is one dictionary, its "
+        "lines are seeds. Explained variance and L0 are of the inference path on rows that are not trained on. How "
+        "to read them: docs/training.md."
+    )
 
 
 def plot_training(runs: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) -> Figure:

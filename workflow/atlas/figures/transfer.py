@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from atlas.figures.captions import listed, saes
 from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
 _GREY, _HOME, _FLOOR = "#777777", "#444444", -0.5
@@ -17,9 +18,21 @@ _GREY, _HOME, _FLOOR = "#777777", "#444444", -0.5
 def draw_transfer(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_transfer.csv to every target (.pdf, .png)."""
     use_style()
-    figure = plot_transfer(pd.read_csv(table))
-    save(figure, targets)
+    rows = pd.read_csv(table)
+    figure = plot_transfer(rows)
+    save(figure, targets, describe_transfer(rows))
     plt.close(figure)
+
+
+def describe_transfer(table: pd.DataFrame) -> str:
+    """The caption."""
+    return (
+        f"Study {listed(table.study)}: {saes(table)} of {listed(table.model)} judged where they were trained (rings) "
+        f"and under the shifts {listed(table['shift'])} (filled, in the colour of the verdict), on "
+        f"{listed(table.corpus)}: explained variance without massive activations, drift of firing rates, active "
+        "latents that change on the same token, and the correlation of each latent with itself. Grey bars: chance. "
+        "Definitions: docs/metrics.md, section 17."
+    )
 
 
 def plot_transfer(table: pd.DataFrame) -> Figure:

@@ -1,0 +1,38 @@
+"""What captions say of the data behind a figure: how many SAEs, which seeds, how many tokens of which corpus."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from atlas.figures.style import ROLE_NAMES
+
+_SAE = ("model", "hook", "target_hook", "mix", "recipe", "seed")
+
+
+def listed(values: Iterable[Any]) -> str:
+    """``a, b and c``, each value once, in the order in which they come."""
+    *first, last = dict.fromkeys(map(str, values))
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def saes(rows: pd.DataFrame) -> str:
+    """``8 SAEs (seeds 0 and 1)`` of a table with columns that name an SAE."""
+    number = len(rows[[name for name in _SAE if name in rows]].drop_duplicates())
+    seeds = sorted(rows.seed.astype(int).unique())
+    return f"{number} SAE{'s' * (number != 1)} (seed{'s' * (len(seeds) != 1)} {listed(seeds)})"
+
+
+def counted_tokens(rows: pd.DataFrame, column: str = "n_counted") -> str:
+    """``chat (in-sample, 16,366 tokens) and news (out-of-sample, 16,361 to 16,366 tokens)``: corpora in their roles."""
+    parts = []
+    for corpus, mine in rows.groupby("corpus", sort=False):
+        roles = listed(ROLE_NAMES[role] for role in mine.role)
+        parts.append(f"{corpus} ({roles}, {span(mine[column])} tokens)")
+    return listed(parts)
+
+
+def span(numbers: Iterable[float]) -> str:
+    """``16,366``, or ``16,361 to 16,366`` when they differ."""
+    ends = sorted({int(number) for number in numbers})
+    return f"{ends[0]:,}" if len(ends) == 1 else f"{ends[0]:,} to {ends[-1]:,}"
