@@ -41,3 +41,13 @@ def regime_rows(wildcards):
 def shifted_rows(wildcards):
     """Rows of a study that are judged away from home."""
     return [row for row in study_rows(wildcards) if row.shift]
+
+
+def drawn(study):
+    """Figures and tables of a study that can have them: labels are drawn of studies whose pages show them."""
+    figures = ["", "_training"]
+    tables = [f"tables/{study}.md"]
+    if study in SITE_STUDIES and CONFIG.site.labels:
+        figures.append("_autointerp")
+        tables.append(f"{study}_autointerp.csv")
+    return [f"results/{table}" for table in tables] + [f"results/figures/{study}{figure}.pdf" for figure in figures]

@@ -1,4 +1,5 @@
 # Studies: metrics of a study's SAEs, beside the published rows -> results/<study>.csv
+#          results/<study>.csv -> results/tables/<study>.{md,tex}
 #          run cards of a study's SAEs -> results/<study>_runs.csv
 
 
@@ -29,6 +30,33 @@ rule study_table:
         "Writing results/{wildcards.study}.csv"
     script:
         "../scripts/study_table.py"
+
+
+rule study_printed:
+    """A study's table for readers, in Markdown and in LaTeX with booktabs: values, intervals and nulls as text."""
+    input:
+        table=rules.study_table.output.table,
+    output:
+        markdown="results/tables/{study}.md",
+        latex="results/tables/{study}.tex",
+    log:
+        "results/logs/study_printed/{study}.log",
+    benchmark:
+        "results/benchmarks/study_printed/{study}.tsv"
+    wildcard_constraints:
+        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=CODE["studies"],
+    message:
+        "Writing results/tables/{wildcards.study}.md and .tex"
+    script:
+        "../scripts/study_printed.py"
 
 
 rule study_runs:

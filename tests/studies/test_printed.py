@@ -1,0 +1,91 @@
+"""Tables for readers: what they hold is what the CSV holds, and no name breaks their markup."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from atlas.studies.printed import UNDEFINED, as_latex, as_markdown, print_study, printed
+
+INTERVALS = {"atlas_explained_variance_regular": (0.71, 0.68, 0.73), "atlas_loss_recovered_zero": (0.9, 0.85, 0.951)}
+
+
+def study(**changes) -> pd.DataFrame:
+    """Two layers; the second was published, and its loss recovered is not defined."""
+    row = {
+        **dict.fromkeys(("random_weights", "target_hook", "shift")),
+        **{"model": "m", "site": "resid_post", "layer": 4, "n_latents": 1200, "k": 32, "seed": 0, "mix": "a_b"},
+        **{"corpus": "chat", "recipe": "topk", "outcome": "good"},
+        **{"atlas_l0": 32.0, "atlas_l0_interval_low": 32.0, "atlas_l0_interval_high": 32.0},
+        **{"atlas_explained_variance": 0.5, "atlas_dead_pct": 1.25, "atlas_dead_tokens": 16_366},
+        **{"atlas_dead_status": "untested", "redundancy_absorption_guide_value": 0.2816},
+        "redundancy_absorption_guide_null_mean": 0.1671,
+    }
+    for name, values in INTERVALS.items():
+        row |= dict(zip((name, f"{name}_interval_low", f"{name}_interval_high"), values, strict=True))
+    published = dict.fromkeys(f"published_{name}" for name in ("l0", "loss_recovered_pct", "dead_pct", "absorption"))
+    second = row | {"layer": 10, "atlas_dead_status": "dead", "atlas_loss_recovered_zero": None, "k": None}
+    second |= {"published_l0": 115.0, "published_outcome": "unhealthy", "published_loss_recovered_pct": 92.6}
+    return pd.DataFrame([row | published | {"published_outcome": None}, published | second]).assign(**changes)
+
+
+def rows_of_markdown(text: str) -> list[list[str]]:
+    """Cells of a pipe table, its escapes undone."""
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines()]
+    cells = [[re.sub(r"\\([\\`*_|<>])", r"\1", cell.strip()) for cell in line] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def rows_of_latex(text: str) -> list[list[str]]:
+    """Cells of a tabular, its escapes undone."""
+    lines = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r"\\")]
+    return [[re.sub(r"\\([%&_#{}$])", r"\1", cell) for cell in line] for line in lines]
+
+
+def test_values_are_those_of_the_table():
+    first, second = printed(study()).to_dict("records")
+    assert first["L0"] == "32.0"  # an interval that these digits do not show is left out
+    assert first["explained variance"] == "0.500"
+    assert first["without massive activations"] == "0.710 [0.680, 0.730]"
+    assert first["loss recovered (%)"] == "90.0 [85.0, 95.1]"
+    assert first["dead (%)"] == "1.2 (untested, 16,366 tokens)" and second["dead (%)"] == "1.2 (16,366 tokens)"
+    assert first["redundancy"] == "0.282 (random 0.167)"
+    assert (first["k"], first["published L0"], first["published outcome"]) == ("32", UNDEFINED, UNDEFINED)
+    assert (second["k"], second["loss recovered (%)"]) == (UNDEFINED, UNDEFINED)
+    assert (second["published L0"], second["published loss recovered (%)"]) == ("115.0", "92.6")
+
+
+def test_names_are_shown_where_they_differ_and_published_columns_where_there_are_any():
+    assert "mix" not in printed(study()) and "published dead (%)" not in printed(study())
+    assert printed(study(mix=["a", "b"])).mix.tolist() == ["a", "b"]
+    assert printed(study(shift=[None, "moved"]))["shift"].tolist() == [UNDEFINED, "moved"]
+    assert not [name for name in printed(study(published_l0=None)) if name == "published L0"]
+
+
+@pytest.mark.parametrize("name", ["50%_of & more #1", "x_y_z", "{a}$b$", "*bold*_it_", "a|b", "<i>`code`\\n"])
+def test_no_name_breaks_the_markup(name):
+    cells = printed(study(corpus=name))
+    expected = [list(cells), *cells.to_numpy().tolist()]
+    assert rows_of_markdown(as_markdown(cells)) == expected
+    if "\\" not in name and "<" not in name:
+        assert rows_of_latex(as_latex(cells)) == expected
+
+
+def test_latex_is_a_tabular_of_booktabs_with_every_character_escaped():
+    text = as_latex(printed(study(corpus="50%_&")))
+    assert text.startswith("% needs booktabs\n\\begin{tabular}{") and text.endswith("\\end{tabular}\n")
+    assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule"))
+    assert "50\\%\\_\\&" in text and "loss recovered (\\%)" in text
+
+
+def test_a_table_that_fits_no_page_is_a_longtable():
+    text = as_latex(printed(pd.concat([study()] * 30)))
+    assert text.startswith("% needs booktabs and longtable\n\\begin{longtable}")
+
+
+def test_both_files_are_written_from_the_csv(tmp_path):
+    study().to_csv(tmp_path / "s.csv", index=False)
+    print_study(tmp_path / "s.csv", tmp_path / "s.md", tmp_path / "s.tex")
+    read = rows_of_markdown((tmp_path / "s.md").read_text())
+    assert len(read) == 3 and read == rows_of_latex((tmp_path / "s.tex").read_text())
+    assert "32.0" in read[1] and "115.0" in read[2]

@@ -1,0 +1,129 @@
+"""The table of a study for readers: results/<study>.csv in Markdown and in LaTeX, the published rows beside ours."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from atlas.files import atomic_path
+
+# Always shown, and shown where they tell rows of a study apart.
+_NAMES = {"layer": "layer", "n_latents": "latents", "k": "k", "seed": "seed", "corpus": "corpus"}
+_WHERE_DIFFERING = {
+    "model": "model",
+    "random_weights": "random weights",
+    "site": "site",
+    "target_hook": "target",
+    "mix": "mix",
+    "recipe": "recipe",
+    "shift": "shift",
+}
+UNDEFINED = "–"
+# Longer ones do not fit on a page.
+_LONGEST_TABULAR = 45
+_MARKUP = re.compile(r"[\\`*_|<>]")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printed column: its heading, the column of the table that decides whether it is defined, and its cells."""
+
+    heading: str
+    source: str
+    cell: Callable[[dict[str, Any]], str]
+
+
+def _number(source: str, digits: int, factor: float = 1) -> Callable[[dict[str, Any]], str]:
+    """A number, with its interval where it has one and these digits show it: L0 of a TopK is K."""
+
+    def cell(row: dict[str, Any]) -> str:
+        ends = [row.get(f"{source}_interval_{end}") for end in ("low", "high")]
+        value, *interval = (f"{factor * number:.{digits}f}" for number in (row[source], *ends) if pd.notna(number))
+        return value if {value} >= set(interval) else f"{value} [{', '.join(interval)}]"
+
+    return cell
+
+
+def _dead(row: dict[str, Any]) -> str:
+    """Never without the tokens on which it was silent, nor taken for dead before there were enough of them."""
+    untested = "untested, " if row["atlas_dead_status"] == "untested" else ""
+    return f"{row['atlas_dead_pct']:.1f} ({untested}{row['atlas_dead_tokens']:,} tokens)"
+
+
+def _redundancy(row: dict[str, Any]) -> str:
+    random = row["redundancy_absorption_guide_null_mean"]
+    return f"{row['redundancy_absorption_guide_value']:.3f} (random {random:.3f})"
+
+
+def _text(source: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str(row[source])
+
+
+OURS = (
+    Column("L0", "atlas_l0", _number("atlas_l0", 1)),
+    Column("explained variance", "atlas_explained_variance", _number("atlas_explained_variance", 3)),
+    Column(
+        "without massive activations",
+        "atlas_explained_variance_regular",
+        _number("atlas_explained_variance_regular", 3),
+    ),
+    Column("loss recovered (%)", "atlas_loss_recovered_zero", _number("atlas_loss_recovered_zero", 1, 100)),
+    Column("dead (%)", "atlas_dead_pct", _dead),
+    Column("redundancy", "redundancy_absorption_guide_value", _redundancy),
+    Column("outcome", "outcome", _text("outcome")),
+)
+PUBLISHED = (
+    Column("published L0", "published_l0", _number("published_l0", 1)),
+    Column("published loss recovered (%)", "published_loss_recovered_pct", _number("published_loss_recovered_pct", 1)),
+    Column("published dead (%)", "published_dead_pct", _number("published_dead_pct", 1)),
+    Column("published redundancy", "published_absorption", _number("published_absorption", 3)),
+    Column("published outcome", "published_outcome", _text("published_outcome")),
+)
+
+
+def print_study(table: Path, markdown: Path, latex: Path) -> None:
+    """Write results/<study>.csv as a Markdown table and as a LaTeX tabular with booktabs' rules.
+
+    Intervals are 95 % over documents; what is not defined is a dash, and the table's `reasons` say why. The LaTeX is
+    for `\\input` inside a table environment; one of more than 45 rows is a longtable, which stands alone.
+    """
+    cells = printed(pd.read_csv(table))
+    with atomic_path(markdown) as temporary:
+        temporary.write_text(as_markdown(cells), encoding="utf-8")
+    with atomic_path(latex) as temporary:
+        temporary.write_text(as_latex(cells), encoding="utf-8")
+
+
+def printed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Cells as text, one row per SAE and corpus; published columns only where something was published."""
+    differing = {name: title for name, title in _WHERE_DIFFERING.items() if rows[name].nunique(dropna=False) > 1}
+    names = {name: title for name, title in (differing | _NAMES).items() if rows[name].notna().any()}
+    columns = [Column(title, name, _text(name)) for name, title in names.items()] + list(OURS)
+    columns += [column for column in PUBLISHED if rows[column.source].notna().any()]
+    # An empty cell makes whole numbers of a column floats.
+    rows = rows.convert_dtypes()
+    records = rows.astype(object).to_dict("records")
+    return pd.DataFrame(
+        {
+            column.heading: [UNDEFINED if pd.isna(row[column.source]) else column.cell(row) for row in records]
+            for column in columns
+        }
+    )
+
+
+def as_markdown(cells: pd.DataFrame) -> str:
+    """A pipe table; names that hold Markdown's own characters are escaped."""
+    escaped = cells.map(lambda text: _MARKUP.sub(r"\\\g<0>", text))
+    return escaped.to_markdown(index=False, tablefmt="pipe", disable_numparse=True) + "\n"
+
+
+def as_latex(cells: pd.DataFrame) -> str:
+    """A tabular with booktabs' rules; LaTeX's own characters are escaped."""
+    long = len(cells) > _LONGEST_TABULAR
+    packages = "booktabs and longtable" if long else "booktabs"
+    return f"% needs {packages}\n" + cells.to_latex(
+        index=False, escape=True, longtable=long, column_format="l" * cells.shape[1]
+    )
