@@ -1,5 +1,6 @@
 # Figures: results/<study>.csv -> results/figures/<study>.{pdf,png}
 #          results/<study>_runs.csv, training curves -> results/figures/<study>_training.{pdf,png}
+#          results/<study>.csv, results/<study>_autointerp.csv -> results/figures/<study>_width.{pdf,png,txt}
 
 
 rule study_figure:
@@ -66,3 +67,37 @@ rule training_figure:
         "Drawing results/figures/{wildcards.study}_training.pdf"
     script:
         "../scripts/training_figure.py"
+
+
+rule width_figure:
+    """Sizes of dictionaries side by side: what grows with the number of latents, and what gets worse."""
+    input:
+        table="results/{study}.csv",
+        labels="results/{study}_autointerp.csv",
+    output:
+        pdf=report(
+            "results/figures/{study}_width.pdf",
+            category="Studies",
+            caption="../report/figure.rst",
+            labels={"study": "{study}", "kind": "sizes"},
+        ),
+        png="results/figures/{study}_width.png",
+        caption="results/figures/{study}_width.txt",
+    log:
+        "results/logs/width_figure/{study}.log",
+    benchmark:
+        "results/benchmarks/width_figure/{study}.tsv"
+    wildcard_constraints:
+        study=GRID_STUDIES,
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/{wildcards.study}_width.pdf"
+    script:
+        "../scripts/width_figure.py"

@@ -44,8 +44,8 @@ def shifted_rows(wildcards):
 
 
 def drawn(study):
-    """Figures and tables of a study that can have them: labels are drawn of studies whose pages show them."""
-    figures = ["", "_training"]
+    """Figures and tables of a study that can have them: labels are drawn of studies whose pages show them, and of grids."""
+    figures = ["", "_training", *(["_width"] if study in GRIDS else [])]
     tables = [f"tables/{study}.md"]
     if study in SITE_STUDIES and CONFIG.site.labels:
         figures.append("_autointerp")

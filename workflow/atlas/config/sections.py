@@ -20,6 +20,7 @@ from atlas.config.tracking import Tracking
 ENDINGS = (
     "_runs",
     "_training",
+    "_width",
     "_health",
     "_latents",
     "_stability",
