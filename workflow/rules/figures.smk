@@ -1,6 +1,9 @@
 # Figures: results/<study>.csv -> results/figures/<study>.{pdf,png}
 #          results/<study>_runs.csv, training curves -> results/figures/<study>_training.{pdf,png}
-#          results/<study>.csv, results/<study>_autointerp.csv -> results/figures/<study>_width.{pdf,png,txt}
+#          results/<study>.csv, results/<study>_autointerp.csv -> results/figures/<study>_width.{pdf,png}
+#          results/<study>.csv, results/<study>_latents.parquet -> results/figures/<study>_health.{pdf,png}
+#          results/<study>_stability.csv, results/<study>_health.csv -> results/figures/<study>_stability.{pdf,png}
+# Beside each figure lies its caption, .txt, made from the same data; the report shows it.
 
 
 rule study_figure:
@@ -101,3 +104,67 @@ rule width_figure:
         "Drawing results/figures/{wildcards.study}_width.pdf"
     script:
         "../scripts/width_figure.py"
+
+
+rule health_figure:
+    """What the case-study table does not show: silent latents against tokens, massive activations, densities, neighbours."""
+    input:
+        table="results/{study}.csv",
+        latents=rules.study_latents.output.latents,
+    output:
+        pdf=report(
+            "results/figures/{study}_health.pdf",
+            category="Studies",
+            caption="../report/figure.rst",
+            labels={"study": "{study}", "kind": "health"},
+        ),
+        png="results/figures/{study}_health.png",
+        caption="results/figures/{study}_health.txt",
+    log:
+        "results/logs/health_figure/{study}.log",
+    benchmark:
+        "results/benchmarks/health_figure/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/{wildcards.study}_health.pdf"
+    script:
+        "../scripts/health_figure.py"
+
+
+rule stability_figure:
+    """How much of a dictionary comes back with another seed, and whether it fires as often on other text."""
+    input:
+        stability=rules.study_stability.output.table,
+        health=rules.study_latents.output.health,
+    output:
+        pdf=report(
+            "results/figures/{study}_stability.pdf",
+            category="Studies",
+            caption="../report/figure.rst",
+            labels={"study": "{study}", "kind": "stability and drift"},
+        ),
+        png="results/figures/{study}_stability.png",
+        caption="results/figures/{study}_stability.txt",
+    log:
+        "results/logs/stability_figure/{study}.log",
+    benchmark:
+        "results/benchmarks/stability_figure/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=CODE["figures"],
+    message:
+        "Drawing results/figures/{wildcards.study}_stability.pdf"
+    script:
+        "../scripts/stability_figure.py"

@@ -44,9 +44,21 @@ def shifted_rows(wildcards):
 
 
 def drawn(study):
-    """Figures and tables of a study that can have them: labels are drawn of studies whose pages show them, and of grids."""
+    """Figures and tables of a study that can have them.
+
+    Health is that of SAEs judged at home, stability needs a second seed, and labels are drawn of studies whose pages
+    show them, and of grids: the others would have to be labelled for it.
+    """
+    rows = STUDIES[study]
     figures = ["", "_training", *(["_width"] if study in GRIDS else [])]
     tables = [f"tables/{study}.md"]
+    if any(row.shift is None for row in rows):
+        figures.append("_health")
+        tables.append(f"{study}_health.csv")
+    dictionaries = {Path(sae).parent for sae in saes_of(study)}
+    if len(dictionaries) < len(saes_of(study)):
+        figures.append("_stability")
+        tables.append(f"{study}_stability.csv")
     if study in SITE_STUDIES and CONFIG.site.labels:
         figures.append("_autointerp")
         tables.append(f"{study}_autointerp.csv")
