@@ -17,6 +17,7 @@ from atlas.autointerp.clients import (
     complete_all,
     make_client,
 )
+from atlas.autointerp.intruder_scorers import read_pick
 from atlas.autointerp.prompts import read_answers
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
@@ -118,6 +119,8 @@ def test_a_model_in_this_process_answers_in_the_asked_form(tmp_path):
     assert len(chosen.probabilities) == 3
     assert all(0 < value < 1 for value in chosen.probabilities)
     assert read_answers(Reply(chosen.text), 3) == pytest.approx(np.round(chosen.probabilities))
+    picked = client.complete(ask("Example 1: y", choices=("1", "2", "3", "4", "5"), n_answers=1))
+    assert 0 <= read_pick(picked, 5) < 5
     written = client.complete(ask("a"))
     assert written.probabilities is None
     assert written.reply_tokens <= 10

@@ -58,11 +58,18 @@ def test_edited_latents_rerun_neither_codes_nor_evaluation(finished):
 def test_labels_of_a_study_with_their_controls(finished):
     table, figure = "results/llama_study_autointerp.csv", "results/figures/llama_study_autointerp.png"
     config = read_config(finished)
-    write_config(finished, config | {"autointerp": {"window_tokens": 8, "min_examples": 5, "swaps": 2}})
+    asked = {"scorers": ["embedding", "intruder_embedding"], "window_tokens": 8, "min_examples": 5, "swaps": 2}
+    write_config(finished, config | {"autointerp": asked})
     snakemake(finished, table, figure)
     assert planned(finished, table, figure) == {}
     rows = pd.read_csv(finished / table)
-    assert len(rows) == 2 * 2 * 2
+    intruders = rows[rows.scorer == "intruder_embedding"]
+    assert intruders.explainer.isna().all()
+    assert (intruders.failed_share == 0).all()
+    assert (intruders.n_trials > 0).all()
+    assert intruders[["score", "over_chance_interval_low", "random_score", "verdict"]].notna().all(axis=None)
+    rows = rows[rows.scorer == "embedding"]
+    assert len(rows) == len(intruders) == 2 * 2 * 2
     assert set(rows.dictionary) == {"sae", "random"}
     assert set(rows.negatives) == {"random", "hard"}
     assert (rows.coverage > 0.2).all()
@@ -81,8 +88,8 @@ def test_labels_by_a_real_server(finished, tmp_path_factory):
 
     Whether the labels of so small a model are any good is not asked; the lexical ones are what it judges.
     """
-    asking = {"explainers": ["lexical", "max_activation"], "scorers": ["detection"], "seeds": [0], "sample": 2}
-    few = {"window_tokens": 8, "min_examples": 4, "swaps": 1}
+    asking = {"explainers": ["lexical", "max_activation"], "scorers": ["detection", "intruder"], "seeds": [0]}
+    few = {"sample": 2, "intruder_windows": 3, "window_tokens": 8, "min_examples": 4, "swaps": 1}
     few |= dict.fromkeys(("test_examples", "random_negatives", "hard_negatives"), 5)
     config = read_config(finished)
     with llama_cpp_server(peer_python("llama_cpp", tmp_path_factory)) as base_url:
@@ -90,6 +97,9 @@ def test_labels_by_a_real_server(finished, tmp_path_factory):
         write_config(finished, config | {"autointerp": asking | few | {"client": client}})
         snakemake(finished, "results/llama_study_autointerp.csv")
     rows = pd.read_csv(finished / "results/llama_study_autointerp.csv")
+    trials = rows[(rows.scorer == "intruder") & (rows.n_scored > 0)]
+    assert (trials.n_trials >= trials.n_scored).all()
+    assert (trials.failed_share == 0).all()
     rows = rows[(rows.explainer == "lexical") & (rows.n_scored > 0)]
     assert set(rows.dictionary) == {"sae", "random"}
     assert (rows.failed_share == 0).all()

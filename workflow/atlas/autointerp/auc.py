@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 # A draw of documents may leave a latent without an example of one kind. With more such draws than this share, what is
 # left says nothing of the others, and there is no interval.
@@ -12,8 +12,8 @@ _LEVELS = (0.025, 0.975)
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnAuc:
-    """An AUC, and its value in every draw of documents (NaN where a kind of example is missing)."""
+class Drawn:
+    """A measure, and its value in every draw of documents (NaN where a draw has none of its examples)."""
 
     value: float
     draws: Float[np.ndarray, " samples"]
@@ -23,8 +23,12 @@ class DrawnAuc:
         """95 % percentile interval over the draws that have a value; None when too few have one."""
         return drawn_interval(self.draws)
 
-    def __sub__(self, other: "DrawnAuc") -> "DrawnAuc":
-        return DrawnAuc(self.value - other.value, self.draws - other.draws)
+    def __sub__(self, other: "Drawn") -> "Drawn":
+        return Drawn(self.value - other.value, self.draws - other.draws)
+
+    def less(self, number: float) -> "Drawn":
+        """The measure less a number that is known."""
+        return Drawn(self.value - number, self.draws - number)
 
 
 def drawn_interval(draws: Float[np.ndarray, " samples"]) -> list[float] | None:
@@ -33,6 +37,13 @@ def drawn_interval(draws: Float[np.ndarray, " samples"]) -> list[float] | None:
     if len(known) < (1 - _MAX_EMPTY) * len(draws):
         return None
     return [float(value) for value in np.quantile(known, _LEVELS)]
+
+
+def drawn_share(found: Bool[np.ndarray, " trials"], draws: Float[np.ndarray, "trials samples"]) -> Drawn:
+    """Share of trials in which something was found, and in every draw with each trial as often as it was drawn."""
+    total = draws.sum(0)
+    drawn = np.divide(found.astype(np.float32) @ draws, total, out=np.full(len(total), np.nan), where=total > 0)
+    return Drawn(float(found.mean()), drawn)
 
 
 def wins(
@@ -47,9 +58,9 @@ def drawn_auc(
     won: Float[np.ndarray, "positives negatives"],
     positive_draws: Float[np.ndarray, "positives samples"],
     negative_draws: Float[np.ndarray, "negatives samples"],
-) -> DrawnAuc:
+) -> Drawn:
     """Mean of `won` over pairs, and in every draw with each example as often as its document was drawn."""
     above = np.einsum("ps,ps->s", positive_draws, won @ negative_draws)
     pairs = positive_draws.sum(0) * negative_draws.sum(0)
     draws = np.divide(above, pairs, out=np.full(len(pairs), np.nan, np.float64), where=pairs > 0)
-    return DrawnAuc(float(won.mean(dtype=np.float64)), draws)
+    return Drawn(float(won.mean(dtype=np.float64)), draws)

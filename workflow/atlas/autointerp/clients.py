@@ -140,7 +140,8 @@ class WordsClient:
     """No language model: a fixed rule over words, so that the whole way can be tested.
 
     Asked for a label it names the word that is highlighted (``<<word>>``) most often; asked for choices it gives the
-    first choice for each numbered example (``Example 1: …``) in which a word of the prompt's last "Label:" occurs.
+    first choice for each numbered example (``Example 1: …``) in which a word of the prompt's last "Label:" occurs;
+    asked to choose one example, it takes that whose highlighted words are in the fewest others.
     """
 
     identity, concurrency = "words-1", 1
@@ -148,16 +149,29 @@ class WordsClient:
     def complete(self, request: Request) -> Reply:
         """The reply; the same request always has the same."""
         text = request.messages[-1][1]
+        if len(request.choices) > 2 and request.n_answers == 1:
+            return Reply(f"[{request.choices[_least_shared(text)]}]")
         if not request.choices:
             words = Counter(word.strip().lower() for word in re.findall(r"<<(.*?)>>", text, re.DOTALL))
             if not words:
                 raise NoReplyError("nothing is highlighted")
             return Reply(min(words, key=lambda word: (-words[word], word)))
         label = set(re.findall(r"\w+", text.rsplit("Label:", 1)[-1].split("\n", 1)[0].lower()))
-        examples = re.split(r"^Example \d+: ", text, flags=re.MULTILINE)[1:]
+        examples = _examples(text)
         found = [bool(label & set(re.findall(r"\w+", example.lower()))) for example in examples]
         answers = [request.choices[0] if each else request.choices[1] for each in found]
         return Reply(f"[{', '.join(answers)}]", tuple(float(each) for each in found))
+
+
+def _examples(text: str) -> list[str]:
+    return re.split(r"^Example \d+: ", text, flags=re.MULTILINE)[1:]
+
+
+def _least_shared(text: str) -> int:
+    """Place of the example whose highlighted words are highlighted in the fewest others; the first of equals."""
+    marked = [set(" ".join(re.findall(r"<<(.*?)>>", each)).lower().split()) for each in _examples(text)]
+    shared = [sum(bool(own & other) for other in marked) - bool(own) for own in marked]
+    return shared.index(min(shared))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ DICTIONARIES = 2  # the SAE's and the random one beside it
 _EXPLAIN_WINDOWS, _EXPLAIN_EXTRA, _LABEL = 10, 250, 32
 _DELPHI_EXTRA, _DELPHI_LABEL = 1600, 200
 _JUDGE_EXTRA = {"detection": 90, "fuzzing": 90, "delphi_detection": 700, "delphi_fuzzing": 900}
+_INTRUDER_EXTRA = 120
 _HIGHLIGHTS = 2  # a highlighted window is at most this times as long, for a mark is a token too
 
 
@@ -41,8 +42,10 @@ def cost(settings: Autointerp, n_latents: int) -> Cost:
     total = Cost()
     for explainer in settings.explainers:
         total += _times(_explaining(explainer, settings), DICTIONARIES * chosen * len(settings.seeds))
-        for scorer in settings.scorers:
+        for scorer in settings.label_scorers:
             total += _times(_judging(scorer, settings), DICTIONARIES * chosen * _labels(settings, chosen))
+    if "intruder" in settings.scorers:
+        total += _times(_intruders(settings), DICTIONARIES * chosen)
     return total
 
 
@@ -69,6 +72,14 @@ def _judging(scorer: str, settings: Autointerp) -> Cost:
     longer = _HIGHLIGHTS if scorer.endswith("fuzzing") else 1
     reply = 4 * settings.per_prompt + 8
     return Cost(prompts, longer * windows * settings.window_tokens + prompts * (_JUDGE_EXTRA[scorer] + reply))
+
+
+def _intruders(settings: Autointerp) -> Cost:
+    """Of one latent: trials with both kinds of negatives."""
+    whole = settings.test_examples // settings.intruder_windows
+    trials = min(whole, settings.random_negatives) + min(whole, settings.hard_negatives)
+    shown = _HIGHLIGHTS * settings.intruder_windows * settings.window_tokens
+    return Cost(trials, trials * (shown + _INTRUDER_EXTRA))
 
 
 def _labels(settings: Autointerp, chosen: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from atlas.autointerp.auc import DrawnAuc, drawn_auc, wins
+from atlas.autointerp.auc import Drawn, drawn_auc, wins
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights
 from atlas.autointerp.scorers import BLIND
 from atlas.autointerp.tools import Question, Scorer
@@ -36,7 +36,7 @@ class Judged:
     """
 
     rows: pd.DataFrame
-    means: dict[tuple[str, str], DrawnAuc]
+    means: dict[tuple[str, str], Drawn]
     answers: pd.DataFrame
 
 
@@ -63,7 +63,7 @@ def judge_labels(
         questions += [Question(label, *asked) for label in own]
     answers, place = scorer(questions), 0
     draws = document_draws(windows.groups.count, samples)
-    rows, means, own_answers = [], _Means(), []
+    rows, means, own_answers = [], Means(), []
     for latent, kinds, count in plans:
         given = np.stack(answers[place : place + count])
         own_answers.append(_answers(examples.latents[latent], kinds, questions[place].windows, given[0]))
@@ -74,7 +74,7 @@ def judge_labels(
             rows.append(_row(latent, kind, examples.latents[latent], measured, given))
     for latent in chosen:
         rows += [
-            _unscored(latent, kind, examples.latents[latent], reason)
+            unscored(latent, kind, examples.latents[latent], reason)
             for kind, reason in able[latent].items()
             if reason is not None
         ]
@@ -132,7 +132,7 @@ def _answers(examples: Examples, kinds: Sequence[str], windows: np.ndarray, give
 
 def _score(
     examples: Examples, kinds: Sequence[str], answers: np.ndarray, draws: np.ndarray, windows: Windows
-) -> dict[str, dict[str, DrawnAuc]]:
+) -> dict[str, dict[str, Drawn]]:
     """Answers are those to the own label, the others', and the blind one: (labels, windows)."""
     n_positives, first, found = len(examples.test), len(examples.test), {}
     positive_draws = draws[windows.group[examples.test]]
@@ -149,20 +149,22 @@ def _score(
     return found
 
 
-def _row(latent: int, kind: str, examples: Examples, measured: Mapping[str, DrawnAuc], answers) -> dict[str, Any]:
-    row = _counts(latent, kind, examples) | {"reason": None, "failed_share": float(np.isnan(answers[0]).mean())}
+def _row(latent: int, kind: str, examples: Examples, measured: Mapping[str, Drawn], answers) -> dict[str, Any]:
+    row = counts(latent, kind, examples) | {"reason": None, "failed_share": float(np.isnan(answers[0]).mean())}
     for name in MEASURES:
         low, high = measured[name].interval or (None, None)
         row |= {name: measured[name].value, f"{name}_low": low, f"{name}_high": high}
     return row
 
 
-def _unscored(latent: int, kind: str, examples: Examples, reason: str) -> dict[str, Any]:
+def unscored(latent: int, kind: str, examples: Examples, reason: str) -> dict[str, Any]:
+    """The row of a latent that has no score, with the reason."""
     empty = {f"{name}{end}": None for name in MEASURES for end in ("", "_low", "_high")}
-    return _counts(latent, kind, examples) | {"reason": reason, "failed_share": None} | empty
+    return counts(latent, kind, examples) | {"reason": reason, "failed_share": None} | empty
 
 
-def _counts(latent: int, kind: str, examples: Examples) -> dict[str, Any]:
+def counts(latent: int, kind: str, examples: Examples) -> dict[str, Any]:
+    """What every row of scores begins with."""
     return {
         "latent": latent,
         "negatives": kind,
@@ -172,22 +174,24 @@ def _counts(latent: int, kind: str, examples: Examples) -> dict[str, Any]:
     }
 
 
-class _Means:
+class Means:
     """Means over latents, in every draw over those that have a value in it."""
 
     def __init__(self):
-        self._values: dict[tuple[str, str], list[DrawnAuc]] = {}
+        self._values: dict[tuple[str, str], list[Drawn]] = {}
 
-    def add(self, kind: str, measured: Mapping[str, DrawnAuc]) -> None:
+    def add(self, kind: str, measured: Mapping[str, Drawn]) -> None:
+        """The measures of one more latent on one kind of negatives."""
         for name, auc in measured.items():
             self._values.setdefault((kind, name), []).append(auc)
 
-    def all(self) -> dict[tuple[str, str], DrawnAuc]:
+    def all(self) -> dict[tuple[str, str], Drawn]:
+        """Mean of each (negatives, measure)."""
         result = {}
         for key, values in self._values.items():
             draws = np.stack([auc.draws for auc in values])
             known = np.isfinite(draws)
             total = np.where(known, draws, 0).sum(0)
             mean = np.divide(total, known.sum(0), out=np.full(len(total), np.nan), where=known.any(0))
-            result[key] = DrawnAuc(float(np.mean([auc.value for auc in values])), mean)
+            result[key] = Drawn(float(np.mean([auc.value for auc in values])), mean)
         return result

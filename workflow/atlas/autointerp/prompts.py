@@ -154,7 +154,7 @@ def _judge(tools: ScorerTools, kind: str, question: Question, part: Int[np.ndarr
         )
         for index in part
     ]
-    examples = "\n".join(f"Example {number}: {_one_line(text)}" for number, text in enumerate(texts, 1))
+    examples = "\n".join(f"Example {number}: {one_line(text)}" for number, text in enumerate(texts, 1))
     sample = ", ".join(_ANSWERS[index % 2] for index in range(len(part)))
     system = f"{_JUDGE[kind]} {_FORMAT.format(n=len(part), sample=sample)}"
     user = f"Label: {break_marks(without_controls(question.label))}\n\n{examples}"
@@ -167,6 +167,6 @@ def _judge(tools: ScorerTools, kind: str, question: Question, part: Int[np.ndarr
     )
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A line break inside an example could begin another "Example"."""
     return " ".join(text.split())

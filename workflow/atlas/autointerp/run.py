@@ -13,6 +13,8 @@ import torch
 from atlas.autointerp.clients import ClientFiles, make_client
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
 from atlas.autointerp.explainers import EXPLAINERS, promoted_tokens
+from atlas.autointerp.intruder import judge_intruders
+from atlas.autointerp.intruder_scorers import INTRUDERS
 from atlas.autointerp.judge import Judged, judge_labels
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.scorers import SCORERS
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 DICTIONARIES = ("sae", "random")
 # Sites whose rows are summands of the residual stream: the head reads their directions.
+_ENCODING = ("embedding", "intruder_embedding")
 _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
 
@@ -100,10 +103,11 @@ def run_autointerp(
     saes = open_dictionaries(inputs.sae, inputs.train_shards, hook, seed)
     codes = _open_codes(inputs, hook, seed)
     require_distinct({name: str(own.identity["corpus_fingerprint"]) for name, own in codes["sae"].items()})
-    if "embedding" in settings.scorers and inputs.embedder is None:
+    encoding = [name for name in settings.scorers if name in _ENCODING]
+    if encoding and inputs.embedder is None:
         raise EvaluationError(
-            "autointerp.scorers has 'embedding', but latents.embedder is null: configure a sentence encoder there, or "
-            "another scorer"
+            f"autointerp.scorers has {encoding[0]!r}, but latents.embedder is null: configure a sentence encoder "
+            "there, or another scorer"
         )
     windows, tokens = Windows.of(codes["sae"], settings.window_tokens), TokenTable.of(inputs.model)
     client = make_client(settings.client, ClientFiles(inputs.replies, inputs.client_model, device))
@@ -118,12 +122,15 @@ def run_autointerp(
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer."""
+    """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
+
+    Judgements without an explainer (None) need no label.
+    """
 
     n_alive: int
     n_chosen: int
     labels: pd.DataFrame
-    judged: dict[tuple[str, str], Judged]
+    judged: dict[tuple[str | None, str], Judged]
     quality: dict[str, dict[str, Any]]
 
 
@@ -145,7 +152,7 @@ def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tu
             rows.append(_label_rows(name, seed, chosen, own, examples))
             if number == 0:
                 labels = [own.get(latent) for latent in range(len(W_dec))]
-                for scorer in settings.scorers:
+                for scorer in settings.label_scorers:
                     judged[name, scorer] = judge_labels(
                         labels,
                         examples,
@@ -157,6 +164,17 @@ def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tu
                         seed=seed,
                     )
                 quality[name] = repetition(own, W_dec, scene.tools.embed)
+        if number == 0:
+            for scorer in settings.intruder_scorers:
+                judged[None, scorer] = judge_intruders(
+                    examples,
+                    chosen,
+                    scene.windows,
+                    INTRUDERS[scorer](scene.tools),
+                    settings,
+                    samples=scene.samples,
+                    seed=seed,
+                )
     for name, own in by_explainer.items():
         quality[name] |= seed_stability(own, scene.tools.embed)
     return Found(len(alive), len(chosen), pd.concat(rows, ignore_index=True), judged, quality)
@@ -249,4 +267,10 @@ def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], 
     )
     for row in result["rows"]:
         if row["dictionary"] == "sae":
-            log.info("%s, %s, %s negatives: %s", row["explainer"], row["scorer"], row["negatives"], row["verdict"])
+            log.info(
+                "%s, %s, %s negatives: %s",
+                row["explainer"] or "no label",
+                row["scorer"],
+                row["negatives"],
+                row["verdict"],
+            )

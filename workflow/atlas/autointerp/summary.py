@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from atlas.autointerp.auc import DrawnAuc
+from atlas.autointerp.auc import Drawn
 from atlas.autointerp.examples import NEGATIVES
+from atlas.autointerp.intruder import summary_of_trials
 from atlas.autointerp.judge import MEASURES
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # Control -> the difference whose interval must be above 0.
 CONTROLS = {"shuffled labels": "specificity", "blind": "over_blind", "random dictionary": "over_random"}
+# The same without a label.
+INTRUDER_CONTROLS = {"chance": "over_chance", "random dictionary": "over_random"}
 
 
 def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointerp) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointe
         "n_train_windows": int(windows.training(settings.seeds[0]).sum()),
     }
     rows = [
-        _row(found, dictionary, explainer, scorer, kind)
+        _row(found, settings, dictionary, explainer, scorer, kind)
         for dictionary, own in found.items()
         for explainer, scorer in own.judged
         for kind in NEGATIVES
@@ -34,17 +37,28 @@ def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointe
     return facts | {"rows": rows}
 
 
-def _row(found: "Mapping[str, Found]", dictionary: str, explainer: str, scorer: str, kind: str) -> dict[str, Any]:
-    own = found[dictionary]
+def _row(
+    found: "Mapping[str, Found]",
+    settings: Autointerp,
+    dictionary: str,
+    explainer: str | None,
+    scorer: str,
+    kind: str,
+) -> dict[str, Any]:
+    own, labels = found[dictionary], explainer is not None
     judged = own.judged[explainer, scorer]
     rows = judged.rows[judged.rows.negatives == kind]
     scored = rows[rows.reason.isna()]
+    trials = {"chance": 0.5} if labels else summary_of_trials(scored, settings.intruder_windows)
     means = {name: judged.means.get((kind, name)) for name in MEASURES}
+    if not labels:
+        means["over_chance"] = None if means["score"] is None else means["score"].less(trials["chance"])
     control = found["random"].judged[explainer, scorer].means.get((kind, "score"))
     if dictionary == "sae":
         means["over_random"] = _difference(means["score"], control)
     measured = {name: _measure(auc) for name, auc in means.items()}
-    beaten = {name: _above_zero(measured[key]) for name, key in CONTROLS.items() if key in measured}
+    controls = CONTROLS if labels else INTRUDER_CONTROLS
+    beaten = {name: _above_zero(measured[key]) for name, key in controls.items() if key in measured}
     return {
         "dictionary": dictionary,
         "explainer": explainer,
@@ -56,23 +70,24 @@ def _row(found: "Mapping[str, Found]", dictionary: str, explainer: str, scorer: 
         "coverage": len(scored) / own.n_alive if own.n_alive else None,
         "unscored": dict(Counter(rows.reason.dropna())),
         "failed_share": _mean(scored.failed_share),
+        **trials,
         **measured,
         "random_score": _measure(control)["value"],
-        "share_above_chance": _mean((scored.score_low > 0.5).astype(float)),
-        "share_specific": _mean((scored.specificity_low > 0).astype(float)),
+        "share_above_chance": _mean((scored.score_low > trials["chance"]).astype(float)),
+        "share_specific": _mean((scored.specificity_low > 0).astype(float)) if labels else None,
         "neighbour_cosine": _mean(scored.neighbour_cosine.dropna()) if kind == "hard" else None,
         "verdict": _verdict(beaten),
         "beats": [name for name, won in beaten.items() if won],
         "does_not_beat": [name for name, won in beaten.items() if won is False],
-        **{f"labels_{name}": value for name, value in own.quality[explainer].items()},
+        **{f"labels_{name}": value for name, value in own.quality.get(explainer, {}).items()},
     }
 
 
-def _measure(auc: DrawnAuc | None) -> dict[str, Any]:
+def _measure(auc: Drawn | None) -> dict[str, Any]:
     return {"value": None, "interval": None} if auc is None else {"value": auc.value, "interval": auc.interval}
 
 
-def _difference(auc: DrawnAuc | None, control: DrawnAuc | None) -> DrawnAuc | None:
+def _difference(auc: Drawn | None, control: Drawn | None) -> Drawn | None:
     return None if auc is None or control is None else auc - control
 
 

@@ -54,11 +54,21 @@ class Question:
     highlights: Bool[np.ndarray, "windows width"]
 
 
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """Windows of which all but one activate a latent, and in each the tokens that are highlighted."""
+
+    windows: Int[np.ndarray, " shown"]
+    highlights: Bool[np.ndarray, "shown width"]
+
+
 # Texts to unit vectors: atlas.latents.embedder.Embedder is one.
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "texts width"]]
 # A number per window, the higher the more the label applies there; NaN is no answer, and counts as undecided.
 Answers = list[Float[np.ndarray, " windows"]]
 Scorer = Callable[[Sequence[Question]], Answers]
+# For each line-up the place of the window that does not belong; −1 is no answer.
+IntruderScorer = Callable[[Sequence[Lineup]], Int[np.ndarray, " lineups"]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,19 @@ from pydantic import Field, model_validator
 from atlas.config.base import Section
 
 # Explainers and scorers that ask nobody.
-_WITHOUT_MODEL = ("lexical", "embedding")
+_WITHOUT_MODEL = ("lexical", "embedding", "intruder_embedding")
+# Scorers that need no label.
+_INTRUDERS = ("intruder", "intruder_embedding")
 Explainer = Literal["lexical", "max_activation", "delphi_default"]
-Scorer = Literal["embedding", "detection", "fuzzing", "delphi_detection", "delphi_fuzzing"]
+Scorer = Literal[
+    "embedding",
+    "detection",
+    "fuzzing",
+    "delphi_detection",
+    "delphi_fuzzing",
+    "intruder",
+    "intruder_embedding",
+]
 Role = Literal["in_sample", "proxy", "oos"]
 
 
@@ -61,7 +71,10 @@ class Autointerp(Section):
         default=("lexical",), min_length=1, description="Who writes labels; the first one's decide a latent's outcome."
     )
     scorers: tuple[Scorer, ...] = Field(
-        default=("embedding",), min_length=1, description="Who tests labels; the first one's decide."
+        default=("embedding",),
+        min_length=1,
+        description="Who tests labels; the first one's decide a latent's outcome. 'intruder' and "
+        "'intruder_embedding' test latents without a label, and cannot be first.",
     )
     client: LabelClient | None = Field(default=None, description="Language model behind them; null: none is asked.")
     per_prompt: int = Field(default=5, ge=1, description="Examples that a scorer shows a language model at once.")
@@ -75,6 +88,9 @@ class Autointerp(Section):
     random_negatives: int = Field(default=50, ge=1, description="Examples on which the latent is silent, at most.")
     hard_negatives: int = Field(
         default=50, ge=1, description="Such examples on which the nearest latents by decoder cosine fire, at most."
+    )
+    intruder_windows: int = Field(
+        default=5, ge=3, le=9, description="Windows that an intruder scorer is shown at once; one does not belong."
     )
     neighbours: int = Field(default=10, ge=1, description="Nearest latents that give hard negatives.")
     quantiles: int = Field(default=10, ge=1, description="Strata of activation that examples are drawn from alike.")
@@ -95,10 +111,24 @@ class Autointerp(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} {list(values)} repeat")
+        if self.scorers[0] in _INTRUDERS:
+            raise ValueError(
+                f"scorers begin with {self.scorers[0]!r}: the first decides on labels, and this needs none"
+            )
         asking = [name for name in (*self.explainers, *self.scorers) if name not in _WITHOUT_MODEL]
         if asking and self.client is None:
             raise ValueError(f"{', '.join(asking)} ask a language model, but client is null: configure one")
         return self
+
+    @property
+    def label_scorers(self) -> tuple[str, ...]:
+        """Scorers that test labels."""
+        return tuple(name for name in self.scorers if name not in _INTRUDERS)
+
+    @property
+    def intruder_scorers(self) -> tuple[str, ...]:
+        """Scorers that test latents without a label."""
+        return tuple(name for name in self.scorers if name in _INTRUDERS)
 
     @property
     def needs_delphi(self) -> bool:
