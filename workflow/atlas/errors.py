@@ -20,6 +20,10 @@ class AuditError(AtlasError):
     """The activation pipeline of a model failed a check of its audit."""
 
 
+class DamagedFileError(AtlasError, ValueError):
+    """A file of results is truncated or altered."""
+
+
 class StoreError(AtlasError):
     """An activation file is truncated, altered, or belongs to something else."""
 

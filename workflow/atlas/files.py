@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from atlas.errors import DamagedFileError
+
+AGAIN = "delete this file and run again; it will be made anew"
+
 
 @contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
@@ -69,8 +73,11 @@ def write_json(target: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file. Raises DamagedFileError that names it when it is not whole."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedFileError(f"{path}: not whole JSON ({error}); {AGAIN}") from error
 
 
 def sha256_file(path: Path | str) -> str:

@@ -1,5 +1,6 @@
 """What every job does around its work: log, threads, device, and errors that people can read."""
 
+import errno
 import logging
 import os
 import sys
@@ -11,6 +12,14 @@ from atlas.errors import AtlasError
 from atlas.gpu_lease import lease, on_purpose_on_cpu
 from atlas.job_lock import only_one
 
+# What no program can mend: the message says what the user can.
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the quota is used up; free some space and run the same command again",
+    errno.EROFS: "results cannot be written; mount {folder} for writing, or work in another folder",
+    errno.EACCES: "results cannot be written; mend the permissions below {folder}, or work in a folder of your own",
+}
+
 
 @contextmanager
 def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iterator["object | None"]:
@@ -20,17 +29,21 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
     to `log_file` and to stderr. An AtlasError is printed as its message alone and ends the process with status 1; any
     other exception is a bug and keeps its traceback.
     """
-    _log_to(Path(log_file))
     try:
+        _log_to(Path(log_file))
         # A log belongs to one job.
         with only_one(str(log_file)), lease(granted := _on_cpu_if_asked(gpus or 0)):
             yield None if gpus is None else _prepare_torch(threads, granted)
     except AtlasError as error:
         logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
         sys.exit(1)
-    except Exception:
-        logging.getLogger("atlas").exception("unexpected error")
-        raise
+    except Exception as error:
+        remedy = _REMEDIES.get(error.errno) if isinstance(error, OSError) else None
+        if remedy is None:
+            logging.getLogger("atlas").exception("unexpected error")
+            raise
+        logging.getLogger("atlas").error("%s: %s", error, remedy.format(folder=Path.cwd()))
+        sys.exit(1)
 
 
 def _log_to(log_file: Path) -> None:

@@ -49,7 +49,7 @@ class OrderedDocuments:
         """Write the Parquet file; returns the ids of each split in order, the duplicates dropped, the characters."""
         ids: dict[str, list[str]] = {"train": [], "eval": []}
         n_added, n_characters, rows = 0, 0, []
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for bucket in self._buckets():
                 n_added += len(bucket)
                 unique = {document_id: (group, text) for document_id, group, text in bucket}

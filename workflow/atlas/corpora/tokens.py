@@ -3,12 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 
@@ -16,13 +18,12 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
 from atlas.corpora.packing import Packed, pack
 from atlas.errors import SourceError
-from atlas.files import atomic_path, read_json, sha256_strings
+from atlas.files import AGAIN, atomic_path, read_json, sha256_strings
 from atlas.progress import progress
 
 log = logging.getLogger(__name__)
 
 _BATCH_DOCUMENTS = 256
-_AGAIN = "delete this file and run again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +86,18 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     try:
         with h5py.File(path, "r") as file:
             if split not in file:
-                raise SourceError(f"{path} has no split {split!r}, only {sorted(file)}; {_AGAIN}")
+                raise SourceError(f"{path} has no split {split!r}, only {sorted(file)}; {AGAIN}")
             group = file[split]
             arrays = [group[name][...] for name in ("tokens", "document", "counted")]
             fingerprint, corpus, length = group.attrs["fingerprint"], file.attrs["corpus"], file.attrs["context_length"]
     except (OSError, KeyError, RuntimeError) as error:
-        raise SourceError(f"{path}: not a whole token file ({error}); {_AGAIN}") from error
+        raise SourceError(f"{path}: not a whole token file ({error}); {AGAIN}") from error
     tokens, document, counted = arrays
     expected = (len(tokens), int(length))
     if any(array.shape != expected for array in arrays) or counted.dtype != np.bool_:
-        raise SourceError(f"{path}: {split} has shapes {[a.shape for a in arrays]}, expected {expected}; {_AGAIN}")
+        raise SourceError(f"{path}: {split} has shapes {[a.shape for a in arrays]}, expected {expected}; {AGAIN}")
     if fingerprint_of(tokens, document) != fingerprint:
-        raise SourceError(f"{path}: the tokens of {split} are not those of its fingerprint {fingerprint}; {_AGAIN}")
+        raise SourceError(f"{path}: the tokens of {split} are not those of its fingerprint {fingerprint}; {AGAIN}")
     return TokenSplit(tokens, document, counted, str(fingerprint), str(corpus), split, int(length))
 
 
@@ -185,7 +186,7 @@ def _wrapper_ids(corpus: Corpus, encoder: Encoder) -> tuple[list[int], list[int]
 def _texts(documents: Path, split: str) -> Iterator[tuple[int, list[str]]]:
     """Batches of a split's texts with the index of the first of each."""
     first = 0
-    with pq.ParquetFile(documents) as file:
+    with _documents(documents) as file:
         for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["split", "text"]):
             columns: dict[str, list[Any]] = batch.to_pydict()
             pairs = zip(columns["split"], columns["text"], strict=True)
@@ -193,6 +194,18 @@ def _texts(documents: Path, split: str) -> Iterator[tuple[int, list[str]]]:
             if texts:
                 yield first, texts
             first += len(texts)
+
+
+@contextmanager
+def _documents(path: Path) -> Iterator[pq.ParquetFile]:
+    """The documents of a corpus, whose checksums are verified as they are read."""
+    if not Path(path).is_file():
+        raise SourceError(f"{path} is missing: run the rule that builds this corpus")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: truncated or altered ({error}); {AGAIN}") from error
 
 
 def _write_split(group: h5py.Group, packed: Packed) -> None:
@@ -214,9 +227,8 @@ def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> 
 
 
 def _ids_by_split(documents: Path) -> dict[str, set[str]]:
-    if not Path(documents).is_file():
-        raise SourceError(f"{documents} is missing: run the rule that builds this corpus")
-    columns = pq.read_table(documents, columns=["document_id", "split"]).to_pydict()
+    with _documents(documents) as file:
+        columns = file.read(["document_id", "split"]).to_pydict()
     ids: dict[str, set[str]] = {"train": set(), "eval": set()}
     for document_id, split in zip(columns["document_id"], columns["split"], strict=True):
         ids[split].add(document_id)

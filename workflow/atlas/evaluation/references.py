@@ -1,6 +1,7 @@
 """Reference losses of a model on a corpus: clean, zero-ablated and mean-ablated; shared by all its SAEs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
 from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
-from atlas.files import atomic_path
+from atlas.files import AGAIN, atomic_path
 from atlas.models.forward import capture, final_hidden, run_from
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
@@ -141,12 +142,14 @@ class _Writer:
                 self._append(name, value)
                 continue
             if name not in self._file:
-                self._file.create_dataset(name, (self._n_contexts, *value.shape[1:]), value.dtype)
+                self._file.create_dataset(name, (self._n_contexts, *value.shape[1:]), value.dtype, fletcher32=True)
             self._file[name][first : first + len(value)] = value
 
     def _append(self, name: str, value: np.ndarray) -> None:
         if name not in self._file:
-            self._file.create_dataset(name, (0, *value.shape[1:]), value.dtype, maxshape=(None, *value.shape[1:]))
+            self._file.create_dataset(
+                name, (0, *value.shape[1:]), value.dtype, maxshape=(None, *value.shape[1:]), fletcher32=True
+            )
         dataset = self._file[name]
         dataset.resize(len(dataset) + len(value), axis=0)
         dataset[len(dataset) - len(value) :] = value
@@ -171,23 +174,19 @@ class References:
         Raises EvaluationError that names the file when it is damaged, lacks the hook, or belongs to something else.
         """
         path = Path(path)
-        remedy = "delete this file and run again; it will be made anew"
-        try:
-            with h5py.File(path, "r") as file:
-                attributes = dict(file.attrs)
-                found = (attributes.get("format"), attributes.get("format_version"))
-                if found != (FORMAT, FORMAT_VERSION):
-                    raise EvaluationError(f"{path}: format is {found}, expected {(FORMAT, FORMAT_VERSION)}; {remedy}")
-                if hook not in file["hooks"]:
-                    raise EvaluationError(f"{path}: has no hook {hook!r}, only {', '.join(file['hooks'])}; {remedy}")
-                names = ("mask", "document", "loss_clean", f"hooks/{hook}/loss_zero", f"hooks/{hook}/loss_mean")
-                values = [file[name][:] for name in names]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise EvaluationError(f"{path}: missing, truncated or altered ({error}); {remedy}") from error
+        with _opened(path) as file:
+            attributes = dict(file.attrs)
+            found = (attributes.get("format"), attributes.get("format_version"))
+            if found != (FORMAT, FORMAT_VERSION):
+                raise EvaluationError(f"{path}: format is {found}, expected {(FORMAT, FORMAT_VERSION)}; {AGAIN}")
+            if hook not in file["hooks"]:
+                raise EvaluationError(f"{path}: has no hook {hook!r}, only {', '.join(file['hooks'])}; {AGAIN}")
+            names = ("mask", "document", "loss_clean", f"hooks/{hook}/loss_zero", f"hooks/{hook}/loss_mean")
+            values = [file[name][:] for name in names]
         for key in _IDENTITY:
             if attributes[key] != expected[key]:
                 raise EvaluationError(
-                    f"{path}: {key} is {attributes[key]!r}, but the activations have {expected[key]!r}; {remedy}"
+                    f"{path}: {key} is {attributes[key]!r}, but the activations have {expected[key]!r}; {AGAIN}"
                 )
         return cls(path, len(values[0]), *values)
 
@@ -195,15 +194,25 @@ class References:
         """What the clean output of some contexts is compared by: `Task.summarise` of it."""
         units = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
         start, stop = units[first], units[first + n_contexts]
-        with h5py.File(self.path, "r") as file:
+        with _opened(self.path) as file:
             return {name: _values(dataset[start:stop]).to(device) for name, dataset in file["clean"].items()}
 
     def rows(self, hook: str, batch: ContextBatch) -> Float[Tensor, "contexts position d_model"]:
         """Clean activations at `hook`, float32: the store's, but of the masked text for a masked language model."""
-        with h5py.File(self.path, "r") as file:
+        with _opened(self.path) as file:
             if file.attrs["objective"] == "masked_lm":
                 return _values(file[f"hooks/{hook}/rows"][batch.first : batch.first + batch.n_contexts]).float()
         return batch.rows(hook)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, whose checksums HDF5 verifies as it is read; what it finds becomes an error with a remedy."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, RuntimeError) as error:
+        raise EvaluationError(f"{path}: missing, truncated or altered ({error}); {AGAIN}") from error
 
 
 def _values(stored: np.ndarray) -> Tensor:

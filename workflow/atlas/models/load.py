@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
-from atlas.files import read_json
+from atlas.files import read_json, sha256_file, sha256_strings
 from atlas.models.adapters import Adapter, find_adapter
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,18 @@ class LoadedModel:
 
 
 def load_model(folder: Path, device: torch.device) -> LoadedModel:
-    """Load what `prepare_model` saved in `folder`; raises SourceError when the folder is not such a folder."""
+    """Load what `prepare_model` saved in `folder`.
+
+    Raises SourceError when the folder is not such a folder, or its weights are no longer those that were saved: they
+    are hashed each time, because a model with a flipped bit runs as well as any.
+    """
     folder = Path(folder)
     identity = read_identity(folder)
+    if (found := hash_weights(folder)) != identity["weights_sha256"]:
+        raise SourceError(
+            f"{folder}/*.safetensors: SHA-256 {found}, but identity.json says {identity['weights_sha256']}: "
+            "truncated or altered; delete the folder and run again"
+        )
     with quiet_bars():
         model = MODEL_CLASSES[identity["objective"]].from_pretrained(
             folder,
@@ -74,6 +83,11 @@ def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a prepared model; needs no weights."""
     read_identity(Path(folder))
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 over the hashes of a folder's safetensors files, in the order of their names."""
+    return sha256_strings(sha256_file(path) for path in sorted(folder.glob("*.safetensors")))
 
 
 def read_identity(folder: Path) -> dict[str, Any]:

