@@ -1,6 +1,27 @@
 """Settings of the whole test run."""
 
 import os
+from pathlib import Path
+
+import faults
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault-table", type=Path, help="page whose table of faults is written anew from what passed")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "fault(stage, kind, outcome): a row of docs/reliability.md, see tests/faults.py")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    page = session.config.getoption("--fault-table")
+    if page is None:
+        return
+    if exitstatus:
+        raise pytest.UsageError(f"{page} stays as it is: a test of a fault did not pass")
+    faults.write_table(page, [row for item in session.items for row in faults.rows_of(item)])

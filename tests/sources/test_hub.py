@@ -9,11 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import huggingface_hub.constants
 import pytest
 import yaml
+from faults import fault
 
 from atlas.config.sources import HubSource
 from atlas.errors import SourceError
 from atlas.sources.hub import download_model, resolve_revision
 
+SAID_AND_RESTARTED = "an error that says what to check, after the client's own attempts; nothing is kept; run again"
 COMMIT, LATER = "a" * 40, "b" * 40
 FILES = {
     "config.json": b'{"model_type": "llama"}',
@@ -46,6 +48,19 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
         if parts[:3] == ["org", "name", "resolve"] and (name := "/".join(parts[4:])) in self.server.files:
             data = self.server.files[name]
+            if body and name.endswith(".safetensors") and (trouble := self.server.trouble):
+                if trouble == "busy":
+                    return self._answer(503, b"", body, {})
+                if trouble == "silent":
+                    self.server.patience.wait(20)
+                data = data[: len(data) // 2]
+                self.send_response(200)
+                self.send_header("Content-Length", str(2 * len(data)))
+                self.send_header("ETag", f'"{hashlib.sha1(self.server.files[name]).hexdigest()}"')
+                self.end_headers()
+                self.wfile.write(data)
+                self.close_connection = True
+                return None
             etag = hashlib.sha1(data).hexdigest()
             return self._answer(200, data, body, {"ETag": f'"{etag}"', "X-Repo-Commit": parts[3]})
         return self._answer(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
@@ -69,6 +84,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.commit, server.files, server.seen = COMMIT, dict(FILES), []
+    server.trouble, server.patience = None, threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     constants = huggingface_hub.constants
@@ -186,3 +202,26 @@ def test_offline_an_existing_folder_is_not_taken_for_the_model(tmp_path):
     with pytest.raises(SourceError, match=f"cannot download commit {COMMIT}"):
         download_model(source(), COMMIT, tmp_path / "model")
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["old.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param("half", marks=fault("download of a model", "the network ends in the middle", SAID_AND_RESTARTED)),
+        pytest.param("busy", marks=fault("download of a model", "the server answers 503", SAID_AND_RESTARTED)),
+        pytest.param("silent", marks=fault("download of a model", "the server falls silent", SAID_AND_RESTARTED)),
+    ],
+)
+def test_interrupted_download_leaves_nothing_and_the_next_call_is_whole(hub, tmp_path, monkeypatch, trouble):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own attempts
+    hub.trouble = trouble
+    with pytest.raises(
+        SourceError, match=rf"'org/name'.*cannot download commit {COMMIT}.*check the network.*run again"
+    ):
+        download_model(source(), COMMIT, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    hub.trouble = None
+    hub.patience.set()
+    download_model(source(), COMMIT, tmp_path / "model")
+    assert (tmp_path / "model/model.safetensors").read_bytes() == FILES["model.safetensors"]

@@ -1,13 +1,18 @@
 """A project in a temporary folder: the real workflow on tiny models and made text."""
 
+import hashlib
 import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
+import pytest
 import yaml
 
 from tiny import tiny_bert, tiny_llama, tiny_nemotron_h
@@ -118,3 +123,37 @@ def planned(folder: Path, *targets: str) -> dict[str, int]:
         return {}
     table = text.split("Job stats:")[1].split("total")[0]
     return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)}
+
+
+def copy_of(project: Path, folder: Path) -> Path:
+    """A project with the times of its files, by which Snakemake knows what is done."""
+    return shutil.copytree(project, folder, dirs_exist_ok=True)
+
+
+def wait_for_jobs(process: subprocess.Popen, script: str, ready) -> list[psutil.Process]:
+    """The processes that run `script`, once `ready`."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        jobs = [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
+        if jobs and ready():
+            return jobs
+        time.sleep(0.005)
+    pytest.fail(f"no job of {script} was met")
+
+
+def heed_ctrl_c() -> None:
+    """A process started in the background of a shell ignores SIGINT, and so does what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def runs(child: psutil.Process, script: str) -> bool:
+    try:
+        return any(part.endswith(f".{script}") for part in child.cmdline())
+    except psutil.Error:
+        return False
+
+
+def digests(project: Path) -> dict[str, str]:
+    """Hashes of all weights and of the tables."""
+    paths = [*project.glob("results/saes/**/sae_weights.safetensors"), *project.glob("results/*_study.csv")]
+    return {str(p.relative_to(project)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

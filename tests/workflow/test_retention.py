@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from project import make_project, planned, read_config, snakemake, write_config
-from test_whole_way import TABLE, digests
+from project import copy_of, digests, make_project, planned, read_config, snakemake, write_config
+from test_whole_way import TABLE
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +19,11 @@ def keep_train(project: Path, keep: bool) -> None:
     write_config(project, config)
 
 
-def test_temporary_train_shards(tmp_path):
-    kept, temporary = (make_project(tmp_path / name, {"llama": "llama"}) for name in ("kept", "temporary"))
-    snakemake(kept, TABLE)
+def test_temporary_train_shards(finished_once, tmp_path):
+    kept, temporary = (
+        copy_of(finished_once, tmp_path / "kept"),
+        make_project(tmp_path / "temporary", {"llama": "llama"}),
+    )
     assert len(shards(kept, "train")) == 2
     expected = digests(kept)
 

@@ -1,17 +1,25 @@
 """The real workflow, run by the real snakemake, on tiny models: from files of text to tables and figures."""
 
-import hashlib
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import yaml
-from project import command, make_project, planned, read_config, snakemake, write_config
+from project import (
+    command,
+    copy_of,
+    digests,
+    heed_ctrl_c,
+    make_project,
+    planned,
+    read_config,
+    snakemake,
+    wait_for_jobs,
+    write_config,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -19,11 +27,9 @@ TABLE = "results/llama_study.csv"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(finished_once, tmp_path_factory) -> Path:
     """A project after an uninterrupted run of the Llama study."""
-    folder = make_project(tmp_path_factory.mktemp("finished"), {"llama": "llama"})
-    snakemake(folder, TABLE)
-    return folder
+    return copy_of(finished_once, tmp_path_factory.mktemp("finished"))
 
 
 def test_table_has_a_row_per_sae_and_corpus(finished):
@@ -147,17 +153,6 @@ def test_preempted_training_is_tried_again_by_the_same_run(finished):
     assert len(card["cost"]["resumed_from_steps"]) == 1
 
 
-def wait_for_jobs(process: subprocess.Popen, script: str, ready) -> list[psutil.Process]:
-    """The processes that run `script`, once `ready`."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        jobs = [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
-        if jobs and ready():
-            return jobs
-        time.sleep(0.005)
-    pytest.fail(f"no job of {script} was met")
-
-
 def kill_job(project: Path, script: str, ready) -> None:
     """Start the workflow, wait for a job that runs `script` and for `ready`, and kill that job; then end the others."""
     with subprocess.Popen(
@@ -178,21 +173,3 @@ def kill_job(project: Path, script: str, ready) -> None:
         process.wait(timeout=240)
     # Whatever status it ends with: the table is not there.
     assert not (project / TABLE).exists()
-
-
-def heed_ctrl_c() -> None:
-    """A process started in the background of a shell ignores SIGINT, and so does what it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def runs(child: psutil.Process, script: str) -> bool:
-    try:
-        return any(part.endswith(f".{script}") for part in child.cmdline())
-    except psutil.Error:
-        return False
-
-
-def digests(project: Path) -> dict[str, str]:
-    """Hashes of all weights and of the table."""
-    paths = [*project.glob("results/saes/**/sae_weights.safetensors"), project / TABLE]
-    return {str(p.relative_to(project)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,12 +39,20 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
         logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
         sys.exit(1)
     except Exception as error:
-        remedy = _REMEDIES.get(error.errno) if isinstance(error, OSError) else None
+        remedy = _REMEDIES.get(_errno_of(error))
         if remedy is None:
             logging.getLogger("atlas").exception("unexpected error")
             raise
         logging.getLogger("atlas").error("%s: %s", error, remedy.format(folder=Path.cwd()))
         sys.exit(1)
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The system's number of an error; libraries in C and Rust give it in their text alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\b(?:os error |errno = |Errno )(\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def _log_to(log_file: Path) -> None:

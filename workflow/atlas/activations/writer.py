@@ -18,6 +18,7 @@ from torch import Tensor
 
 from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, ROW_DATASETS
 from atlas.errors import StoreError
+from atlas.hdf5 import require_space
 from atlas.massive import MASSIVE_FACTOR
 
 
@@ -119,6 +120,7 @@ class ShardWriter:
 
     def _create(self, columns: RowColumns) -> dict[str, int]:
         # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.
+        require_space(self.path, self._needed() + 65536)
         with h5py.File(self.path, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "complete": False})
             for name, kind in ROW_DATASETS.items():
@@ -137,11 +139,14 @@ class ShardWriter:
             os.posix_fallocate(stream.fileno(), 0, self.path.stat().st_size)
         return offsets
 
+    def _needed(self) -> int:
+        """Bytes of the file: activations and norms, and what is stored once a row."""
+        once = sum(np.dtype(kind).itemsize for kind in ROW_DATASETS.values())
+        width = np.dtype(DISK_TYPES[self.storage_dtype]).itemsize * sum(self.widths.values())
+        return self.n_rows * (once + 4 * len(self.widths) + width)
+
     def _explain(self, error: OSError) -> StoreError:
-        needed = (
-            sum(width * self.n_rows for width in self.widths.values())
-            * np.dtype(DISK_TYPES[self.storage_dtype]).itemsize
-        )
+        needed = self._needed()
         free = shutil.disk_usage(self.path.parent).free
         # HDF5 reports a full disk without errno; too little free space says the same.
         if error.errno == errno.ENOSPC or free < needed:

@@ -27,6 +27,7 @@ from atlas.codes.layout import (
     map_entries,
 )
 from atlas.errors import StoreError
+from atlas.hdf5 import require_space
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class CodesWriter:
 
     def _create(self, starts: np.ndarray, n_entries: int) -> dict[str, int]:
         # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.
+        require_space(self.path, 16 * n_entries + 16 * self.n_rows + starts.nbytes + 65536)
         with h5py.File(self.path, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "complete": False})
             file.attrs.update({"n_rows": self.n_rows, "n_latents": self.n_latents, "n_entries": n_entries})

@@ -18,7 +18,8 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
 from atlas.corpora.packing import Packed, pack
 from atlas.errors import SourceError
-from atlas.files import AGAIN, atomic_path, read_json, sha256_strings
+from atlas.files import AGAIN, read_json, sha256_strings
+from atlas.hdf5 import new_hdf5
 from atlas.progress import progress
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def tokenise_corpus(
     summary = read_json(corpus_folder / "corpus.json")
     encoder = make_encoder(model_folder, corpus.template)
     _check_length(budget.context_length, model_folder, encoder)
-    with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(target) as file:
         file.attrs.update(
             corpus=summary["name"],
             template=corpus.template,
@@ -210,7 +211,7 @@ def _documents(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _write_split(group: h5py.Group, packed: Packed) -> None:
     for name in ("tokens", "document", "counted"):
-        group.create_dataset(name, data=getattr(packed, name))
+        group.create_dataset(name, data=getattr(packed, name), fletcher32=True)
     group.attrs["fingerprint"] = fingerprint_of(packed.tokens, packed.document)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
 from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
-from atlas.files import AGAIN, atomic_path
+from atlas.files import AGAIN
+from atlas.hdf5 import new_hdf5
 from atlas.models.forward import capture, final_hidden, run_from
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
@@ -47,7 +48,7 @@ def compute_references(
             f"{shards[0].identity['corpus']}"
         )
     means = {hook: counted_mean(shards, hook).float().to(loaded.device) for hook in hooks}
-    with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(target) as file:
         writer = _Writer(file, n_contexts)
         with progress(n_contexts * length, f"references {shards[0].identity['corpus']}") as shown:
             for batch in context_batches(shards, n_contexts, batch_contexts):

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
-from atlas.files import atomic_path
+from atlas.hdf5 import new_hdf5
 from atlas.latents.text import piece_begins
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def embed_windows(
     vectors[filled] = embedded
     log.info("%s windows of %s rows embedded", f"{len(filled):,}", f"{len(tokens):,}")
     identity = {key: shards[0].identity[key] for key in ("corpus", "corpus_fingerprint", "tokenizer_sha256")}
-    with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(target) as file:
         file["vectors"] = vectors
         file["window"] = grid.window
         file.attrs.update(identity | {"embedder": embedder, "width": width})

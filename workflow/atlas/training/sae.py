@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atlas.errors import TrainingError
-from atlas.files import atomic_path, sha256_file, write_json
+from atlas.files import AGAIN, atomic_path, sha256_file, write_json
 from atlas.hook_points import HookPoint
 from atlas.training.architectures import ARCHITECTURES, Architecture
 
@@ -205,7 +205,7 @@ def load_sae(folder: Path) -> Sae:
     if sha256 is not None and (found := sha256_file(Path(folder) / WEIGHTS_FILE)) != sha256:
         raise TrainingError(
             f"{Path(folder) / WEIGHTS_FILE}: SHA-256 {found}, but {CONFIG_FILE} says {sha256}: altered since it was "
-            "trained; delete this file and run again"
+            f"trained; {AGAIN}"
         )
     if architecture.has_threshold:
         stored = tensors.pop("threshold")
@@ -224,7 +224,7 @@ def _read_tensors(
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: missing, truncated or not a safetensors file ({error})") from error
+        raise TrainingError(f"{path}: missing, truncated or not a safetensors file ({error}); {AGAIN}") from error
     ours = {*_SHARED, *architecture.latent_parameters}
     expected = {architecture.saelens_names.get(name, name) for name in ours}
     expected |= {"threshold"} if architecture.has_threshold else set()
