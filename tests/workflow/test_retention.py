@@ -20,10 +20,8 @@ def keep_train(project: Path, keep: bool) -> None:
 
 
 def test_temporary_train_shards(finished_once, tmp_path):
-    kept, temporary = (
-        copy_of(finished_once, tmp_path / "kept"),
-        make_project(tmp_path / "temporary", {"llama": "llama"}),
-    )
+    kept = copy_of(finished_once, tmp_path / "kept")
+    temporary = make_project(tmp_path / "temporary", {"llama": "llama"})
     assert len(shards(kept, "train")) == 2
     expected = digests(kept)
 
