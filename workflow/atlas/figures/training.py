@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.figures.captions import listed, saes, span
-from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
-
-_IDENTITY = ("model", "hook", "mix", "recipe")
+from atlas.figures.series import name_series, sae_ids, series_colours
+from atlas.figures.style import WIDTH, save, use_style
 
 
 @dataclass(frozen=True)
@@ -61,25 +59,25 @@ def describe_training(runs: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) ->
 
 def plot_training(runs: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) -> Figure:
     """The figure; a run without a measure (a threshold, say) has no line in its panel."""
-    groups = list(dict.fromkeys(map(_group, curves)))
-    colours = dict(zip(groups, _colours(len(groups)), strict=True))
-    by_id = {f"{_row_group(row)}/seed-{row.seed}": row for _, row in runs.iterrows()}
+    runs = name_series(runs.assign(n_latents=runs["sae.n_latents"]))
+    by_id = dict(zip(sae_ids(runs), runs.to_dict("records"), strict=True))
+    colours = series_colours(list(dict.fromkeys(by_id[sae_id]["series"] for sae_id in curves)))
     figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 3.8), sharex=True, layout="constrained")
     for axis, panel in zip(axes.flat, PANELS, strict=True):
         for sae_id, frame in curves.items():
             rows = frame[frame.split == panel.split]
-            rows = rows.assign(dead_pct=100 * rows.dead_latents / by_id[sae_id]["sae.n_latents"])
+            rows = rows.assign(dead_pct=100 * rows.dead_latents / by_id[sae_id]["n_latents"])
             rows = rows.dropna(subset=[panel.column])
             if len(rows):
                 values = rows[panel.column].astype(float)
-                axis.plot(rows.tokens / 1e6, values, color=colours[_group(sae_id)], linewidth=0.9)
+                axis.plot(rows.tokens / 1e6, values, color=colours[by_id[sae_id]["series"]], linewidth=0.9)
         axis.set_title(panel.title)
         _limit(axis, panel)
     _draw_k(axes.flat[2], runs)
     for axis in axes[1]:
         axis.set_xlabel("training rows (millions)")
-    handles = [Line2D([], [], color=colours[name], label=_label(name, groups, runs)) for name in groups]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(groups)), frameon=False)
+    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(colours)), frameon=False)
     return figure
 
 
@@ -91,31 +89,6 @@ def _limit(axis: Axes, panel: Panel) -> None:
     elif panel.column != "explained_variance":
         highest = max(line.get_ydata().max() for line in axis.lines) or 1
         axis.set_ylim(-0.04 * highest, 1.15 * highest)  # a line at 0 is not hidden by the axis
-
-
-def _group(sae_id: str) -> str:
-    """An SAE without its seed."""
-    return sae_id.rsplit("/", 1)[0]
-
-
-def _row_group(row: pd.Series) -> str:
-    return "/".join(row[key] for key in _IDENTITY)
-
-
-def _label(group: str, groups: Sequence[str], runs: pd.DataFrame) -> str:
-    """The parts in which a group differs from others, and its size."""
-    parts = [name.split("/") for name in groups]
-    own = group.split("/")
-    differing = [value for place, value in enumerate(own) if len({part[place] for part in parts}) > 1]
-    n_latents = next(row["sae.n_latents"] for _, row in runs.iterrows() if _row_group(row) == group)
-    return f"{' '.join(differing) or own[1]}, F = {n_latents:,}"
-
-
-def _colours(number: int) -> list:
-    """Distinguishable colours as long as there are any, then shades in order."""
-    if number <= len(SERIES_COLOURS):
-        return list(SERIES_COLOURS[:number])
-    return [mpl.colormaps["viridis"](place / (number - 1) * 0.95) for place in range(number)]
 
 
 def _draw_k(axis: Axes, runs: pd.DataFrame) -> None:

@@ -103,7 +103,7 @@ def _points(axis: Axes, x: pd.Series, y: pd.Series, table: pd.DataFrame) -> None
 def _legend(table: pd.DataFrame) -> list[Line2D]:
     handles = [
         legend_point(
-            marker=ROLE_MARKERS[role], color="#FFFFFF", mec="#444444", mew=0.6, label=f"away, {ROLE_NAMES[role]}"
+            marker=ROLE_MARKERS[role], color="#BBBBBB", mec="#444444", mew=0.6, label=f"away, {ROLE_NAMES[role]}"
         )
         for role in ROLE_MARKERS
         if role in set(table.role)
