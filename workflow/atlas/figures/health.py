@@ -18,7 +18,7 @@ from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, s
 
 _SAE = ["model", "hook", "target_hook", "mix", "recipe", "seed"]
 _COLUMNS = [*_SAE, "dictionary", "corpus", "role", "n_tokens", "n_firings", "density", "max_cosine"]
-_BINS = np.linspace(-6, 0, 37)  # of log10 of the density
+_BINS = np.linspace(-9, 0, 55)  # of log10 of the density
 _DENSE = 0.1
 _GREY = "#777777"
 _DASHES, _DOTS = (0, (3, 1.5)), (0, (1, 1))
