@@ -83,6 +83,27 @@ def test_labels_of_a_study_with_their_controls(finished):
     assert "autointerp" not in planned(finished, HEALTH)
 
 
+def test_another_palette_draws_again_and_does_nothing_else(finished):
+    few = {"autointerp": {"window_tokens": 8, "min_examples": 5, "swaps": 2}}
+    write_config(finished, read_config(finished) | few)
+    snakemake(finished, "figures")
+    assert planned(finished, "figures") == {}
+    drawn = [f"results/figures/llama_study{name}" for name in ("", "_training", "_health", "_autointerp")]
+    files = [f"{name}.{suffix}" for name in drawn for suffix in ("pdf", "png", "txt")]
+    files += ["results/tables/llama_study.md", "results/tables/llama_study.tex"]
+    assert all((finished / file).stat().st_size > 100 for file in files)
+    health, style = finished / "results/figures/llama_study_health.png", finished / "workflow/atlas/figures/style.py"
+    before, original = health.read_bytes(), style.read_text()
+    style.write_text(original.replace("#0072B2", "#0000FF"))
+    try:
+        figures = ("study_figure", "training_figure", "health_figure", "autointerp_figure")
+        assert planned(finished, "figures") == dict.fromkeys((*figures, "figures"), 1)
+        snakemake(finished, str(health.relative_to(finished)))
+        assert health.read_bytes() != before
+    finally:
+        style.write_text(original)
+
+
 def test_labels_by_a_real_server(finished, tmp_path_factory):
     """llama.cpp's server with a real chat model, named by `base_url`: every answer parses, and has a probability.
 
