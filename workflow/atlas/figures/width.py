@@ -37,7 +37,7 @@ PANELS = (
         "atlas_explained_variance_regular",
         "random_explained_variance_regular",
     ),
-    Panel("loss added by splicing", "atlas_delta_loss"),
+    Panel("loss added by splicing\n(in the objective's units)", "atlas_delta_loss"),
     Panel("latents that fire on\nmore than 10 % of tokens (%)", "atlas_dense_pct", limits=(-3, 103)),
     Panel(
         "redundancy\n(absorption of the guide)",
@@ -93,7 +93,7 @@ def plot_width(table: pd.DataFrame, labels: pd.DataFrame) -> Figure:
         axis.set_xlim(sizes[0] / 1.35, sizes[-1] * 1.35)
     for axis in axes[1]:
         axis.set_xlabel("latents")
-    figure.legend(handles=_legend(table, colours), loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles=_legend(table, colours), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
