@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from atlas.figures.captions import counted_tokens, listed, saes, span
+from atlas.figures.regimes import describe_regimes
 from atlas.figures.style import as_restructured_text, save
+from atlas.figures.transfer import describe_transfer
 
 
 @pytest.mark.parametrize(("values", "text"), [("a", "a"), ("ab", "a and b"), ("bab", "b and a"), ("cab", "c, a and b")])
@@ -41,3 +43,19 @@ def test_the_report_shows_names_of_any_characters(tmp_path):
     read = docutils.core.publish_parts(f".. include:: {tmp_path / 'a.txt'}", writer="html")["body"]
     assert read.strip() == f"<p>{caption}</p>"
     assert as_restructured_text("llama_sweep, n = 1,200") == "llama_sweep, n = 1,200"
+
+
+SAE = {"study": "s", "model": "m", "hook": "resid_post.1", "mix": "chat", "recipe": "topk", "corpus": "chat"}
+
+
+def test_regimes_say_how_many_were_called_what_was_intended():
+    rows = pd.DataFrame([SAE | {"seed": seed, "as_intended": seed > 0, "dead_tokens": 5000} for seed in (0, 1, 2)])
+    caption = describe_regimes(rows)
+    assert "3 judgements of 3 SAEs (seeds 0, 1 and 2) of m on chat; 2 are called what was intended" in caption
+    assert "counted on 5,000 tokens of training text" in caption
+
+
+def test_transfer_names_its_shifts():
+    rows = pd.DataFrame([SAE | {"seed": 0, "shift": shift} for shift in ("twin", "layer-before")])
+    assert "1 SAE (seed 0) of m" in describe_transfer(rows)
+    assert "under the shifts twin and layer-before" in describe_transfer(rows)

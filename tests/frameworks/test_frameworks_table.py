@@ -86,6 +86,11 @@ def test_figure_shows_each_run_at_its_contender(table):
 
 
 def test_figure_is_written_in_the_format_of_its_name(table, tmp_path):
-    draw_frameworks(table, [tmp_path / "f.pdf", tmp_path / "f.png"])
+    draw_frameworks(table, [tmp_path / f"f.{suffix}" for suffix in ("pdf", "png", "txt")])
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    caption = (tmp_path / "f.txt").read_text()
+    assert (
+        "trained by atlas, sparsify and saelens" in caption
+        and "on 1,024 tokens of chat; 6 runs, seeds 0 and 1" in caption
+    )
