@@ -7,7 +7,7 @@ import pytest
 from site_scene import ATTACKS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
 
 from atlas.errors import EvaluationError
-from atlas.site.cards import differences
+from atlas.card_fields import differences
 from atlas.site.pages import write_data
 from atlas.site.run import Place, export_neuronpedia
 

@@ -1,5 +1,6 @@
 """The real workflow, run by the real snakemake, on tiny models: from files of text to tables and figures."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from project import (
+    REPOSITORY,
     command,
     copy_of,
     digests,
@@ -20,6 +22,8 @@ from project import (
     wait_for_jobs,
     write_config,
 )
+
+from tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +62,32 @@ def test_changed_k_reruns_that_sae_only(finished):
     finally:
         write_config(finished, config)
     assert planned(finished, TABLE) == {}
+
+
+def test_model_is_added_by_the_lines_of_the_documentation(finished):
+    """docs/adding_a_model.md, with the sizes of a tiny model: the audit passes, and the study is planned whole."""
+    page = (REPOSITORY / "docs/adding_a_model.md").read_text()
+    added = yaml.safe_load(page.split("<!-- example:")[1].split("```yaml\n")[1].split("```")[0])
+    tiny_llama(finished / "data/my-model", seed=1)
+    harvest = read_config(finished)["models"]["llama"]["harvest"]
+    added["models"]["my-model"] |= {"n_layers": 4, "d_model": 32, "dtype": "float32", "harvest": harvest}
+    added["studies"]["my_study"]["rows"][0]["override"] = {"n_latents": 64, "k": 4}
+    config, before = read_config(finished), digests(finished)
+    write_config(finished, {key: value | added.get(key, {}) for key, value in config.items()})
+    try:
+        snakemake(finished, "results/audits/my-model.json")
+        assert json.loads((finished / "results/audits/my-model.json").read_text())["status"] == "pass"
+        assert planned(finished, "results/my_study.csv") == {
+            "tokenise": 1,
+            "harvest": 4,
+            "train": 1,
+            "references": 2,
+            "evaluate": 1,
+            "study_table": 1,
+        }
+        assert digests(finished) == before
+    finally:
+        write_config(finished, config)
 
 
 def test_watching_reruns_nothing(finished):

@@ -51,7 +51,7 @@ def drawn(study):
     """
     rows = STUDIES[study]
     figures = ["", "_training", *(["_width"] if study in GRIDS else [])]
-    tables = [f"tables/{study}.md"]
+    tables = [f"tables/{study}.md", f"run_cards/{study}.html"]
     if any(row.shift is None for row in rows):
         figures.append("_health")
         tables.append(f"{study}_health.csv")

@@ -87,3 +87,74 @@ rule study_runs:
         "Writing results/{wildcards.study}_runs.csv"
     script:
         "../scripts/study_runs.py"
+
+
+rule study_cards:
+    """Run cards as pages: in full with what differs between the runs and what they cost, and the public ones."""
+    input:
+        cards=lambda w: expand("results/saes/{sae}/run_card.yaml", sae=study_saes(w)),
+    output:
+        full=report(
+            "results/run_cards/{study}.html",
+            category="Studies",
+            caption="../report/study_cards.rst",
+            labels={"study": "{study}", "kind": "run cards and differences"},
+        ),
+        public="results/run_cards/{study}_public.html",
+    log:
+        "results/logs/study_cards/{study}.log",
+    benchmark:
+        "results/benchmarks/study_cards/{study}.tsv"
+    wildcard_constraints:
+        study="[A-Za-z0-9._-]+(?<!_public)",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=study_saes,
+        code=CODE["studies"],
+    message:
+        "Writing results/run_cards/{wildcards.study}.html"
+    script:
+        "../scripts/study_cards.py"
+
+
+def two_saes(wildcards):
+    """The two SAEs of a study that are compared."""
+    return two_of(study_saes(wildcards), wildcards.first, wildcards.second)
+
+
+rule card_difference:
+    """What differs between two runs of a study: results/run_cards/llama_sweep/0-3.html; numbers as in <study>_runs.csv, from 0."""
+    input:
+        cards=lambda w: expand("results/saes/{sae}/run_card.yaml", sae=two_saes(w)),
+    output:
+        page=report(
+            "results/run_cards/{study}/{first}-{second}.html",
+            category="Studies",
+            caption="../report/card_difference.rst",
+            labels={"study": "{study}", "kind": "runs {first} and {second}"},
+        ),
+    log:
+        "results/logs/card_difference/{study}/{first}-{second}.log",
+    benchmark:
+        "results/benchmarks/card_difference/{study}/{first}-{second}.tsv"
+    wildcard_constraints:
+        first="[0-9]+",
+        second="[0-9]+",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=two_saes,
+        code=CODE["studies"],
+    message:
+        "Comparing runs {wildcards.first} and {wildcards.second} of {wildcards.study}"
+    script:
+        "../scripts/card_difference.py"

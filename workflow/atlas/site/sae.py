@@ -16,7 +16,7 @@ from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.files import read_json
 from atlas.runcard import public_card, read_run_card
-from atlas.site.cards import sections
+from atlas.card_fields import sections
 from atlas.site.charts import constellation, lines, shares
 from atlas.site.dials import BAD, LOOK, Dial, dials
 from atlas.site.latent import Links

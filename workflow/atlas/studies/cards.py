@@ -1,0 +1,142 @@
+"""Run cards of a study for people: one page with what differs between the runs, what they cost, and every card."""
+
+import html
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from atlas.card_fields import RESULTS, differences, flat, sections
+from atlas.errors import ConfigError
+from atlas.files import write_text
+from atlas.runcard import public_card, read_run_card
+
+_STYLE = (
+    "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1a1a1a}"
+    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{border:1px solid #bbb;padding:.2rem .5rem;"
+    "text-align:left;vertical-align:top;overflow-wrap:anywhere}th{background:#f2f2f2}summary{cursor:pointer;font-weight:600}"
+)
+
+
+def write_cards(study: str, cards: Mapping[str, Path], benchmarks: Path, full: Path, public: Path) -> None:
+    """Write both pages of a study from the run cards of its SAEs (SAE id → run_card.yaml).
+
+    The full page begins with where and when it was made, the differences between the runs and the cost by stage (of
+    Snakemake's benchmark files, as far as `benchmarks` has them). The public one has public cards and nothing else.
+    """
+    read = {sae_id: read_run_card(path) for sae_id, path in cards.items()}
+    settings = {sae_id: _settings(card) for sae_id, card in read.items()}
+    parts = [
+        _heading(f"Runs of {study}"),
+        _table(pd.DataFrame(_facts(read), columns=["this run", ""])),
+        "<h2>What differs between the runs</h2>",
+        _table(differing_settings(settings)),
+        "<h2>Cost by stage</h2>",
+        _table(time_by_rule(benchmarks)),
+        "<h2>Run cards</h2>",
+        *(_card(sae_id, card) for sae_id, card in read.items()),
+    ]
+    write_text(full, _page(f"Runs of {study}", parts))
+    shown = [_card(sae_id, public_card(card)) for sae_id, card in read.items()]
+    write_text(public, _page(f"Public run cards of {study}", [_heading(f"Public run cards of {study}"), *shown]))
+
+
+def write_difference(cards: Sequence[tuple[str, Path]], target: Path) -> None:
+    """Write a page with every field, settings and results, in which two runs (SAE id, run_card.yaml) differ."""
+    (one, first), (other, second) = cards
+    found = differences(read_run_card(first), read_run_card(second))
+    names = [name for name, *_ in found]
+    table = pd.DataFrame({"field": names, one: [a for _, a, _ in found], other: [b for *_, b in found]})
+    lead = f"<p>{len(found)} fields differ; everything else on the two cards is the same.</p>"
+    write_text(target, _page("What differs between two runs", [_heading("What differs between two runs"), lead, _table(table)]))
+
+
+def two_of(saes: Sequence[str], first: str, second: str) -> list[str]:
+    """Ids of two SAEs by their numbers in a study, from 0. Raises ConfigError for a number it does not have."""
+    numbers = [int(first), int(second)]
+    if max(numbers) >= len(saes):
+        listed = "\n".join(f"  {number}  {sae_id}" for number, sae_id in enumerate(saes))
+        raise ConfigError(f"run {max(numbers)} is not one of this study, which has:\n{listed}")
+    return [saes[number] for number in numbers]
+
+
+def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """One row per setting that is not the same in all runs, one column per run; empty where a card lacks it."""
+    names = list(dict.fromkeys(name for each in settings.values() for name in each))
+    differing = [name for name in names if len({each.get(name) for each in settings.values()}) > 1]
+    columns = {sae_id: [each.get(name, "") for name in differing] for sae_id, each in settings.items()}
+    return pd.DataFrame({"setting": differing} | columns)
+
+
+def time_by_rule(folder: Path) -> pd.DataFrame:
+    """Jobs, wall and processor seconds and peak memory of each rule, the longest first."""
+    files = [path for path in sorted(folder.rglob("*.tsv")) if path.parent != folder]
+    if not files:
+        return pd.DataFrame(columns=["rule", "jobs", "seconds", "processor seconds", "peak MiB"])
+    rows = [pd.read_csv(path, sep="\t", na_values="NA").assign(rule=path.relative_to(folder).parts[0]) for path in files]
+    columns = {
+        "jobs": ("s", "size"),
+        "seconds": ("s", "sum"),
+        "processor seconds": ("cpu_time", "sum"),
+        "peak MiB": ("max_rss", "max"),
+    }
+    table = pd.concat(rows).groupby("rule").agg(**columns).sort_values("seconds", ascending=False)
+    return table.round().astype(int, errors="ignore").reset_index()
+
+
+def _settings(card: Mapping[str, Any]) -> dict[str, str]:
+    return dict(flat({section: value for section, value in card.items() if section not in RESULTS}))
+
+
+def _facts(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Where this page was made, and what all its runs rest on."""
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    machine = f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, {memory}"
+    devices = sorted({f"{card['hardware']['device']} ({card['hardware']['name']})" for card in cards.values()})
+    sources = {card["model"]["name"]: card["model"]["weights_sha256"] for card in cards.values()}
+    texts = {name: corpus["fingerprint"] for card in cards.values() for name, corpus in card["corpora"].items()}
+    return [
+        ("commit", _commit()),
+        ("this machine", machine),
+        ("trained on", "; ".join(devices)),
+        ("seeds", ", ".join(sorted({str(card["seed"]) for card in cards.values()}))),
+        *((f"weights of {name}, SHA-256", digest) for name, digest in sources.items()),
+        *((f"text of {name}, fingerprint", str(value)) for name, value in texts.items()),
+    ]
+
+
+def _commit() -> str:
+    call = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(call, capture_output=True, text=True, timeout=20)
+    except OSError:
+        return "unknown: git is not installed"
+    return done.stdout.strip() if done.returncode == 0 else "unknown: this folder is no git repository"
+
+
+def _card(sae_id: str, card: Mapping[str, Any]) -> str:
+    tables = [
+        (f"<h3>{html.escape(name)}</h3>" if name else "") + _table(pd.DataFrame(fields, columns=["", "value"]))
+        for name, fields in sections(card)
+    ]
+    return f"<details><summary>{html.escape(sae_id)}</summary>{''.join(tables)}</details>"
+
+
+def _heading(text: str) -> str:
+    return f"<h1>{html.escape(text)}</h1>"
+
+
+def _table(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "<p>Nothing.</p>"
+    with pd.option_context("display.max_colwidth", None):
+        return rows.fillna("").to_html(index=False, escape=True, border=0)
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
