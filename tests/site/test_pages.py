@@ -6,8 +6,8 @@ import shutil
 import pytest
 from site_scene import ATTACKS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
 
-from atlas.errors import EvaluationError
 from atlas.card_fields import differences
+from atlas.errors import EvaluationError
 from atlas.site.pages import write_data
 from atlas.site.run import Place, export_neuronpedia
 

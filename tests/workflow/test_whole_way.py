@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -99,13 +100,25 @@ def test_watching_reruns_nothing(finished):
         write_config(finished, config)
 
 
-def test_trainings_of_a_study_are_compared(finished):
-    snakemake(finished, "results/llama_study_runs.csv", "results/figures/llama_study_training.pdf")
+def test_trainings_of_a_study_are_compared_and_reported(finished):
+    pages = ["results/run_cards/llama_study.html", "results/run_cards/llama_study/0-1.html"]
+    targets = ["results/llama_study_runs.csv", "results/figures/llama_study_training.pdf", *pages]
+    snakemake(finished, *targets)
     runs = pd.read_csv(finished / "results/llama_study_runs.csv")
     assert list(runs["sae.n_latents"]) == [64, 48]
     assert (runs["outcome.in_sample.l0"] - 4).abs().max() < 0.4
     assert runs.warnings.str.contains("rows_repeat").all()
     assert (finished / "results/figures/llama_study_training.pdf").stat().st_size > 1000
+    assert "sae.n_latents" in (finished / pages[1]).read_text()
+    text = snakemake(finished, "--dry-run", "results/run_cards/llama_study/0-7.html", fails=True)
+    assert "run 7 is not one of llama_study" in text
+
+    snakemake(finished, "--report", "report.zip", *targets)
+    with zipfile.ZipFile(finished / "report.zip") as report:
+        assert report.testzip() is None
+        index = next(report.read(name).decode() for name in report.namelist() if name.endswith("report.html"))
+    for shown in ("SAE Atlas", "run cards and differences", "trainings, curves", "study_table"):
+        assert shown in index
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from atlas.config.sources import PackageSource, PathSource
 from atlas.errors import ConfigError
 from atlas.files import sha256_code
 from atlas.job import export_library_path
-from atlas.studies.cards import two_of
 from atlas.training.tracking import require_trackers
 
 export_library_path()

@@ -123,12 +123,17 @@ rule study_cards:
 
 
 def two_saes(wildcards):
-    """The two SAEs of a study that are compared."""
-    return two_of(study_saes(wildcards), wildcards.first, wildcards.second)
+    """The two SAEs of a study that are compared, by their numbers."""
+    saes, numbers = study_saes(wildcards), (int(wildcards.first), int(wildcards.second))
+    if max(numbers) >= len(saes):
+        raise WorkflowError(
+            f"run {max(numbers)} is not one of {wildcards.study}, whose runs are {dict(enumerate(saes))}"
+        )
+    return [saes[number] for number in numbers]
 
 
 rule card_difference:
-    """What differs between two runs of a study: results/run_cards/llama_sweep/0-3.html; numbers as in <study>_runs.csv, from 0."""
+    """What differs between two runs of a study, numbered from 0 in the order of <study>_runs.csv."""
     input:
         cards=lambda w: expand("results/saes/{sae}/run_card.yaml", sae=two_saes(w)),
     output:

@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from atlas.autointerp.outcome import CLOSE_COPY
 from atlas.autointerp.outcome import OUTCOMES as LATENT_OUTCOMES
+from atlas.card_fields import sections
 from atlas.config.study import Taxonomy
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.files import read_json
 from atlas.runcard import public_card, read_run_card
-from atlas.card_fields import sections
 from atlas.site.charts import constellation, lines, shares
 from atlas.site.dials import BAD, LOOK, Dial, dials
 from atlas.site.latent import Links

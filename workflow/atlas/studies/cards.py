@@ -1,6 +1,7 @@
 """Run cards of a study for people: one page with what differs between the runs, what they cost, and every card."""
 
 import html
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from atlas.card_fields import RESULTS, differences, flat, sections
-from atlas.errors import ConfigError
 from atlas.files import write_text
 from atlas.runcard import public_card, read_run_card
 
@@ -52,16 +51,8 @@ def write_difference(cards: Sequence[tuple[str, Path]], target: Path) -> None:
     names = [name for name, *_ in found]
     table = pd.DataFrame({"field": names, one: [a for _, a, _ in found], other: [b for *_, b in found]})
     lead = f"<p>{len(found)} fields differ; everything else on the two cards is the same.</p>"
-    write_text(target, _page("What differs between two runs", [_heading("What differs between two runs"), lead, _table(table)]))
-
-
-def two_of(saes: Sequence[str], first: str, second: str) -> list[str]:
-    """Ids of two SAEs by their numbers in a study, from 0. Raises ConfigError for a number it does not have."""
-    numbers = [int(first), int(second)]
-    if max(numbers) >= len(saes):
-        listed = "\n".join(f"  {number}  {sae_id}" for number, sae_id in enumerate(saes))
-        raise ConfigError(f"run {max(numbers)} is not one of this study, which has:\n{listed}")
-    return [saes[number] for number in numbers]
+    title = "What differs between two runs"
+    write_text(target, _page(title, [_heading(title), lead, _table(table)]))
 
 
 def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
@@ -77,7 +68,7 @@ def time_by_rule(folder: Path) -> pd.DataFrame:
     files = [path for path in sorted(folder.rglob("*.tsv")) if path.parent != folder]
     if not files:
         return pd.DataFrame(columns=["rule", "jobs", "seconds", "processor seconds", "peak MiB"])
-    rows = [pd.read_csv(path, sep="\t", na_values="NA").assign(rule=path.relative_to(folder).parts[0]) for path in files]
+    rows = [pd.read_csv(path, sep="\t").assign(rule=path.relative_to(folder).parts[0]) for path in files]
     columns = {
         "jobs": ("s", "size"),
         "seconds": ("s", "sum"),
@@ -94,8 +85,8 @@ def _settings(card: Mapping[str, Any]) -> dict[str, str]:
 
 def _facts(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Where this page was made, and what all its runs rest on."""
-    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    machine = f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, {memory}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
     devices = sorted({f"{card['hardware']['device']} ({card['hardware']['name']})" for card in cards.values()})
     sources = {card["model"]["name"]: card["model"]["weights_sha256"] for card in cards.values()}
     texts = {name: corpus["fingerprint"] for card in cards.values() for name, corpus in card["corpora"].items()}
