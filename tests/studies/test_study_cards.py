@@ -47,7 +47,7 @@ def test_pages_say_what_differs_and_withhold_the_recipe(cards, tmp_path):
     for page in (full, public):
         assert "script" not in page.tags
         assert EVIL in page.parts
-    differing = full.parts[full.parts.index("setting") : full.parts.index("Cost by stage")]
+    differing = full.parts[full.parts.index("run") : full.parts.index("Cost by stage")]
     assert {"optimisation.lr", "0.001", "0.0005", "seed"} <= set(differing)
     assert "sae.k" not in differing
     assert ", optimisation, " in public.parts[public.parts.index("withheld") + 2]
@@ -64,7 +64,7 @@ def test_two_runs_are_compared_field_by_field(cards, tmp_path):
 
 def test_a_setting_that_one_card_lacks_differs():
     table = differing_settings({"a": {"k": "4", "lr": "1"}, "b": {"k": "4"}})
-    assert table.to_dict("records") == [{"setting": "lr", "a": "1", "b": ""}]
+    assert table.to_dict("records") == [{"run": "a", "lr": "1"}, {"run": "b", "lr": ""}]
 
 
 def test_time_by_rule_adds_up(tmp_path):

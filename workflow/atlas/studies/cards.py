@@ -34,7 +34,7 @@ def write_cards(study: str, cards: Mapping[str, Path], benchmarks: Path, full: P
         _table(pd.DataFrame(_facts(read), columns=["this run", ""])),
         "<h2>What differs between the runs</h2>",
         _table(differing_settings(settings)),
-        "<h2>Cost by stage</h2>",
+        "<h2>Cost by stage</h2><p>Of all jobs that have run in this folder.</p>",
         _table(time_by_rule(benchmarks)),
         "<h2>Run cards</h2>",
         *(_card(sae_id, card) for sae_id, card in read.items()),
@@ -56,11 +56,11 @@ def write_difference(cards: Sequence[tuple[str, Path]], target: Path) -> None:
 
 
 def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """One row per setting that is not the same in all runs, one column per run; empty where a card lacks it."""
+    """One row per run and one column per setting that is not the same in all; empty where a card lacks it."""
     names = list(dict.fromkeys(name for each in settings.values() for name in each))
     differing = [name for name in names if len({each.get(name) for each in settings.values()}) > 1]
-    columns = {sae_id: [each.get(name, "") for name in differing] for sae_id, each in settings.items()}
-    return pd.DataFrame({"setting": differing} | columns)
+    columns = {name: [each.get(name, "") for each in settings.values()] for name in differing}
+    return pd.DataFrame({"run": list(settings)} | columns)
 
 
 def time_by_rule(folder: Path) -> pd.DataFrame:
@@ -89,14 +89,15 @@ def _facts(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
     devices = sorted({f"{card['hardware']['device']} ({card['hardware']['name']})" for card in cards.values()})
     sources = {card["model"]["name"]: card["model"]["weights_sha256"] for card in cards.values()}
-    texts = {name: corpus["fingerprint"] for card in cards.values() for name, corpus in card["corpora"].items()}
+    corpora = {name: corpus["fingerprint"] for card in cards.values() for name, corpus in card["corpora"].items()}
+    texts = dict(pair for name, fingerprint in corpora.items() for pair in flat({name: fingerprint}))
     return [
         ("commit", _commit()),
         ("this machine", machine),
         ("trained on", "; ".join(devices)),
         ("seeds", ", ".join(sorted({str(card["seed"]) for card in cards.values()}))),
         *((f"weights of {name}, SHA-256", digest) for name, digest in sources.items()),
-        *((f"text of {name}, fingerprint", str(value)) for name, value in texts.items()),
+        *((f"text of {name}, fingerprint", value) for name, value in texts.items()),
     ]
 
 
