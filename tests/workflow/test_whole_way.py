@@ -117,7 +117,7 @@ def test_trainings_of_a_study_are_compared_and_reported(finished):
     with zipfile.ZipFile(finished / "report.zip") as report:
         assert report.testzip() is None
         index = next(report.read(name).decode() for name in report.namelist() if name.endswith("report.html"))
-    for shown in ("SAE Atlas", "run cards and differences", "trainings, curves", "study_table"):
+    for shown in ("SAE Atlas", "run cards and differences", "trainings, curves", "study_runs"):
         assert shown in index
 
 
