@@ -222,6 +222,16 @@ def study_saes(wildcards):
     return saes_of(wildcards.study)
 
 
+def two_saes(wildcards):
+    """The two SAEs of a study that are compared, by their numbers."""
+    saes, numbers = study_saes(wildcards), (int(wildcards.first), int(wildcards.second))
+    if max(numbers) >= len(saes):
+        raise WorkflowError(
+            f"run {max(numbers)} is not one of {wildcards.study}, whose runs are {dict(enumerate(saes))}"
+        )
+    return [saes[number] for number in numbers]
+
+
 def study_corpora(wildcards):
     """Evaluation corpora by SAE, and by SAE and shift: another study may have more for the same SAE."""
     rows = study_rows(wildcards)

@@ -122,16 +122,6 @@ rule study_cards:
         "../scripts/study_cards.py"
 
 
-def two_saes(wildcards):
-    """The two SAEs of a study that are compared, by their numbers."""
-    saes, numbers = study_saes(wildcards), (int(wildcards.first), int(wildcards.second))
-    if max(numbers) >= len(saes):
-        raise WorkflowError(
-            f"run {max(numbers)} is not one of {wildcards.study}, whose runs are {dict(enumerate(saes))}"
-        )
-    return [saes[number] for number in numbers]
-
-
 rule card_difference:
     """What differs between two runs of a study, numbered from 0 in the order of <study>_runs.csv."""
     input:
