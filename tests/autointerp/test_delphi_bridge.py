@@ -1,6 +1,7 @@
 """Delphi's own classes in their own environment, on our examples, through our clients; and what Delphi does alone."""
 
 import json
+import logging
 import re
 from dataclasses import replace
 
@@ -72,7 +73,9 @@ def test_planted_latent_by_delphis_own_explainer_and_scorers(scene, python, tmp_
     assert reader.asked == paid
 
 
-def test_what_delphi_cannot_read_is_no_answer(scene, python):
+def test_what_delphi_cannot_read_is_no_answer(scene, python, caplog):
+    caplog.set_level(logging.INFO)
+
     class Mute(Reader):
         def complete(self, request):
             self.asked += 1
@@ -84,6 +87,7 @@ def test_what_delphi_cannot_read_is_no_answer(scene, python):
     question = Question("gamma", np.arange(8), np.zeros((8, scene.windows.width), bool))
     answers = delphi_detection(ScorerTools(tools, None, None, per_prompt=3))([question])[0]
     assert np.isnan(answers).all()
+    assert "Delphi, detection: 1/1 label" in caplog.text
     assert delphi_default([Evidence(own, ()) for own in scene.examples().latents[:2]], tools) == [None, None]
 
 

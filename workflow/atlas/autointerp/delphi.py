@@ -8,7 +8,7 @@ import json
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from atlas.autointerp.safe import break_marks, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
 from atlas.errors import EvaluationError
 from atlas.processes import peer_environment
+from atlas.progress import progress
 
 SCRIPT = Path(__file__).parents[2] / "peers" / "delphi_bridge.py"
 _EXPLANATION_TOKENS, _SHOWN = 200, 3000
@@ -106,7 +107,8 @@ def run_delphi(task: str, items: list[dict[str, Any]], tools: Tools) -> list[Any
             env=peer_environment(OMP_NUM_THREADS="1"),
         )
         try:
-            found = _converse(process, tools.client, tools.seed)
+            with progress(len(items), f"Delphi, {task}", unit="latent" if task == "explain" else "label") as shown:
+                found = _converse(process, tools.client, tools.seed, lambda: shown.update(1))
             status = process.wait()
         finally:
             process.kill()
@@ -117,8 +119,8 @@ def run_delphi(task: str, items: list[dict[str, Any]], tools: Tools) -> list[Any
     return [found[place] for place in range(len(items))]
 
 
-def _converse(process: subprocess.Popen, client: Client, seed: int) -> dict[int, Any]:
-    """Answer what the process asks until it is done; an error of the client ends both."""
+def _converse(process: subprocess.Popen, client: Client, seed: int, one_more: Callable[[], None]) -> dict[int, Any]:
+    """Answer what the process asks until it is done, telling of every result; an error of the client ends both."""
     found: dict[int, Any] = {}
     pending: list[Future] = []
     lock = threading.Lock()
@@ -144,6 +146,7 @@ def _converse(process: subprocess.Popen, client: Client, seed: int) -> dict[int,
             message = json.loads(line)
             if "result" in message:
                 found[message["result"]] = message["value"]
+                one_more()
             else:
                 pending = [future for future in pending if not future.done() or future.exception()]
                 pending.append(pool.submit(answer, message))
