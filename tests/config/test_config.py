@@ -4,6 +4,7 @@ import jsonschema
 import pytest
 import yaml
 
+from atlas.autointerp.cost import cost
 from atlas.config import expand_rows, load_config, read_config
 from atlas.config.budget import mean_weights
 from atlas.config.data import Mix
@@ -201,3 +202,10 @@ def test_paper_scale_files_lie_over_the_default(path):
     config = read_config(DEFAULT, path)
     assert len(expand_rows(config)[f"{path.stem}_paper"]) >= 1
     assert "llama_sweep" in config.studies
+
+
+def test_labels_by_the_chat_model_lie_over_the_default():
+    """And ask no more than docs/autointerp.md says."""
+    config = read_config(DEFAULT, FOLDER / "chat_model_labels.yaml")
+    assert config.autointerp.client.model in config.models
+    assert cost(config.autointerp, 400).requests == 592
