@@ -1,5 +1,6 @@
 """Every stage against every fault: nothing lost, nothing half-published, an error that names the remedy."""
 
+import contextlib
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.tokens import read_tokens, tokenise_corpus
 from atlas.errors import AtlasError
 from atlas.evaluation.references import References
+from atlas.job_lock import only_one
 from atlas.models.gate import require_passed
 from atlas.models.load import load_model
 from atlas.studies.table import write_study_table
@@ -30,6 +32,7 @@ from atlas.training.sae import load_sae
 pytestmark = pytest.mark.slow
 
 TABLE = "results/llama_study.csv"
+TABLE_LOG = "results/logs/study_table/llama_study.log"
 CPU = torch.device("cpu")
 HOOK = "resid_post.1"
 METRICS = "results/metrics/llama/resid_post.0/chat/topk/seed-0/metrics.json"
@@ -78,15 +81,22 @@ AGAIN = {
 
 @pytest.fixture(scope="module")
 def battered(tmp_path_factory) -> tuple[Path, set[tuple[str, str]]]:
-    """A run in which the first two jobs seen of each stage are ended, one by SIGKILL and one by SIGTERM."""
+    """A run in which the first two jobs seen of each stage are ended, one by SIGKILL and one by SIGTERM.
+
+    The table takes less time than a look at the processes: its lock is held here until both signals are sent.
+    """
     project = make_project(tmp_path_factory.mktemp("battered"), {"llama": "llama"})
     scripts = {script: stage for stage, (script, _) in STAGES.items()}
     sent: dict[int, tuple[str, str]] = {}
     with (
+        contextlib.ExitStack() as held,
         (project / "run.log").open("w") as log,
         subprocess.Popen(command("--retries", "3", TABLE), cwd=project, stdout=log, stderr=log) as process,
     ):
+        held.enter_context(only_one(TABLE_LOG, project / ".snakemake/atlas-jobs"))
         while process.poll() is None:
+            if {("table", "SIGKILL"), ("table", "SIGTERM")} <= set(sent.values()):
+                held.close()
             for job, script in jobs_at_work(process.pid, project):
                 stage = scripts.get(script)
                 due = [name for name in ("SIGKILL", "SIGTERM") if (stage, name) not in sent.values()]
@@ -99,7 +109,7 @@ def battered(tmp_path_factory) -> tuple[Path, set[tuple[str, str]]]:
 
 
 def jobs_at_work(controller: int, project: Path) -> list[tuple[psutil.Process, str]]:
-    """Processes that hold the lock of a job, which they take before anything else, and their scripts."""
+    """Processes that hold the lock of a job, or wait for that of the table, and their scripts."""
     holders = {}
     for lock in project.glob(".snakemake/atlas-jobs/*.lock"):
         try:
@@ -114,7 +124,7 @@ def jobs_at_work(controller: int, project: Path) -> list[tuple[psutil.Process, s
             script = re.search(r"\.(\w+)\.py", " ".join(child.cmdline()))
         except psutil.Error:
             continue
-        if child.pid in holders and script:
+        if script and (child.pid in holders or script[1] == "study_table"):
             found.append((child, script[1]))
     return found
 
