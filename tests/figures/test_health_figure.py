@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
+from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import expected_false_dead
 from atlas.figures.health import at_home, draw_health, named_latents, plot_health, silent_on
 from atlas.figures.series import name_series, series_colours
@@ -98,6 +99,6 @@ def test_files_and_caption(study, tmp_path):
 def test_series_are_named_by_what_tells_them_apart():
     rows = pd.DataFrame([sae("a.1", 0), sae("a.1", 1), sae("a.1", 0, "b.2")]).assign(n_latents=[1200, 1200, 8])
     assert name_series(rows).series.tolist() == ["a.1, F = 1,200", "a.1, F = 1,200", "a.1 to b.2, F = 8"]
-    with pytest.raises(ValueError, match="several sizes"):
+    with pytest.raises(EvaluationError, match="several sizes"):
         name_series(rows[:2].assign(n_latents=[1, 2]))
     assert len(set(map(str, series_colours([*"abcdefghijkl"]).values()))) == 12

@@ -294,7 +294,7 @@ READERS: dict[str, tuple[str, str, Callable]] = {
     "audit": ("harvest", "results/audits/llama.json", read_audit),
     "metrics": ("table", METRICS, read_metrics),
 }
-NAMED = "an error that names the file and says to delete it and run the same command"
+NAMED = "an error that says what to delete before the same command is run again"
 NOTICED = {"flipped": f"{NAMED}, or a bit that no reader uses", "truncated": NAMED}
 # A changed digit is a number like any other: texts are only checked for being whole.
 FLIPPED = [what for what, (_, path, _) in READERS.items() if not path.endswith(".json")]

@@ -77,7 +77,9 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DamagedFileError(f"{path}: not whole JSON ({error}); {AGAIN}") from error
+        raise DamagedFileError(
+            f"{path}: not whole JSON ({error}); get it again, or, if it is a result, {AGAIN}"
+        ) from error
 
 
 def sha256_file(path: Path | str) -> str:

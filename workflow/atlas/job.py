@@ -14,11 +14,13 @@ from atlas.gpu_lease import lease, on_purpose_on_cpu
 from atlas.job_lock import only_one
 
 # What no program can mend: the message says what the user can.
-_REMEDIES = {
+_NO_SPACE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the quota is used up; free some space and run the same command again",
-    errno.EROFS: "results cannot be written; mount {folder} for writing, or work in another folder",
-    errno.EACCES: "results cannot be written; mend the permissions below {folder}, or work in a folder of your own",
+}
+_REFUSED = {
+    errno.EROFS: "this file system is mounted read-only; mount it for writing, or work in another folder",
+    errno.EACCES: "this may not be read or written; mend its permissions, or work in a folder of your own",
 }
 
 
@@ -39,20 +41,22 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
         logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
         sys.exit(1)
     except Exception as error:
-        remedy = _REMEDIES.get(_errno_of(error))
+        remedy = _remedy(error)
         if remedy is None:
             logging.getLogger("atlas").exception("unexpected error")
             raise
-        logging.getLogger("atlas").error("%s: %s", error, remedy.format(folder=Path.cwd()))
+        logging.getLogger("atlas").error("%s: %s", error, remedy)
         sys.exit(1)
 
 
-def _errno_of(error: Exception) -> int | None:
-    """The system's number of an error; libraries in C and Rust give it in their text alone."""
+def _remedy(error: Exception) -> str | None:
+    """What to do about an error of the system; None for any other, which is a bug."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    found = re.search(r"\b(?:os error |errno = |Errno )(\d+)", str(error))
-    return int(found[1]) if found else None
+        remedies = _NO_SPACE | (_REFUSED if error.filename else {})
+        return remedies.get(error.errno)
+    # HDF5 and safetensors give the system's number in their text alone.
+    found = re.search(r"\b(?:os error |errno = )(\d+)", str(error))
+    return _NO_SPACE.get(int(found[1])) if found else None
 
 
 def _log_to(log_file: Path) -> None:

@@ -47,7 +47,7 @@ def drawn(study):
     """Figures and tables of a study that can have them.
 
     Health is that of SAEs judged at home, stability needs a second seed, and labels are drawn of studies whose pages
-    show them, and of grids: the others would have to be labelled for it.
+    show them, and in the width figure of grids: the others would have to be labelled for it.
     """
     rows = STUDIES[study]
     figures = ["", "_training", *(["_width"] if study in GRIDS else [])]

@@ -40,8 +40,8 @@ from atlas.training.sae import Sae
 log = logging.getLogger(__name__)
 
 DICTIONARIES = ("sae", "random")
-# Sites whose rows are summands of the residual stream: the head reads their directions.
 _ENCODING = ("embedding", "intruder_embedding")
+# Sites whose rows are summands of the residual stream: the head reads their directions.
 _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
 

@@ -196,14 +196,15 @@ class References:
         units = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
         start, stop = units[first], units[first + n_contexts]
         with _opened(self.path) as file:
-            return {name: _values(dataset[start:stop]).to(device) for name, dataset in file["clean"].items()}
+            read = {name: dataset[start:stop] for name, dataset in file["clean"].items()}
+        return {name: _values(values).to(device) for name, values in read.items()}
 
     def rows(self, hook: str, batch: ContextBatch) -> Float[Tensor, "contexts position d_model"]:
         """Clean activations at `hook`, float32: the store's, but of the masked text for a masked language model."""
         with _opened(self.path) as file:
-            if file.attrs["objective"] == "masked_lm":
-                return _values(file[f"hooks/{hook}/rows"][batch.first : batch.first + batch.n_contexts]).float()
-        return batch.rows(hook)
+            masked = file.attrs["objective"] == "masked_lm"
+            stored = file[f"hooks/{hook}/rows"][batch.first : batch.first + batch.n_contexts] if masked else None
+        return batch.rows(hook) if stored is None else _values(stored).float()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ _SAE = ("model", "hook", "target_hook", "mix", "recipe", "seed")
 
 def listed(values: Iterable[Any]) -> str:
     """``a, b and c``, each value once, in the order in which they come."""
-    *first, last = dict.fromkeys(map(str, values))
+    *first, last = dict.fromkeys(map(str, values)) or ["none"]
     return f"{', '.join(first)} and {last}" if first else last
 
 
@@ -34,5 +34,5 @@ def counted_tokens(rows: pd.DataFrame, column: str = "n_counted") -> str:
 
 def span(numbers: Iterable[float]) -> str:
     """``16,366``, or ``16,361 to 16,366`` when they differ."""
-    ends = sorted({int(number) for number in numbers})
+    ends = sorted({int(number) for number in numbers}) or [0]
     return f"{ends[0]:,}" if len(ends) == 1 else f"{ends[0]:,} to {ends[-1]:,}"

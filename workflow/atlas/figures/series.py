@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import pandas as pd
 
+from atlas.errors import EvaluationError
 from atlas.figures.style import SERIES_COLOURS
 
 _PARTS = ["model", "hook", "mix", "recipe"]
@@ -17,7 +18,9 @@ def name_series(rows: pd.DataFrame) -> pd.DataFrame:
     names = [" ".join(own) for own in parts[telling].itertuples(index=False)]
     sizes = rows.groupby(names).n_latents.transform("nunique")
     if (sizes > 1).any():
-        raise ValueError(f"{names[int(sizes.argmax())]} has seeds of several sizes: one dictionary was expected")
+        raise EvaluationError(
+            f"{names[int(sizes.argmax())]} has seeds of several sizes, expected one; give each size a recipe of its own"
+        )
     series = [f"{name}, F = {size:,}" for name, size in zip(names, rows.n_latents, strict=True)]
     return pd.concat([rows, pd.Series(series, rows.index, name="series", dtype=object)], axis=1)
 

@@ -13,7 +13,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from atlas.errors import EvaluationError
 from atlas.figures.captions import counted_tokens, listed, saes
-from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, SERIES_COLOURS, WIDTH, legend_point, save, use_style
+from atlas.figures.series import series_colours
+from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
 _NULL = "#777777"
 _ROLE_LINES = {"in_sample": "-", "proxy": (0, (4, 1.5)), "oos": (0, (1, 1.2))}
@@ -78,7 +79,7 @@ def plot_width(table: pd.DataFrame, labels: pd.DataFrame) -> Figure:
     that the table has not, or of none at all.
     """
     scored = _scores(table, labels)
-    colours = dict(zip(sorted(table.k.unique()), SERIES_COLOURS, strict=False))
+    colours = series_colours(sorted(table.k.unique()))
     figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.4), sharex=True, layout="constrained")
     for axis, panel in zip(axes.flat, PANELS, strict=False):
         _draw_panel(axis, table, panel, colours)

@@ -102,12 +102,13 @@ def _facts(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _commit() -> str:
-    call = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    """Of the workflow, which may not lie where it is called."""
+    call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(call, capture_output=True, text=True, timeout=20)
-    except OSError:
-        return "unknown: git is not installed"
-    return done.stdout.strip() if done.returncode == 0 else "unknown: this folder is no git repository"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"unknown: git cannot be asked ({error})"
+    return done.stdout.strip() if done.returncode == 0 else f"unknown: {done.stderr.strip()}"
 
 
 def _card(sae_id: str, card: Mapping[str, Any]) -> str:

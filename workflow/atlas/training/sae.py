@@ -8,6 +8,7 @@ metadata keeps our own name for it.
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from atlas.errors import TrainingError
 from atlas.files import AGAIN, atomic_path, sha256_file, write_json
 from atlas.hook_points import HookPoint
 from atlas.training.architectures import ARCHITECTURES, Architecture
+
+log = logging.getLogger(__name__)
 
 WEIGHTS_FILE, CONFIG_FILE = "sae_weights.safetensors", "cfg.json"
 # First version whose configuration has this form; a loader that sees an older or no version rewrites the file.
@@ -202,7 +205,9 @@ def load_sae(folder: Path) -> Sae:
             f"expected one of {', '.join(ARCHITECTURES)}"
         )
     tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents, d_target)
-    if sha256 is not None and (found := sha256_file(Path(folder) / WEIGHTS_FILE)) != sha256:
+    if sha256 is None:
+        log.warning("%s: says no hash of the weights (an earlier version wrote it): they are not verified", path)
+    elif (found := sha256_file(Path(folder) / WEIGHTS_FILE)) != sha256:
         raise TrainingError(
             f"{Path(folder) / WEIGHTS_FILE}: SHA-256 {found}, but {CONFIG_FILE} says {sha256}: altered since it was "
             f"trained; {AGAIN}"
