@@ -36,11 +36,13 @@ def go(browser, page: Path, fragment: str = "") -> None:
 
 
 def rows(browser) -> list[str]:
-    """Labels of the rows in sight, in order."""
-    found = browser.find_elements(By.CSS_SELECTOR, "#table .body .r")
-    return [
-        row.find_elements(By.CSS_SELECTOR, ".t")[2].text for row in sorted(found, key=lambda row: row.location["y"])
-    ]
+    """Labels of the rows in sight, in order, once the table is drawn: it draws at the next frame, all rows anew."""
+    return browser.execute_async_script("""
+        const read = () => [...document.querySelectorAll("#table .body .r")]
+            .sort((a, b) => a.getBoundingClientRect().y - b.getBoundingClientRect().y)
+            .map(row => row.querySelectorAll(".t")[2].innerText);
+        requestAnimationFrame(() => requestAnimationFrame(() => arguments[0](read())));
+    """)
 
 
 def press(browser, *keys: str) -> None:
@@ -57,6 +59,7 @@ def test_from_the_first_page_to_a_latent_and_its_partner_and_back(browser, site)
     browser.find_element(By.CSS_SELECTOR, ".saes tbody th a").click()
     assert "50 % of its latents are copies (limit 25 %)" in browser.find_element(By.CSS_SELECTOR, ".why").text
     assert {"bad", "look"} & set(browser.find_element(By.ID, "dial-copies").get_attribute("class").split())
+    assert len(rows(browser)) == N_LATENTS
     browser.find_elements(By.CSS_SELECTOR, "#table .body a")[HOSTILE].click()
     assert browser.current_url.endswith(f"seed-0/latents/{HOSTILE}.html")
     browser.find_element(By.PARTIAL_LINK_TEXT, "seed 1").click()

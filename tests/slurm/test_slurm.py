@@ -74,9 +74,9 @@ def through_slurm(machine, troubled, prepared, tmp_path_factory) -> tuple[Path, 
     folder = shutil.copytree(prepared, tmp_path_factory.mktemp("through_slurm"), dirs_exist_ok=True)
     log = folder / "run.log"
     with start(folder, TABLE, log=log) as controller:
-        wait_for_training(machine, folder, controller, log)
+        halt_in_training(folder, controller, log)
         displace(machine)
-        wait_for_training(machine, folder, controller, log)
+        halt_in_training(folder, controller, log)
         before = finished_files(folder)
         for process in [*psutil.Process(controller.pid).children(recursive=True), psutil.Process(controller.pid)]:
             process.kill()
@@ -225,17 +225,32 @@ def start(folder: Path, *arguments: str, log: Path) -> subprocess.Popen:
         )
 
 
-def wait_for_training(machine: Slurm, folder: Path, controller: subprocess.Popen, log: Path) -> None:
-    """Until a training runs and has a new checkpoint. (The other may be queued: there are two GPUs for all stages.)"""
+def halt_in_training(folder: Path, controller: subprocess.Popen, log: Path) -> None:
+    """Until a training runs and has a new checkpoint; then all trainings stand still.
+
+    So none of them ends before what is to happen to them has happened: SLURM sends SIGCONT before SIGTERM. (One may be
+    queued: there are two GPUs for all stages.)
+    """
     known = {path: path.stat().st_mtime_ns for path in folder.glob("results/state/**/*.safetensors")}
 
     def ready() -> bool:
         assert controller.poll() is None, log.read_text()[-8000:]
         now = {path: path.stat().st_mtime_ns for path in folder.glob("results/state/**/*.safetensors")}
         newer = [path for path, stamp in now.items() if stamp != known.get(path)]
-        return bool(newer) and bool(machine.running("rule_train"))
+        return bool(newer) and bool(trainings(folder))
 
     wait_for(ready, 180, pause=0.05)
+    for process in trainings(folder):
+        process.suspend()
+
+
+def trainings(folder: Path) -> list[psutil.Process]:
+    """Processes that train in the study's folder."""
+    every = psutil.process_iter(["cmdline", "cwd"])
+    scripts = [
+        process for process in every if any(word.endswith(".train.py") for word in process.info["cmdline"] or [])
+    ]
+    return [process for process in scripts if process.info["cwd"] == str(folder)]
 
 
 def displace(machine: Slurm) -> None:
