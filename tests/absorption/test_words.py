@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atlas.absorption.run import GROUP, make_word_rows
-from atlas.absorption.words import LETTERS, Words, choose_words, prompt_ids, vocabulary_words
+from atlas.absorption.words import LETTERS, Words, choose_words, vocabulary_words, word_prompts
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
 from atlas.models.forward import capture
@@ -57,7 +57,7 @@ def llama(tmp_path_factory):
 def test_prompt_ends_in_its_word_and_solves_others(llama):
     encoder = make_encoder(llama[0], "plain")
     words = Words(["alpha", " beta", "gamma", "delta"], [0, 1, 6, 3])
-    prompts = [encoder.tokenizer.decode(ids) for ids in prompt_ids(encoder, words, examples=2)]
+    prompts = [encoder.tokenizer.decode(ids) for ids in word_prompts(encoder, words, 2, n_sets=2).ids]
     for text, word in zip(prompts, words.texts, strict=True):
         *solved, last = text.removeprefix("\n").split("\n")
         assert last == word
@@ -67,6 +67,22 @@ def test_prompt_ends_in_its_word_and_solves_others(llama):
             assert other in words.texts
             assert other != word
             assert letter == other.strip()[0].upper()
+
+
+def test_words_that_share_examples_are_grouped_and_each_set_is_used(llama):
+    encoder = make_encoder(llama[0], "plain")
+    words = Words([f"word{number}" for number in range(60)], [22] * 60)
+    prompts = word_prompts(encoder, words, examples=3, n_sets=4)
+    assert sorted(place for group in prompts.alike for place in group) == list(range(60))
+    assert len(prompts.alike) == 4
+    before = {tuple(prompts.ids[place][: -len(words.texts[place])]) for group in prompts.alike for place in group}
+    assert len(before) == 4
+
+
+def test_word_in_every_set_gets_examples_of_its_own(llama):
+    words = Words(["alpha", "beta", "gamma"], [0, 1, 6])
+    prompts = word_prompts(make_encoder(llama[0], "plain"), words, examples=2, n_sets=2)
+    assert len(prompts.alike) == 3  # two of three words leave out one
 
 
 def test_rows_are_those_of_the_word(llama, tmp_path, monkeypatch):
@@ -81,7 +97,7 @@ def test_rows_are_those_of_the_word(llama, tmp_path, monkeypatch):
     encoder = make_encoder(llama[0], "plain")
     chosen = choose_words(words, settings.words_per_letter)
     assert facts["words"] == chosen.texts
-    for place, ids in enumerate(prompt_ids(encoder, chosen, 2)):
+    for place, ids in enumerate(word_prompts(encoder, chosen, 2, settings.example_sets).ids):
         expected = capture(llama[1], torch.tensor([ids]), ["resid_post.1"])["resid_post.1"][0, -1]
         torch.testing.assert_close(data.rows[place], expected, atol=1e-5, rtol=1e-4)
 

@@ -8,7 +8,7 @@ from atlas.errors import AtlasError
 from atlas.models import adapters, checks
 from atlas.models.adapters import find_adapter, find_place, get_blocks
 from atlas.models.checks import Subject
-from atlas.models.forward import capture, final_hidden, logits, run_from
+from atlas.models.forward import capture, final_hidden, logits, read_prefix, run_from
 from atlas.models.load import MODEL_CLASSES, LoadedModel
 from tiny import SPECIALS
 
@@ -67,6 +67,26 @@ def every_hook(loaded: LoadedModel) -> list[str]:
 @pytest.fixture
 def contexts() -> torch.Tensor:
     return torch.randint(len(SPECIALS), 64, (2, 12), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_contexts_go_on_from_a_shared_prefix_as_if_read_whole(model_type, contexts):
+    loaded = build(model_type)
+    contexts[1, :7] = contexts[0, :7]
+    last = len(get_blocks(loaded.model, loaded.adapter)) - 2  # the pass ends before the last block
+    hooks = ["resid_post.0", f"resid_post.{last}"]
+    cache = read_prefix(loaded, contexts[0, :7], hooks)
+    if model_type == "nemotron_h":
+        assert cache is None  # blocks with a state of their own
+        return
+    whole = capture(loaded, contexts, hooks)
+    for _ in range(2):  # the cache is not used up
+        for hook, values in capture(loaded, contexts[:, 7:], hooks, cache).items():
+            torch.testing.assert_close(values, whole[hook][:, 7:], atol=1e-5, rtol=1e-4)
+
+
+def test_encoder_has_no_prefix_to_go_on_from(contexts):
+    assert read_prefix(build("bert", "masked_lm"), contexts[0], ["resid_post.0"]) is None
 
 
 def own_logits(loaded: LoadedModel, contexts: torch.Tensor) -> torch.Tensor:

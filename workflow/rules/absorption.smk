@@ -26,7 +26,7 @@ rule word_rows:
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
-        absorption=CONFIG.absorption.model_dump(mode="json", include={"words_per_letter", "examples"}),
+        absorption=CONFIG.absorption.model_dump(mode="json", include={"words_per_letter", "examples", "example_sets"}),
         code=CODE["absorption"],
     message:
         "Reading words with {wildcards.model}"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from atlas.absorption.letters import LetterProbe, candidates, dense_probe, few_latents_f1, main_latents
 from atlas.absorption.measure import word_absorption
-from atlas.absorption.words import LETTERS, Words, choose_words, prompt_ids, vocabulary_words
+from atlas.absorption.words import LETTERS, Prompts, Words, choose_words, vocabulary_words, word_prompts
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
@@ -69,8 +69,9 @@ def make_word_rows(
         reason = f"the vocabulary has {len(words.texts)} words of one token, a prompt needs {settings.examples + 1}"
     if reason is not None:
         words = Words([], [])
-    contexts = prompt_ids(encoder, words, settings.examples) if words.texts else []
-    rows = last_token_rows(loaded, contexts, hooks, title="words")
+    none = Prompts([], [])
+    prompts = word_prompts(encoder, words, settings.examples, settings.example_sets) if words.texts else none
+    rows = last_token_rows(loaded, prompts.ids, hooks, title="words", alike=prompts.alike)
     identity = {key: loaded.identity[key] for key in ("name", "weights_sha256", "tokenizer_sha256")}
     letters = torch.tensor(words.letters, dtype=torch.int64)
     write_rows(target, {GROUP: rows}, {GROUP: letters}, {"words": words.texts, "model": identity, "reason": reason})

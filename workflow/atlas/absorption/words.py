@@ -49,16 +49,34 @@ def choose_words(words: Sequence[str], per_letter: int, seed: int = 0) -> Words:
     return Words(texts, [place for place, group in enumerate(kept) for _ in group])
 
 
-def prompt_ids(encoder: Encoder, words: Words, examples: int, seed: int = 0) -> list[list[int]]:
-    """Ids of a prompt per word: `examples` solved ones, each with another word, then the word itself, last.
+@dataclass(frozen=True)
+class Prompts:
+    """Ids of a prompt per word, and the places of words whose prompts have the same solved examples."""
 
-    There must be more words than `examples`. Nothing follows the word: in a causal model its activation cannot depend
-    on it. Where the tokenizer writes the word in several tokens in this place, the last one is read.
+    ids: list[list[int]]
+    alike: list[list[int]]
+
+
+def word_prompts(encoder: Encoder, words: Words, examples: int, n_sets: int, seed: int = 0) -> Prompts:
+    """A prompt per word: `examples` solved ones, each with another word, then the word itself, last.
+
+    There are `n_sets` sets of examples, and one more for a word that is in all of them; each word gets one by chance,
+    whatever its letter. There must be more words than `examples`. Nothing follows the word: in a causal model its
+    activation cannot depend on it. Where the tokenizer writes the word in several tokens in this place, the last one
+    is read.
     """
-    generator, texts = random.Random(seed), []
-    for word in words.texts:
-        others = generator.sample(words.texts, examples + 1)
-        solved = [other for other in others if other != word][:examples]
-        lines = [_SOLVED.format(word=other, letter=other.strip()[0].upper()) for other in solved]
-        texts.append("".join(f"\n{line}" for line in [*lines, word]))
-    return [[*encoder.prefix, *ids[:-1]] for ids in encoder.encode(texts)]  # without the separator of documents
+    generator, texts = random.Random(seed), words.texts
+    sets = [generator.sample(texts, examples) for _ in range(n_sets)]
+    alike: dict[int, list[int]] = {}
+    prompts = []
+    for place, word in enumerate(texts):
+        free = [number for number, members in enumerate(sets) if word not in members]
+        if not free:
+            free = [len(sets)]
+            sets.append(generator.sample([other for other in texts if other != word], examples))
+        chosen = generator.choice(free)
+        alike.setdefault(chosen, []).append(place)
+        lines = [_SOLVED.format(word=other, letter=other.strip()[0].upper()) for other in sets[chosen]]
+        prompts.append("".join(f"\n{line}" for line in [*lines, word]))
+    ids = [[*encoder.prefix, *each[:-1]] for each in encoder.encode(prompts)]  # without the separator of documents
+    return Prompts(ids, list(alike.values()))

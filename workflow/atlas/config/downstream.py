@@ -62,6 +62,9 @@ class Absorption(Section):
 
     words_per_letter: int = Field(default=100, ge=10, description="Single-token words of each letter, at most.")
     examples: int = Field(default=10, ge=1, description="Solved examples before the word that is read.")
+    example_sets: int = Field(
+        default=32, ge=2, description="Sets of examples that words get by chance; those that share one share its cost."
+    )
     test_share: float = Field(default=0.3, gt=0, lt=1, description="Share of each letter's words held out.")
     splits: int = Field(default=3, ge=2, description="Random splits into training and test words.")
     min_f1: float = Field(

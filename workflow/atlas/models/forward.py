@@ -4,6 +4,7 @@ All functions take whole contexts without padding, so no attention mask is passe
 device that `input_ids` is on. Only the base model runs; its head is applied by `logits` alone.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
@@ -24,12 +27,38 @@ class _AllCaptured(Exception):  # noqa: N818 - a signal, not an error
 
 @torch.inference_mode()
 def capture(
-    loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], hooks: Sequence[str]
+    loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], hooks: Sequence[str], after: Cache | None = None
 ) -> dict[str, Float[Tensor, "contexts position d_model"]]:
     """Activations at `hooks` from one pass that stops after the deepest of them; in the model's number format.
 
-    Raises AtlasError when the model has no such place, or when a place does not carry (contexts, position, d_model).
+    All contexts go on from `after`, what `read_prefix` gave for the same hooks; it stays as it is. Raises AtlasError
+    when the model has no such place, or when a place does not carry (contexts, position, d_model).
     """
+    if after is not None:
+        after = copy.deepcopy(after)
+        after.batch_repeat_interleave(len(input_ids))
+    return _capture(loaded, input_ids, hooks, after)
+
+
+@torch.inference_mode()
+def read_prefix(loaded: LoadedModel, prefix: Int[Tensor, " position"], hooks: Sequence[str]) -> Cache | None:
+    """What the model keeps of a beginning that many contexts share, down to the deepest of `hooks`; see `capture`.
+
+    None where keys and values are not all that a token leaves behind: in a model that reads both ways, or one with
+    recurrent blocks.
+    """
+    if loaded.objective != "causal_lm":
+        return None
+    cache = DynamicCache(config=loaded.model.config)
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
+        return None
+    _capture(loaded, prefix[None], hooks, cache)
+    return cache
+
+
+def _capture(
+    loaded: LoadedModel, input_ids: Tensor, hooks: Sequence[str], cache: Cache | None
+) -> dict[str, Float[Tensor, "contexts position d_model"]]:
     if not hooks:
         return {}
     captured: dict[str, Tensor] = {}
@@ -44,7 +73,7 @@ def capture(
         for hook, place in places.items():
             stack.enter_context(observed(place, lambda value, hook=hook: store(hook, value)))
         try:
-            _run(loaded, input_ids)
+            _run(loaded, input_ids, cache)
         except _AllCaptured:
             return {hook: captured[hook] for hook in hooks}
     missing = sorted(set(places) - set(captured))
@@ -99,9 +128,10 @@ def logits(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float
     return apply_head(loaded.model, loaded.adapter, loaded.objective, hidden.to(loaded.dtype))
 
 
-def _run(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) -> Any:
-    cache = {} if loaded.objective in ("masked_lm", "sequence_classification", "embedding") else {"use_cache": False}
-    return loaded.base(input_ids=input_ids, **cache)
+def _run(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], cache: Cache | None = None) -> Any:
+    if loaded.objective != "causal_lm":
+        return loaded.base(input_ids=input_ids)
+    return loaded.base(input_ids=input_ids, use_cache=cache is not None, past_key_values=cache)
 
 
 def _checked(hook: str, value: Tensor, input_ids: Tensor, loaded: LoadedModel) -> Tensor:

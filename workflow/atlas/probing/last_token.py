@@ -1,14 +1,16 @@
 """Activations at the last token of many short texts, at several hooks in one pass."""
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import Cache
 
 from atlas.corpora.encoding import Encoder
 from atlas.errors import SourceError
-from atlas.models.forward import capture
+from atlas.models.forward import capture, read_prefix
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 
@@ -31,17 +33,43 @@ def framed_ids(encoder: Encoder, texts: Sequence[str], max_tokens: int) -> list[
 
 
 def last_token_rows(
-    loaded: LoadedModel, contexts: Sequence[Sequence[int]], hooks: Sequence[str], n_after: int = 0, title: str = "rows"
+    loaded: LoadedModel,
+    contexts: Sequence[Sequence[int]],
+    hooks: Sequence[str],
+    n_after: int = 0,
+    title: str = "rows",
+    alike: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Float[Tensor, "contexts d_model"]]:
-    """Activations at position −1 − `n_after` of every context, in the order given and the model's number format."""
+    """Activations at position −1 − `n_after` of every context, in the order given and the model's number format.
+
+    `alike`: places of contexts that begin alike, each context in one group. What a group begins with is run once,
+    where a model can go on from it (`read_prefix`); rows are the same but for rounding.
+    """
     rows = {hook: torch.empty(len(contexts), loaded.identity["d_model"], dtype=loaded.dtype) for hook in hooks}
     with progress(sum(map(len, contexts)), title) as shown:
-        for places in _batches([len(context) for context in contexts]):
-            ids = torch.tensor([contexts[place] for place in places], device=loaded.device)
-            for hook, values in capture(loaded, ids, hooks).items():
-                rows[hook][places] = values[:, -1 - n_after].cpu()
-            shown.update(ids.numel())
+        for group in [range(len(contexts))] if alike is None else alike:
+            prefix, cache = _shared(loaded, [contexts[place] for place in group], hooks, 1 + n_after)
+            for batch in _batches([len(contexts[place]) - len(prefix) for place in group]):
+                places = [group[number] for number in batch]
+                ids = torch.tensor([contexts[place][len(prefix) :] for place in places], device=loaded.device)
+                for hook, values in capture(loaded, ids, hooks, cache).items():
+                    rows[hook][places] = values[:, -1 - n_after].cpu()
+                shown.update(sum(len(contexts[place]) for place in places))
     return rows
+
+
+def _shared(
+    loaded: LoadedModel, contexts: Sequence[Sequence[int]], hooks: Sequence[str], least: int
+) -> tuple[Sequence[int], Cache | None]:
+    """What all contexts begin with, but for at least their last `least` tokens, and what the model keeps of it."""
+    beginnings = [list(context[:-least]) for context in contexts]
+    # What the first and the last in order have in common, all have in common.
+    pairs = zip(min(beginnings), max(beginnings), strict=False)
+    prefix = [token for token, other in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    if len(contexts) < 2 or not prefix:
+        return [], None
+    cache = read_prefix(loaded, torch.tensor(prefix, device=loaded.device), hooks)
+    return ([], None) if cache is None else (prefix, cache)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
