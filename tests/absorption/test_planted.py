@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from atlas.absorption.letters import candidates, dense_probe, few_latents_f1, main_latents
-from atlas.absorption.run import GROUP, absorption, run_absorption
+from atlas.absorption.run import GROUP, absorption, raw_absorption, run_absorption, run_raw_absorption
 from atlas.config.downstream import Absorption
 from atlas.files import write_json
 from atlas.probing.probes import stratified_split
@@ -78,9 +78,13 @@ def measure(n_letters: int, share: float, settings: Absorption = SETTINGS) -> di
     rows, letters, axes = planted_words(n_letters)
     latents, W_dec, _ = planted_dictionary(rows, letters, axes, share)
     data = LabelledRows(torch.from_numpy(rows), torch.from_numpy(letters))
-    return absorption(
-        data, sae_of(rows, latents, W_dec), random_saes(settings.splits), torch.zeros(D_MODEL), settings, 200
-    )
+    return absorption(data, sae_of(rows, latents, W_dec), random_saes(settings.splits), settings, 200)
+
+
+def raw(n_letters: int) -> dict:
+    rows, letters, _ = planted_words(n_letters)
+    data = LabelledRows(torch.from_numpy(rows), torch.from_numpy(letters))
+    return raw_absorption(data, torch.zeros(D_MODEL), SETTINGS, 200)
 
 
 def truth(n_letters: int, share: float, settings: Absorption = SETTINGS) -> float:
@@ -118,7 +122,7 @@ def test_letters_that_rows_do_not_hold_are_not_valid():
     rows, letters, axes = planted_words(20, letter_size=0.0)
     latents, W_dec, _ = planted_dictionary(rows + 1e-3, letters, axes, 0.0)
     data = LabelledRows(torch.from_numpy(rows), torch.from_numpy(letters))
-    result = absorption(data, sae_of(rows, latents, W_dec), random_saes(2), torch.zeros(D_MODEL), SETTINGS, 200)
+    result = absorption(data, sae_of(rows, latents, W_dec), random_saes(2), SETTINGS, 200)
     assert not result["valid"]
     assert result["sae"] is None
     assert result["letters"] == []
@@ -178,7 +182,9 @@ def test_what_is_not_defined_is_null_with_the_reason(tmp_path, hook, known, expe
     rows, target = tmp_path / "rows.safetensors", tmp_path / "absorption.json"
     write_rows(rows, {GROUP: {}}, {GROUP: torch.zeros(0, dtype=torch.int64)}, {"reason": known})
     settings = {"settings": SETTINGS, "bootstrap_samples": 100, "device": torch.device("cpu")}
-    run_absorption(tmp_path, rows, [], hook=hook, seed=0, target=target, **settings)
+    run_raw_absorption(rows, [], hook=hook, settings=SETTINGS, bootstrap_samples=100, target=tmp_path / "raw.json")
+    assert json.loads((tmp_path / "raw.json").read_text()) == {"raw": None}
+    run_absorption(tmp_path, rows, tmp_path / "raw.json", [], hook=hook, seed=0, target=target, **settings)
     result = json.loads(target.read_text())
     assert result["sae"] is None
     assert not result["valid"]
@@ -188,7 +194,7 @@ def test_what_is_not_defined_is_null_with_the_reason(tmp_path, hook, known, expe
 
 
 def test_table_has_a_row_per_dictionary(tmp_path):
-    write_json(tmp_path / "a.json", measure(8, 0.2))
+    write_json(tmp_path / "a.json", measure(8, 0.2) | {"raw": raw(8)})
     write_absorption_table("s", {"tiny/resid_post.1/chat/topk/seed-3": tmp_path / "a.json"}, tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv").set_index("dictionary")
     assert list(table.index) == ["sae", "random", "raw"]

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from atlas.probing.probes import (
     dense_strength,
+    f1_score,
     n_reaching,
     n_split,
     probe_score,
@@ -30,6 +32,14 @@ def score(latents, labels, k, seed=0):
     train = labels[split.train]
     order = ranked_latents(latents[split.train], train)[:k]
     return probe_score(latents[:, order], train, labels[split.test], split), order
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_f1_is_scikit_learns(rate):
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.random(200) < 0.4, generator.random(200) < rate
+    expected = sklearn.metrics.f1_score(labels, predicted, zero_division=0.0)
+    assert f1_score(labels, predicted) == pytest.approx(expected, abs=1e-12)
 
 
 def test_planted_latent_is_found_and_separates():

@@ -1,5 +1,6 @@
 # Absorption: words + model -> results/absorption/<model>/rows.safetensors, all hooks, once per model
-#             those rows + SAE -> results/absorption/<sae id>/absorption.json
+#             those rows -> results/absorption/<model>/<hook>/<mix>/raw.json, once for all SAEs of a hook and mix
+#             those + SAE -> results/absorption/<sae id>/absorption.json
 #             those of a study's SAEs -> results/<study>_absorption.csv
 # Not part of a study's own table: ask for results/<study>_absorption.csv by name.
 
@@ -34,10 +35,38 @@ rule word_rows:
         "../scripts/word_rows.py"
 
 
+rule raw_absorption:
+    """First-letter absorption of the raw activation's dimensions at a hook."""
+    input:
+        rows="results/absorption/{model}/rows.safetensors",
+        train_shards=training_shards,
+    output:
+        result="results/absorption/{model}/{hook}/{mix}/raw.json",
+    log:
+        "results/logs/raw_absorption/{model}/{hook}/{mix}.log",
+    benchmark:
+        "results/benchmarks/raw_absorption/{model}/{hook}/{mix}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
+    params:
+        absorption=CONFIG.absorption.model_dump(mode="json"),
+        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
+        code=CODE["absorption"],
+    message:
+        "Absorption of raw dimensions of {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
+    script:
+        "../scripts/raw_absorption.py"
+
+
 rule absorption:
     """First-letter absorption of one SAE beside a random dictionary and raw dimensions."""
     input:
         rows="results/absorption/{model}/rows.safetensors",
+        raw=rules.raw_absorption.output.result,
         weights=rules.train.output.weights,
         config=rules.train.output.config,
         train_shards=training_shards,

@@ -9,6 +9,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
     run_absorption(
         Path(snakemake.input.weights).parent,
         Path(snakemake.input.rows),
+        Path(snakemake.input.raw),
         [Path(path) for path in snakemake.input.train_shards],
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),

@@ -8,10 +8,9 @@ import scipy.sparse
 from jaxtyping import Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 
 from atlas.errors import EvaluationError
-from atlas.probing.probes import Split, n_split
+from atlas.probing.probes import Split, f1_score, n_split
 
 # L1 penalty on a letter's weights beside its mean loss (SAEBench 0.6).
 L1 = 0.01
@@ -40,7 +39,7 @@ def dense_probe(rows: Float[np.ndarray, "words d_model"], is_letter: np.ndarray,
     model = LogisticRegression(C=DENSE_STRENGTH, class_weight="balanced", max_iter=2000)
     model.fit((train - mean) / scale, is_letter[split.train])
     scores = model.decision_function((rows - mean) / scale)
-    return LetterProbe(model.coef_[0] / scale, scores, float(f1_score(is_letter[split.test], scores[split.test] > 0)))
+    return LetterProbe(model.coef_[0] / scale, scores, f1_score(is_letter[split.test], scores[split.test] > 0))
 
 
 def candidates(
@@ -91,7 +90,7 @@ def few_latents_f1(
         model = LogisticRegression(C=100.0, class_weight="balanced", max_iter=1000)
         model.fit(features[split.train], is_letter[split.train])
         scores = model.decision_function(features[split.test])
-        result.append(float(f1_score(is_letter[split.test], scores > 0)))
+        result.append(f1_score(is_letter[split.test], scores > 0))
     return result
 
 

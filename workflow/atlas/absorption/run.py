@@ -1,6 +1,6 @@
 """First-letter absorption of one SAE, beside a random dictionary and the raw activation's own dimensions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
 from atlas.evaluation.bootstrap import bootstrap_interval
 from atlas.evaluation.evaluate import TrainingFacts
-from atlas.files import write_json
+from atlas.files import read_json, write_json
 from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel
 from atlas.probing.last_token import last_token_rows
@@ -77,9 +77,33 @@ def make_word_rows(
     write_rows(target, {GROUP: rows}, {GROUP: letters}, {"words": words.texts, "model": identity, "reason": reason})
 
 
+def run_raw_absorption(
+    rows_file: Path,
+    train_shards: list[Path],
+    *,
+    hook: str,
+    settings: Absorption,
+    bootstrap_samples: int,
+    target: Path,
+) -> None:
+    """Write raw.json: the numbers of the raw activation's dimensions, which all SAEs of a hook and mix stand beside.
+
+    Null where `run_absorption` gives a reason.
+    """
+    if _why_not(rows_file, hook) is not None:
+        write_json(target, {"raw": None})
+        return
+    training = TrainingFacts.of(shards_by_corpus(train_shards, {}), hook)
+    write_json(
+        target,
+        {"raw": raw_absorption(read_rows(rows_file, GROUP, hook), training.source.mean, settings, bootstrap_samples)},
+    )
+
+
 def run_absorption(
     sae_folder: Path,
     rows_file: Path,
+    raw_file: Path,
     train_shards: list[Path],
     *,
     hook: str,
@@ -89,44 +113,66 @@ def run_absorption(
     device: torch.device,
     target: Path,
 ) -> None:
-    """Write absorption.json of one SAE; null with the reason for a transcoder and where the model has no such rows."""
-    reason = read_facts(rows_file)["reason"]
-    if SaeHooks.parse(hook).is_transcoder:
-        reason = "a transcoder writes into another space than the letter's probe is of"
-    if reason is not None:
+    """Write absorption.json of one SAE; null with the reason for a transcoder and where the model has no such rows.
+
+    `raw_file` is what `run_raw_absorption` wrote from the same rows and shards.
+    """
+    if (reason := _why_not(rows_file, hook)) is not None:
         write_json(target, dict.fromkeys(DICTIONARIES) | {"valid": False, "reasons": [reason], "letters": []})
         return
     sae = open_sae(sae_folder, hook, device)
     training = TrainingFacts.of(shards_by_corpus(train_shards, {}), hook)
     randoms = [random_dictionary(sae, training, seed + split) for split in range(settings.splits)]
-    data = read_rows(rows_file, GROUP, hook)
-    write_json(target, absorption(data, sae, randoms, training.source.mean, settings, bootstrap_samples))
+    found = absorption(read_rows(rows_file, GROUP, hook), sae, randoms, settings, bootstrap_samples)
+    write_json(target, found | {"raw": read_json(raw_file)["raw"]})
+
+
+def _why_not(rows_file: Path, hook: str) -> str | None:
+    """Why the measure has no meaning for an SAE at `hook`; None where it has."""
+    if SaeHooks.parse(hook).is_transcoder:
+        return "a transcoder writes into another space than the letter's probe is of"
+    return read_facts(rows_file)["reason"]
 
 
 def absorption(
-    data: LabelledRows,
-    sae: Sae,
-    randoms: list[Sae],
-    mean: torch.Tensor,
-    settings: Absorption,
-    bootstrap_samples: int,
+    data: LabelledRows, sae: Sae, randoms: list[Sae], settings: Absorption, bootstrap_samples: int
 ) -> dict[str, Any]:
     """All numbers of one SAE; split s has the s-th random dictionary and probes of its own."""
     rows, letters = data.rows.numpy(), data.labels.numpy()
-    own = Dictionary(encode_rows(sae, data.rows), sae.W_dec.cpu().numpy())
-    raw = raw_dictionary(rows, mean.cpu().numpy())
-    by_split: dict[str, list[list[LetterResult]]] = {name: [] for name in DICTIONARIES}
+    own = _dictionary(sae, data)
+    by_split: dict[str, list[list[LetterResult]]] = {"sae": [], "random": []}
     counts = []
-    with progress(settings.splits * 3, "absorption") as shown:
+    for number, (split, probes) in enumerate(_splits(rows, letters, settings, "absorption")):
+        counts.append(sum(probe.f1 > settings.min_f1 for probe in probes.values()))
+        for name, dictionary in (("sae", own), ("random", _dictionary(randoms[number], data))):
+            by_split[name].append(_measure_letters(rows, letters, dictionary, split, probes, settings))
+    return _report(by_split, counts, settings, bootstrap_samples)
+
+
+def raw_absorption(
+    data: LabelledRows, mean: Float[torch.Tensor, " d_model"], settings: Absorption, bootstrap_samples: int
+) -> dict[str, Any] | None:
+    """The same of `raw_dictionary`, in the same splits; None when a split has no letter."""
+    rows, letters = data.rows.numpy(), data.labels.numpy()
+    raw = raw_dictionary(rows, mean.cpu().numpy())
+    splits = _splits(rows, letters, settings, "raw dimensions")
+    results = [_measure_letters(rows, letters, raw, split, probes, settings) for split, probes in splits]
+    return _summary(results, bootstrap_samples)
+
+
+def _splits(
+    rows: np.ndarray, letters: np.ndarray, settings: Absorption, title: str
+) -> Iterator[tuple[Split, dict[int, LetterProbe]]]:
+    """Each split with the dense probes of its letters."""
+    with progress(settings.splits, title) as shown:
         for number in range(settings.splits):
             split = stratified_split(letters, settings.test_share, number)
-            probes = {letter: dense_probe(rows, letters == letter, split) for letter in _letters(letters, split)}
-            counts.append(sum(probe.f1 > settings.min_f1 for probe in probes.values()))
-            random = Dictionary(encode_rows(randoms[number], data.rows), randoms[number].W_dec.cpu().numpy())
-            for name, dictionary in (("sae", own), ("random", random), ("raw", raw)):
-                by_split[name].append(_measure_letters(rows, letters, dictionary, split, probes, settings))
-                shown.update(1)
-    return _report(by_split, counts, settings, bootstrap_samples)
+            yield split, {letter: dense_probe(rows, letters == letter, split) for letter in _letters(letters, split)}
+            shown.update(1)
+
+
+def _dictionary(sae: Sae, data: LabelledRows) -> Dictionary:
+    return Dictionary(encode_rows(sae, data.rows), sae.W_dec.cpu().numpy())
 
 
 def raw_dictionary(rows: Float[np.ndarray, "words d_model"], mean: Float[np.ndarray, " d_model"]) -> Dictionary:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 
 from atlas.probing.auc import Auc
 
@@ -76,7 +75,12 @@ def probe_score(
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     model.fit((train - mean) / spread, train_labels)
     scores = model.decision_function((test - mean) / spread)
-    return Score(Auc.of(scores, test_labels), float(f1_score(test_labels, scores > 0)))
+    return Score(Auc.of(scores, test_labels), f1_score(test_labels, scores > 0))
+
+
+def f1_score(labels: Bool[np.ndarray, " rows"], predicted: Bool[np.ndarray, " rows"]) -> float:
+    """2 · hits / (labels + predictions), 0 where nothing is found; scikit-learn's takes longer than a small fit."""
+    return 2 * float((labels & predicted).sum()) / max(1, int(labels.sum()) + int(predicted.sum()))
 
 
 def dense_strength(
