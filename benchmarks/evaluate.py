@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from atlas.activations.store import open_shards
 from atlas.config.study import Evaluation
 from atlas.devices import choose_device, keep_freed_memory, use_threads
+from atlas.evaluation.chunks import reconstruct
 from atlas.evaluation.losses import loss_metrics
 from atlas.evaluation.references import References, compute_references
-from atlas.evaluation.splice import reconstruct, splice_losses
+from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.units import Task, context_batches
 from atlas.models.forward import final_hidden, logits, run_from, run_with
 from atlas.models.load import load_model

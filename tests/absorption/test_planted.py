@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from atlas.absorption.letters import candidates, dense_probe, few_latents_f1, main_latents
-from atlas.absorption.run import GROUP, absorption, raw_absorption, run_absorption, run_raw_absorption
+from atlas.absorption.run import absorption, raw_absorption, run_absorption, run_raw_absorption
+from atlas.absorption.words import GROUP
 from atlas.config.downstream import Absorption
 from atlas.files import write_json
 from atlas.probing.probes import stratified_split

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atlas.absorption.run import GROUP, make_word_rows
-from atlas.absorption.words import LETTERS, Words, choose_words, vocabulary_words, word_prompts
+from atlas.absorption.prompts import make_word_rows
+from atlas.absorption.words import GROUP, LETTERS, Words, choose_words, vocabulary_words, word_prompts
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
 from atlas.models.forward import capture
@@ -87,7 +87,7 @@ def test_word_in_every_set_gets_examples_of_its_own(llama):
 
 def test_rows_are_those_of_the_word(llama, tmp_path, monkeypatch):
     words = ["alpha", " beta", "gamma", "delta", "epsilon", " zeta"]
-    monkeypatch.setattr("atlas.absorption.run.vocabulary_words", lambda encoder: words)
+    monkeypatch.setattr("atlas.absorption.prompts.vocabulary_words", lambda encoder: words)
     settings = Absorption(examples=2)
     make_word_rows(llama[1], llama[0], ["resid_post.1"], settings, tmp_path / "rows.safetensors")
     data, facts = (

@@ -14,7 +14,7 @@ from atlas.codes.layout import IDENTITY
 from atlas.codes.store import Codes
 from atlas.codes.writer import CodeRows, CodesWriter
 from atlas.errors import EvaluationError, StoreError
-from atlas.evaluation.evaluate import TrainingFacts
+from atlas.evaluation.facts import TrainingFacts
 from atlas.hook_points import SaeHooks
 from atlas.training.sae import Sae, save_sae
 

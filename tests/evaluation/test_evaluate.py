@@ -9,7 +9,9 @@ from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError
 from atlas.evaluation.baseline import random_sae
-from atlas.evaluation.evaluate import CorpusInputs, TrainingFacts, evaluate_sae, without_nonfinite
+from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
+from atlas.evaluation.facts import TrainingFacts
+from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.references import compute_references
 from atlas.training.sae import Sae, save_sae
 

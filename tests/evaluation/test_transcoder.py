@@ -11,7 +11,8 @@ from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError
 from atlas.evaluation.baseline import random_transcoder
-from atlas.evaluation.evaluate import CorpusInputs, TrainingFacts, evaluate_sae
+from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
+from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.references import compute_references
 from atlas.models.forward import capture
 from atlas.training.sae import Sae, save_sae

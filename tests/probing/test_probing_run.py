@@ -13,7 +13,8 @@ from atlas.files import write_json
 from atlas.models.forward import capture
 from atlas.probing import last_token
 from atlas.probing.last_token import framed_ids, last_token_rows
-from atlas.probing.rows import LabelledRows, make_probe_rows, read_facts, read_rows
+from atlas.probing.prompts import make_probe_rows
+from atlas.probing.rows import LabelledRows, read_facts, read_rows
 from atlas.probing.run import encode_rows, over_datasets, probe_dataset
 from atlas.studies.probing import write_probing_table
 from atlas.training.sae import Sae

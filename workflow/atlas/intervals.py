@@ -1,7 +1,7 @@
 """Two-sided 95 % intervals that need no text: of rates, and of differences of what has intervals."""
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 _TAIL = 0.025
 
@@ -10,8 +10,8 @@ def rate_interval(n: np.ndarray, of: np.ndarray | int) -> tuple[np.ndarray, np.n
     """Clopper–Pearson interval (low, high) of a rate of which `n` in `of` were seen."""
     n = np.asarray(n)
     rest = of - n
-    low = np.where(n > 0, beta.ppf(_TAIL, np.maximum(n, 1), rest + 1), 0.0)
-    high = np.where(rest > 0, beta.ppf(1 - _TAIL, n + 1, np.maximum(rest, 1)), 1.0)
+    low = np.where(n > 0, betaincinv(np.maximum(n, 1), rest + 1, _TAIL), 0.0)
+    high = np.where(rest > 0, betaincinv(n + 1, np.maximum(rest, 1), 1 - _TAIL), 1.0)
     return low, high
 
 

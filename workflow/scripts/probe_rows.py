@@ -5,7 +5,7 @@ from atlas.job import job
 with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
     from atlas.config.downstream import Probing
     from atlas.models.load import load_model
-    from atlas.probing.rows import make_probe_rows
+    from atlas.probing.prompts import make_probe_rows
 
     make_probe_rows(
         load_model(Path(snakemake.input.model), device),

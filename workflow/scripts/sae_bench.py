@@ -3,8 +3,8 @@ from pathlib import Path
 from atlas.job import job
 
 with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+    from atlas.activations.store import shards_by_corpus
     from atlas.sae_bench.launch import Bench, Results, run_core, run_probes
-    from atlas.training.run import shards_by_corpus
 
     bench = Bench(
         model=Path(snakemake.input.model),

@@ -3,7 +3,7 @@ from pathlib import Path
 from atlas.job import job
 
 with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
-    from atlas.absorption.run import make_word_rows
+    from atlas.absorption.prompts import make_word_rows
     from atlas.config.downstream import Absorption
     from atlas.models.load import load_model
 

@@ -11,24 +11,20 @@ from jaxtyping import Float, Int
 
 from atlas.absorption.letters import LetterProbe, candidates, dense_probe, few_latents_f1, main_latents
 from atlas.absorption.measure import word_absorption
-from atlas.absorption.words import LETTERS, Prompts, Words, choose_words, vocabulary_words, word_prompts
+from atlas.absorption.words import GROUP, LETTERS
+from atlas.activations.store import shards_by_corpus
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption
-from atlas.corpora.encoding import make_encoder
 from atlas.evaluation.bootstrap import bootstrap_interval
-from atlas.evaluation.evaluate import TrainingFacts
+from atlas.evaluation.facts import TrainingFacts
 from atlas.files import read_json, write_json
 from atlas.hook_points import SaeHooks
-from atlas.models.load import LoadedModel
-from atlas.probing.last_token import last_token_rows
 from atlas.probing.probes import Split, stratified_split
-from atlas.probing.rows import LabelledRows, read_facts, read_rows, write_rows
+from atlas.probing.rows import LabelledRows, read_facts, read_rows
 from atlas.probing.run import encode_rows, fragmentation, open_sae
 from atlas.progress import progress
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import Sae
 
-GROUP = "words"
 DICTIONARIES = ("sae", "random", "raw")
 MEASURES = ("mean_absorption_fraction", "full_absorption_rate")
 
@@ -51,30 +47,6 @@ class LetterResult:
     n_split: int
     fraction: Float[np.ndarray, " words"]
     full: Float[np.ndarray, " words"]
-
-
-def make_word_rows(
-    loaded: LoadedModel, model_folder: Path, hooks: list[str], settings: Absorption, target: Path
-) -> None:
-    """Activations at the last token of every chosen word, after solved examples, at all hooks.
-
-    Where the measure has no meaning, the file has no rows and says why: for a model that is not causal, in which what
-    follows a word is part of its activation, and for a vocabulary with too few words to make a prompt of.
-    """
-    encoder = make_encoder(model_folder, "plain")
-    words, reason = choose_words(vocabulary_words(encoder), settings.words_per_letter), None
-    if loaded.objective != "causal_lm":
-        reason = f"the model's objective is {loaded.objective}: first-letter absorption is defined for causal_lm"
-    elif len(words.texts) <= settings.examples:
-        reason = f"the vocabulary has {len(words.texts)} words of one token, a prompt needs {settings.examples + 1}"
-    if reason is not None:
-        words = Words([], [])
-    none = Prompts([], [])
-    prompts = word_prompts(encoder, words, settings.examples, settings.example_sets) if words.texts else none
-    rows = last_token_rows(loaded, prompts.ids, hooks, title="words", alike=prompts.alike)
-    identity = {key: loaded.identity[key] for key in ("name", "weights_sha256", "tokenizer_sha256")}
-    letters = torch.tensor(words.letters, dtype=torch.int64)
-    write_rows(target, {GROUP: rows}, {GROUP: letters}, {"words": words.texts, "model": identity, "reason": reason})
 
 
 def run_raw_absorption(

@@ -3,9 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from atlas.corpora.encoding import Encoder
+if TYPE_CHECKING:  # the encoder's module takes seconds to import
+    from atlas.corpora.encoding import Encoder
 
+# Under which rows of words are kept.
+GROUP = "words"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SOLVED = "{word} has the first letter: {letter}"
 
@@ -18,7 +22,7 @@ class Words:
     letters: list[int]
 
 
-def vocabulary_words(encoder: Encoder) -> list[str]:
+def vocabulary_words(encoder: "Encoder") -> list[str]:
     """Entries of the vocabulary that are words: ASCII letters only, after at most one space, two letters or more.
 
     A single letter is its own first letter: nothing would have to be known.
@@ -57,7 +61,7 @@ class Prompts:
     alike: list[list[int]]
 
 
-def word_prompts(encoder: Encoder, words: Words, examples: int, n_sets: int, seed: int = 0) -> Prompts:
+def word_prompts(encoder: "Encoder", words: Words, examples: int, n_sets: int, seed: int = 0) -> Prompts:
     """A prompt per word: `examples` solved ones, each with another word, then the word itself, last.
 
     There are `n_sets` sets of examples, and one more for a word that is in all of them; each word gets one by chance,

@@ -237,3 +237,11 @@ def open_shards(paths: list[Path], expected: Mapping[str, Any] | None = None) ->
                 f"but stands at place {number} of {len(shards)} given files"
             )
     return shards
+
+
+def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
+    """Open shards and group them by corpus; each group must be whole. Paths end in <corpus>/<split>-<shard>.h5."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.parent.name, []).append(path)
+    return {name: open_shards(group, expected) for name, group in groups.items()}

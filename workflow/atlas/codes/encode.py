@@ -11,17 +11,16 @@ import h5py
 import numpy as np
 import torch
 
-from atlas.activations.store import Shard, open_shards
+from atlas.activations.store import Shard, open_shards, shards_by_corpus
 from atlas.codes.layout import BLOCK_ROWS, IDENTITY
 from atlas.codes.writer import CodeRows, CodesWriter
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
-from atlas.evaluation.evaluate import TrainingFacts
-from atlas.evaluation.splice import chunk_rows
+from atlas.evaluation.chunks import chunk_rows
+from atlas.evaluation.facts import TrainingFacts
 from atlas.files import atomic_path, read_json, sha256_file, sha256_strings
 from atlas.hook_points import SaeHooks
 from atlas.progress import progress
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae
 
 

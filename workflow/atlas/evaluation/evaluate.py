@@ -1,7 +1,6 @@
 """Judge one SAE: on every corpus, under both protocols, with an outcome and its reasons. Normative: docs/metrics.md."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,25 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.activations.stream import median_norm
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
 from atlas.evaluation.bootstrap import Groups
+from atlas.evaluation.chunks import chunk_rows, row_chunks
+from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.losses import loss_metrics
+from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
-from atlas.evaluation.references import References, regular_mean, require_model
+from atlas.evaluation.references import References, require_model
 from atlas.evaluation.shift import fed_scaled
-from atlas.evaluation.splice import chunk_rows, row_chunks, splice_losses
+from atlas.evaluation.splice import splice_losses
 from atlas.hook_points import SaeHooks
-from atlas.massive import MASSIVE_FACTOR
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 from atlas.training.sae import Sae, load_sae
@@ -42,39 +41,6 @@ class CorpusInputs:
     role: str
     shards: Sequence[Shard]
     references: Path
-
-
-@dataclass(frozen=True)
-class HookFacts:
-    """Of one hook's counted training rows: median norm, and mean over those that are no massive activations."""
-
-    median_norm: float
-    mean: Float[Tensor, " d_model"]
-
-    @property
-    def limit(self) -> float:
-        """Norm above which a row is a massive activation."""
-        return MASSIVE_FACTOR * self.median_norm
-
-
-@dataclass(frozen=True)
-class TrainingFacts:
-    """What evaluation takes from the training store: scale and centre of what is read and of what is reconstructed
-    (the same for an SAE), and which text was seen.
-    """
-
-    source: HookFacts
-    target: HookFacts
-    fingerprints: Mapping[str, str]
-
-    @classmethod
-    def of(cls, shards: Mapping[str, Sequence[Shard]], hook: str) -> "TrainingFacts":
-        """From the training shards of each corpus; `hook` names two hooks for a transcoder."""
-        every = [shard for group in shards.values() for shard in group]
-        hooks = SaeHooks.parse(hook)
-        facts = {name: HookFacts(median_norm(every, name), regular_mean(every, name)) for name in hooks.names}
-        fingerprints = {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()}
-        return cls(facts[hooks.source], facts[hooks.target], fingerprints)
 
 
 @dataclass(frozen=True)
@@ -228,18 +194,6 @@ def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> d
     names = ("explained_variance", "explained_variance_regular", "l0", "l0_regular")
     verdict = judge(atlas_evidence(metrics, subject.baseline_redundancy), settings.taxonomy)
     return {name: metrics[name] for name in names} | {"outcome": verdict}
-
-
-def without_nonfinite(value: Any, reasons: dict[str, str], path: str = "") -> Any:
-    """The same nested value with None for every NaN or infinity; `reasons` (keyed by joined path) is added to."""
-    if isinstance(value, dict):
-        return {key: without_nonfinite(item, reasons, f"{path}_{key}".lstrip("_")) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nonfinite(item, reasons, path) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        reasons[path] = f"the computed value is {value}"
-        return None
-    return value
 
 
 def _load(folder: Path, recipe: Recipe, hooks: SaeHooks) -> Sae:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
+from atlas.evaluation.facts import counted_mean
 from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
 from atlas.files import AGAIN
 from atlas.hdf5 import new_hdf5
@@ -58,22 +59,6 @@ def compute_references(
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "objective": loaded.objective})
         if loaded.objective == "masked_lm":
             file.attrs.update({"masked_share": MASKED_SHARE, "masking_seed": MASKING_SEED})
-
-
-def counted_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:
-    """Float64 mean of the counted rows of all shards, from the statistics in the store."""
-    return _mean(shards, hook, "")
-
-
-def regular_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:
-    """The same over rows that are no massive activations: a few of those shift it by more than all others vary."""
-    return _mean(shards, hook, "_regular")
-
-
-def _mean(shards: Sequence[Shard], hook: str, suffix: str) -> Float[Tensor, " d_model"]:
-    parts = [shard.statistics(hook) for shard in shards]
-    total = sum(part[f"count{suffix}"] for part in parts)
-    return torch.from_numpy(sum(part[f"mean{suffix}"] * (part[f"count{suffix}"] / total) for part in parts))
 
 
 def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:

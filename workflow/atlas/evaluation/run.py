@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from atlas.activations.store import shards_by_corpus
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError
-from atlas.evaluation.evaluate import CorpusInputs, TrainingFacts, evaluate_sae
+from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
+from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
 from atlas.models.load import load_model
-from atlas.training.run import shards_by_corpus
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import beta
+from scipy.special import betaincinv
 from torch import Tensor
 
 # |l0 − k| beyond this share of k: the inference path does not keep what it was built to keep.
@@ -79,7 +79,7 @@ def firing_rate_upper(counts: Float[np.ndarray, " n_latents"], n_tokens: int) ->
     """
     counts = np.asarray(counts, dtype=np.float64)
     silent = np.maximum(n_tokens - counts, 0)
-    return np.where(silent > 0, beta.ppf(_CONFIDENCE, counts + 1, np.maximum(silent, 1)), 1.0)
+    return np.where(silent > 0, betaincinv(counts + 1, np.maximum(silent, 1), _CONFIDENCE), 1.0)
 
 
 def rare_count(n_tokens: int, dead_min_tokens: int) -> int:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from atlas.evaluation.chunks import chunk_rows, reconstruct
 from atlas.evaluation.losses import LossTable
 from atlas.evaluation.reconstruction import ReconstructionSums
-from atlas.evaluation.splice import chunk_rows, reconstruct
 from atlas.finance.estimates import Estimate, ratio_of
 from atlas.finance.kinds import GROUPS, KINDS, in_group
 from atlas.finance.text import KindedRows

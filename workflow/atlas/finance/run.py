@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from atlas.activations.store import open_shards
+from atlas.activations.store import open_shards, shards_by_corpus
 from atlas.codes.encode import identity_of, random_dictionary
 from atlas.codes.store import Codes
 from atlas.config.finance import Finance
 from atlas.config.study import Evaluation
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.evaluate import TrainingFacts, without_nonfinite
+from atlas.evaluation.facts import TrainingFacts
+from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.references import References
 from atlas.evaluation.splice import splice_losses
 from atlas.files import atomic_path, read_json, write_json
@@ -31,7 +32,6 @@ from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model
 from atlas.models.objectives import TOKEN_OBJECTIVES
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import CONFIG_FILE, Sae, load_sae
 
 log = logging.getLogger(__name__)

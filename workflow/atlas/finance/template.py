@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas.errors import EvaluationError
+from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.reconstruction import ReconstructionSums
-from atlas.evaluation.splice import chunk_rows
 from atlas.finance.estimates import Estimate, per_group
 from atlas.finance.text import KindedRows
 from atlas.latents.drift import js_divergence

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from atlas.activations.store import shards_by_corpus
 from atlas.activations.stream import BatchStream, median_norm, sample_rows
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
@@ -13,7 +14,6 @@ from atlas.frameworks.job import order_of_stream, rows_files, scale_of_stream, w
 from atlas.frameworks.launch import RESULT_FILE, WEIGHTS_FILE, train_with
 from atlas.frameworks.weights import held_out_loss, sae_of
 from atlas.massive import MASSIVE_FACTOR
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import save_sae
 
 

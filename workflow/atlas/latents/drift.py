@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import beta, rankdata
+from scipy.special import betaincinv
 
 from atlas.errors import EvaluationError
 from atlas.intervals import difference_interval
+from atlas.ranks import rank_correlation
 
 _NO_SPREAD = 1e-9
 SPLITS = 50
@@ -57,7 +58,7 @@ def newly_silent(here: Firings, there: Firings) -> Bool[np.ndarray, " n_latents"
     would be silent with a chance below 5 %.
     """
     counts = here.counts
-    lower = np.where(counts > 0, beta.ppf(1 - _CONFIDENCE, np.maximum(counts, 1), here.n_tokens - counts + 1), 0.0)
+    lower = np.where(counts > 0, betaincinv(np.maximum(counts, 1), here.n_tokens - counts + 1, 1 - _CONFIDENCE), 0.0)
     expected = there.n_tokens * np.log1p(-np.minimum(lower, 1 - 1e-12))
     return (there.counts == 0) & (expected < np.log(1 - _CONFIDENCE))
 
@@ -71,9 +72,10 @@ def usage_drift(here: Firings, there: Firings) -> dict[str, float]:
     first, second = here.counts, there.counts
     seen = (first + second) > 0
     ratios, silent = log_ratio(here, there)[seen], newly_silent(here, there)
+    spearman = rank_correlation(first[seen], second[seen])
     return {
         "js_divergence": js_divergence(first, second),
-        "spearman": _spearman(first[seen], second[seen]),
+        "spearman": np.nan if spearman is None else spearman,
         "mean_abs_log_ratio": float(np.abs(ratios).mean()) if len(ratios) else np.nan,
         "newly_silent_share": float(silent.sum() / (first > 0).sum()) if (first > 0).any() else np.nan,
     }
@@ -91,13 +93,6 @@ def js_divergence(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"
         return float((of[some] * np.log2(of[some] / middle[some])).sum())
 
     return (divergence(p) + divergence(q)) / 2
-
-
-def _spearman(first: np.ndarray, second: np.ndarray) -> float:
-    ranks = np.stack([rankdata(first), rankdata(second)])
-    if len(first) < 2 or (ranks.std(1) == 0).any():
-        return np.nan
-    return float(np.corrcoef(ranks)[0, 1])
 
 
 def drift_from(here: Firings, there: Firings, seed: int = 0) -> dict[str, Any]:

@@ -1,24 +1,18 @@
 """Files of labelled activations: one per model, made once, read for every SAE."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atlas.config.downstream import Probing
-from atlas.corpora.encoding import make_encoder
 from atlas.errors import StoreError
 from atlas.files import atomic_path
-from atlas.models.load import LoadedModel
-from atlas.probing.datasets import opened, read_datasets
-from atlas.probing.last_token import framed_ids, last_token_rows
 
 _REMEDY = "delete this file and run again"
 
@@ -60,19 +54,3 @@ def read_rows(path: Path, group: str, hook: str) -> LabelledRows:
     if not bool(rows.isfinite().all()):
         raise StoreError(f"{path}: rows of {group!r} at {hook} are not finite; audit the model")
     return LabelledRows(rows, labels)
-
-
-def make_probe_rows(
-    loaded: LoadedModel, model_folder: Path, hooks: Sequence[str], settings: Probing, source: Path, target: Path
-) -> None:
-    """Run every prompt through the model once and keep what is at its last token, for all hooks."""
-    encoder = make_encoder(model_folder, "plain")
-    groups, labels, classes = {}, {}, {}
-    with opened(settings, source) as folder:
-        for prompts in read_datasets(settings, folder):
-            ids = framed_ids(encoder, prompts.texts, settings.max_tokens)
-            groups[prompts.name] = last_token_rows(loaded, ids, hooks, len(encoder.suffix), prompts.name)
-            labels[prompts.name] = torch.from_numpy(prompts.labels.astype("int64"))
-            classes[prompts.name] = list(prompts.classes)
-    identity = {key: loaded.identity[key] for key in ("name", "weights_sha256", "tokenizer_sha256")}
-    write_rows(target, groups, labels, {"datasets": list(groups), "classes": classes, "model": identity})

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from atlas.activations.store import shards_by_corpus
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption, Probing
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.bootstrap import bootstrap_interval
-from atlas.evaluation.evaluate import TrainingFacts
-from atlas.evaluation.splice import chunk_rows
+from atlas.evaluation.chunks import chunk_rows
+from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
 from atlas.hook_points import SaeHooks
 from atlas.probing.auc import normal_interval
@@ -30,7 +31,6 @@ from atlas.probing.probes import (
 )
 from atlas.probing.rows import LabelledRows, read_facts, read_rows
 from atlas.progress import progress
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import Sae, load_sae
 
 SOURCES = ("sae", "random", "raw", "shuffled")

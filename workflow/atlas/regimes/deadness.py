@@ -7,8 +7,8 @@ import torch
 
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError
+from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.sparsity import FiringSums
-from atlas.evaluation.splice import chunk_rows, row_chunks
 from atlas.progress import progress
 from atlas.training.sae import Sae
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from atlas.activations.store import shards_by_corpus
 from atlas.config.shifts import Regimes
 from atlas.config.study import Taxonomy
 from atlas.errors import EvaluationError
@@ -15,7 +16,6 @@ from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.sparsity import sparsity_metrics
 from atlas.files import read_json, write_json
 from atlas.regimes.deadness import firings_on
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import load_sae
 
 

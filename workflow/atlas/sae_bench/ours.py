@@ -10,9 +10,9 @@ from torch import Tensor
 
 from atlas.activations.store import Shard
 from atlas.errors import EvaluationError, TrainingError
+from atlas.evaluation.chunks import reconstruct
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.evaluation.splice import reconstruct
 from atlas.evaluation.units import context_batches
 from atlas.files import write_json
 from atlas.sae_bench.launch import even_batch, loss_contexts

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Int
-from scipy.stats import spearmanr
 
 from atlas.codes.store import Codes
 from atlas.evaluation.bootstrap import Groups
+from atlas.ranks import rank_correlation
 
 _SPLITS = 8
 
@@ -61,13 +61,6 @@ class Firing:
             counts = first @ self.fires
             values.append(rank_correlation(counts[latents], (self.counts - counts)[latents]))
         return None if None in values else float(np.mean(values))
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Spearman's; None when there are fewer than three values or all of a side are equal."""
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    return float(spearmanr(first, second).statistic)
 
 
 def firing_jaccard(

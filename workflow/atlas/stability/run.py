@@ -16,7 +16,8 @@ from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.bootstrap import MAX_GROUPS, bootstrap_interval
 from atlas.files import atomic_path, read_json, write_json
-from atlas.stability.firing import Firing, firing_jaccard, rank_correlation
+from atlas.ranks import rank_correlation
+from atlas.stability.firing import Firing, firing_jaccard
 from atlas.stability.measures import MEASURES, Directions, Likeness, isotropic_nulls, spectrum_nulls
 from atlas.training.sae import load_sae
 

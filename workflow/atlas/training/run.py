@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from atlas.activations.mixing import measure_mixing
-from atlas.activations.store import Shard, open_shards
+from atlas.activations.store import Shard, shards_by_corpus
 from atlas.activations.stream import BatchStream, median_norm, sample_tokens
 from atlas.config.budget import too_many_epochs
 from atlas.config.data import Mix
@@ -85,14 +85,6 @@ def run_training(
     }
     targets = targets if hooks.is_transcoder else None
     train_sae(recipe, stream, monitors, seed, device, folder, state, card, monitor_targets=targets, tracked=tracked)
-
-
-def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
-    """Open shards and group them by corpus; each group must be whole. Paths end in <corpus>/<split>-<shard>.h5."""
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(path.parent.name, []).append(path)
-    return {name: open_shards(group, expected) for name, group in groups.items()}
 
 
 def _require_distinct(shards: Mapping[str, list[Shard]], watched: Mapping[str, list[Shard]]) -> None:

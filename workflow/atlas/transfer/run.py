@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas.activations.store import Shard
+from atlas.activations.store import Shard, shards_by_corpus
 from atlas.config.shifts import Place
 from atlas.errors import EvaluationError
-from atlas.evaluation.evaluate import without_nonfinite
+from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.shift import fed_scaled
 from atlas.files import atomic_path, read_json, write_json
 from atlas.latents.drift import drift_from, log_ratio, metric_changes, newly_silent
-from atlas.training.run import shards_by_corpus
 from atlas.training.sae import Sae, load_sae
 from atlas.transfer.usage import Side, TokenByToken, firings, same_tokens
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atlas.activations.store import Shard
 from atlas.evaluation.bootstrap import Groups, bootstrap_interval
-from atlas.evaluation.splice import chunk_rows, row_chunks
+from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.latents.drift import Firings
 from atlas.training.sae import Sae
 

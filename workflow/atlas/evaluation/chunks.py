@@ -1,0 +1,32 @@
+"""Rows of a store through an SAE, so many at a time that memory and caches suffice."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.activations.store import Shard
+from atlas.training.sae import Sae
+
+# Float32 elements of the largest tensor of a chunk: 32 MiB, of which about ten are alive at once.
+_CHUNK_ELEMENTS = 2**23
+_MAX_ROWS = 8192
+
+
+def chunk_rows(sae: Sae) -> int:
+    """How many rows are encoded at a time."""
+    return max(64, min(_MAX_ROWS, _CHUNK_ELEMENTS // max(sae.n_latents, sae.d_model)))
+
+
+def row_chunks(shards: Sequence[Shard], size: int) -> Iterator[tuple[Shard, int, int]]:
+    """Each shard with the first and behind the last of at most `size` of its rows, through all of them."""
+    for shard in shards:
+        for start in range(0, shard.n_rows, size):
+            yield shard, start, min(start + size, shard.n_rows)
+
+
+def reconstruct(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
+    """Reconstruction of the inference path, float32, a chunk of rows at a time."""
+    parts = [sae.decode(sae.encode(chunk)) for chunk in rows.split(chunk_rows(sae))]
+    return torch.cat(parts) if parts else rows.float()
