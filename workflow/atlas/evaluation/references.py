@@ -1,6 +1,6 @@
 """Reference losses of a model on a corpus: clean, zero-ablated and mean-ablated; shared by all its SAEs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,13 @@ from atlas.evaluation.facts import counted_mean
 from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
 from atlas.files import AGAIN
 from atlas.hdf5 import new_hdf5
+from atlas.hook_points import HookPoint
 from atlas.models.forward import capture, final_hidden, run_from
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 
 FORMAT, FORMAT_VERSION = "sae-atlas-references", 2
+ABLATIONS = ("zero", "mean")
 _IDENTITY = ("weights_sha256", "tokenizer_sha256", "corpus", "corpus_fingerprint", "context_length")
 
 
@@ -50,10 +52,10 @@ def compute_references(
         )
     means = {hook: counted_mean(shards, hook).float().to(loaded.device) for hook in hooks}
     with new_hdf5(target) as file:
-        writer = _Writer(file, n_contexts)
+        writer, ablated = _Writer(file, n_contexts), _Ablated(loaded, means)
         with progress(n_contexts * length, f"references {shards[0].identity['corpus']}") as shown:
             for batch in context_batches(shards, n_contexts, batch_contexts):
-                writer.write(batch.first, _batch_references(loaded, batch, means))
+                writer.write(batch.first, _batch_references(loaded, batch, ablated))
                 shown.update(batch.n_contexts * length)
         file.attrs.update({key: shards[0].identity[key] for key in _IDENTITY})
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "objective": loaded.objective})
@@ -74,7 +76,7 @@ def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:
                 )
 
 
-def _batch_references(loaded: LoadedModel, batch: ContextBatch, means: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _batch_references(loaded: LoadedModel, batch: ContextBatch, ablated: "_Ablated") -> dict[str, np.ndarray]:
     task = Task.of(loaded, batch)
     hidden = final_hidden(loaded, task.inputs)
     clean = task.summarise(loaded, hidden)
@@ -84,16 +86,47 @@ def _batch_references(loaded: LoadedModel, batch: ContextBatch, means: dict[str,
         "loss_clean": task.spread(task.losses(loaded, hidden, clean)[0]),
         **{f"clean/{name}": _bits(value) for name, value in clean.items()},
     }
-    rows = {hook: batch.rows(hook) for hook in means}
+    rows = {hook: batch.rows(hook) for hook in ablated.hooks}
     if loaded.objective == "masked_lm":  # the store holds activations of the text without holes
-        rows = capture(loaded, task.inputs, list(means))
+        rows = capture(loaded, task.inputs, ablated.hooks)
         result |= {f"hooks/{hook}/rows": _bits(value) for hook, value in rows.items()}
-    for hook, mean in means.items():
-        for ablation, value in (("zero", torch.zeros_like(mean)), ("mean", mean)):
-            ablated = put(rows[hook].to(loaded.device).float(), task.counted, value)
-            loss, _ = task.losses(loaded, run_from(loaded, task.inputs, hook, ablated), clean)
+    for hook in ablated.hooks:
+        for ablation in ABLATIONS:
+            loss, _ = task.losses(loaded, ablated.hidden(task, hook, ablation, rows[hook]), clean)
             result[f"hooks/{hook}/loss_{ablation}"] = task.spread(loss)
     return result
+
+
+class _Ablated:
+    """Final states of contexts whose counted positions hold one vector.
+
+    Where every position is counted, nothing of the text is left after a residual hook: such contexts are all the same,
+    and are run once.
+    """
+
+    def __init__(self, loaded: LoadedModel, means: Mapping[str, Float[Tensor, " d_model"]]):
+        self.hooks = list(means)
+        self._loaded = loaded
+        self._values = {(hook, "mean"): mean for hook, mean in means.items()}
+        self._values |= {(hook, "zero"): torch.zeros_like(mean) for hook, mean in means.items()}
+        self._blank: dict[tuple[str, str], Float[Tensor, "1 position d_model"]] = {}
+
+    def hidden(
+        self, task: Task, hook: str, ablation: str, rows: Float[Tensor, "contexts position d_model"]
+    ) -> Float[Tensor, "contexts position d_model"]:
+        """With the ablation's vector in place of the counted `rows`."""
+        value = self._values[hook, ablation]
+        edited = put(rows.to(task.inputs.device).float(), task.counted, value)
+        blank = task.counted.all(dim=1) & HookPoint.parse(hook).is_residual
+        if not bool(blank.any()):
+            return run_from(self._loaded, task.inputs, hook, edited)
+        if (hook, ablation) not in self._blank:
+            one = blank.nonzero()[0]
+            self._blank[hook, ablation] = run_from(self._loaded, task.inputs[one], hook, edited[one])
+        result = self._blank[hook, ablation].repeat(len(edited), 1, 1)
+        if not bool(blank.all()):
+            result[~blank] = run_from(self._loaded, task.inputs[~blank], hook, edited[~blank])
+        return result
 
 
 def put(
