@@ -27,9 +27,6 @@ from atlas.models.load import LoadedModel
 _CHUNK_TOKENS = {"cpu": (512, 1024), "cuda": (4096, 8192)}
 # A shift further than this from lse is replaced: rounding would grow with the distance, and exp overflows at 88.
 _FAR = 8.0
-# One in so many rows is looked at first: an output that is far from the clean one almost everywhere, as an ablated one
-# is, would be multiplied by the vocabulary three times.
-_PILOT = 128
 
 
 def vocabulary_projection(loaded: LoadedModel) -> nn.Linear | None:
@@ -86,23 +83,16 @@ def compare_predictions(
 def _log_sum_exp(
     projection: nn.Linear, rows: Float[Tensor, "rows d_features"], shift: Float[Tensor, " rows"]
 ) -> Float[Tensor, " rows"]:
-    shift = _near(projection, rows, shift)
     distance = _total(projection, rows, shift).log()
     far = ~(distance.abs() < _FAR)  # NaN is far too
     if bool(far.any()):
-        near = _estimate(projection, rows[far])
+        near = (shift + distance)[far].to(rows.dtype).float()
+        lost = ~near.isfinite()  # exp overflowed, or nothing was left
+        if bool(lost.any()):
+            near[lost] = _estimate(projection, rows[far][lost])
         shift, distance = shift.clone(), distance.clone()
         shift[far], distance[far] = near, _total(projection, rows[far], near).log()
     return shift + distance
-
-
-def _near(
-    projection: nn.Linear, rows: Float[Tensor, "rows d_features"], shift: Float[Tensor, " rows"]
-) -> Float[Tensor, " rows"]:
-    """`shift`, or one number for all rows if it is far from lse in most rows of a pilot."""
-    pilot = _estimate(projection, rows[::_PILOT])
-    is_far = (pilot - shift[::_PILOT]).abs() >= _FAR
-    return pilot.median().expand_as(shift).clone() if is_far.float().mean() > 0.5 else shift
 
 
 def _total(
