@@ -1,13 +1,16 @@
 """Pages from files: what they hold, what is refused, and how large they are."""
 
 import json
+import re
 import shutil
 
 import pytest
+from markupsafe import Markup
 from site_scene import ATTACKS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
 
 from atlas.card_fields import differences
 from atlas.errors import EvaluationError
+from atlas.site.latent import Group, Line, fewer_lines
 from atlas.site.pages import write_data
 from atlas.site.run import Place, export_neuronpedia
 
@@ -18,6 +21,29 @@ def test_every_latent_has_a_page_of_less_than_20_kib(site):
     pages = sorted((site / SAE / "latents").glob("*.html"))
     assert len(pages) == N_LATENTS
     assert max(page.stat().st_size for page in pages) < 20 * 1024
+
+
+def test_page_that_would_be_larger_says_how_many_contexts_it_lacks(scene, tmp_path):
+    scene.site, kept = tmp_path, scene.site
+    many = SETTINGS.model_copy(update={"top_contexts": 40, "contexts_per_stratum": 30, "window_tokens": 30})
+    try:
+        scene.build(seeds=(0,), settings=many)
+    finally:
+        scene.site = kept
+    pages = [page.read_text() for page in sorted((tmp_path / SAE / "latents").glob("*.html"))]
+    assert max(len(page.encode()) for page in pages) <= 20 * 1024
+    (dense,) = (page for page in pages if f"Latent {DENSE} <" in page)
+    left_out = [int(number) for number in re.findall(r"(\d+) more would not fit into 20 KiB", dense)]
+    assert len(left_out) == 1 + SETTINGS.strata
+    shown = dense.split('id="test"')[0].count("<li>")
+    assert shown + sum(left_out) == 40 + 30 * SETTINGS.strata
+
+
+def test_fewer_lines_take_from_the_largest_group_and_leave_one():
+    line = Line("chat", "1", Markup("x" * 100))
+    groups = [Group("a", "", [line] * 5), Group("b", "", [line] * 2)]
+    assert [len(group.lines) for group in fewer_lines(groups, 150)] == [3, 2]
+    assert [(len(group.lines), group.left_out) for group in fewer_lines(groups, 10**6)] == [(1, 4), (1, 1)]
 
 
 def test_a_page_says_why_a_latent_has_its_outcome(site):

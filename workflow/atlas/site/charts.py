@@ -77,7 +77,7 @@ def ticks(groups: Mapping[str, Sequence[float]], width: int = 300) -> dict[str, 
     for name, values in groups.items():
         own = [value for value in values if known(value)]
         # One path for all: hundreds of elements would be most of a page.
-        parts = [f'<path d="{"".join(f"M{place(value)} 3v14" for value in own)}"/>']
+        parts = [f'<path d="{"".join(f"M{x} 3v14" for x in sorted({place(value) for value in own}))}"/>']
         if own:
             middle = place(sum(own) / len(own))
             parts.append(f'<path class="mean" d="M{middle} 0v20"/>')

@@ -1,7 +1,7 @@
 """Everything that the page of one latent shows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from atlas.site.numbers import known, percent, short
 from atlas.site.tables import Tables
 from atlas.site.text import TokenPieces, highlighted, visible
 
+# Largest page of a latent: there are thousands of them.
+PAGE_BYTES = 20 * 1024
 # Windows of each kind that are shown of a label's test.
 SHOWN_ANSWERS = 2
 KINDS = {
@@ -65,11 +67,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """Contexts under one heading."""
+    """Contexts under one heading; `left_out`: how many more there would be on a larger page."""
 
     title: str
     note: str
     lines: list[Line]
+    left_out: int = 0
 
 
 def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
@@ -151,6 +154,22 @@ def _groups(scene: Scene, firings: Firings) -> list[Group]:
             note = f"{bounds}, {percent(first.share)} of firings; drawn by chance"
         groups.append(Group(title, note, [_line(scene, firings, context) for context in own]))
     return groups
+
+
+def fewer_lines(groups: Sequence[Group], n_bytes: int) -> list[Group]:
+    """Without as many contexts as take `n_bytes`; each time the last of the largest group goes, never its only one.
+
+    Groups say how many they lack.
+    """
+    kept, saved = [group.lines for group in groups], 0
+    while saved < n_bytes and max(map(len, kept), default=0) > 1:
+        place = max(range(len(kept)), key=lambda place: len(kept[place]))
+        kept[place], last = kept[place][:-1], kept[place][-1]
+        saved += len(last.text.encode())
+    return [
+        replace(group, lines=lines, left_out=group.left_out + len(group.lines) - len(lines))
+        for group, lines in zip(groups, kept, strict=True)
+    ]
 
 
 def _line(scene: Scene, firings: Firings, context: Context) -> Line:

@@ -28,15 +28,15 @@ def _environment() -> Environment:
     return environment
 
 
-def write_page(target: Path, template: str, root: str, **values: Any) -> int:
-    """Render a page; `root` is the way from its folder to the site's. Returns its size in bytes.
+def write_page(target: Path, template: str, root: str, **values: Any) -> None:
+    """Render a page; `root` is the way from its folder to the site's."""
+    target.write_bytes(render(template, root, **values))
 
-    Indentation of the templates is left out; a page of a latent is small because there are so many of them.
-    """
+
+def render(template: str, root: str, **values: Any) -> bytes:
+    """A page. Indentation of the templates is left out: a page of a latent is small because there are so many."""
     html = _environment().get_template(template).render(root=root, **values)
-    content = re.sub(r"\n\s*", "\n", html).encode("utf-8", errors="backslashreplace")
-    target.write_bytes(content)
-    return len(content)
+    return re.sub(r"\n\s*", "\n", html).encode("utf-8", errors="backslashreplace")
 
 
 def write_data(target: Path, name: str, value: Any) -> None:

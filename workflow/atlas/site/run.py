@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model
 from atlas.progress import progress
 from atlas.site.contexts import ContextSettings, Corpora
-from atlas.site.latent import Links, Scene, latent_page, promoted_text
+from atlas.site.latent import PAGE_BYTES, Links, Scene, fewer_lines, latent_page, promoted_text
 from atlas.site.logits import Logits, decoder_logits
 from atlas.site.neuronpedia import write_neuronpedia
-from atlas.site.pages import write_data, write_page
+from atlas.site.pages import render, write_data, write_page
 from atlas.site.sae import SaeFacts, SaeFiles, index_line, latent_columns, sae_page
 from atlas.site.tables import TableFiles, Tables
 from atlas.site.text import TokenPieces
@@ -112,11 +113,23 @@ def _latent_pages(scene: Scene, folder: Path, shared: Mapping[str, object]) -> l
             if latent not in scene.links.pages:
                 continue
             around = {"before": before.get(latent), "after": after.get(latent)}
-            values = latent_page(scene, firings)
-            target = folder / "latents" / f"{latent}.html"
-            sizes.append(write_page(target, "latent.html", LATENT_ROOT, **shared, **around, **values))
+            page = _rendered({**shared, **around, **latent_page(scene, firings)})
+            (folder / "latents" / f"{latent}.html").write_bytes(page)
+            sizes.append(len(page))
             shown.update(1)
     return sizes
+
+
+def _rendered(values: dict[str, Any]) -> bytes:
+    """The page of a latent, with fewer contexts where all would make it too large."""
+    page = render("latent.html", LATENT_ROOT, **values)
+    while len(page) > PAGE_BYTES:
+        fewer = fewer_lines(values["groups"], len(page) - PAGE_BYTES)
+        if fewer == values["groups"]:
+            break
+        values["groups"] = fewer
+        page = render("latent.html", LATENT_ROOT, **values)
+    return page
 
 
 def _scene(inputs: SiteInputs, place: Place, settings: Site) -> Scene:
