@@ -3,7 +3,9 @@
     python benchmarks/dag.py --jobs 10000 50000 --output dag.json
 
 The study is made up (the embedded model, four hooks, as many seeds as it takes), the workflow is the real one: a dry
-run in a copy of this repository, without any results. `--batches` plans one of so many parts (snakemake --batch).
+run in a copy of this repository, without any results. Beside it, in the same run, Snakemake alone: as many bare jobs
+with as many inputs, named outright, no functions, no messages, no scripts, no environments. `--batches` plans one of so
+many parts (snakemake --batch).
 """
 
 import argparse
@@ -21,6 +23,26 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
+BARE = """\
+SHARED = [f"shared/{i}" for i in range(9)]
+rule all:
+    input: [f"judged/{i}" for i in range(SEEDS)]
+rule shared:
+    output: "shared/{i}"
+    shell: "touch {output}"
+rule train:
+    input: SHARED
+    output: [f"trained/{{i}}/{name}" for name in "abcd"]
+    log: "logs/train/{i}.log"
+    resources: mem_mb=1000, runtime=60, gpu=1
+    shell: "touch {output}"
+rule evaluate:
+    input: SHARED, "trained/{i}/a", "trained/{i}/b"
+    output: "judged/{i}"
+    log: "logs/evaluate/{i}.log"
+    resources: mem_mb=1000, runtime=60, gpu=1
+    shell: "touch {output}"
+"""
 HOOKS = ("resid_post.4", "resid_post.10", "resid_post.19", "resid_post.28")
 
 
@@ -31,10 +53,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON with the same numbers")
     arguments = parser.parse_args()
     rows = [measure(jobs, arguments.batches) for jobs in arguments.jobs]
-    print(f"{'jobs':>8} {'seconds':>8} {'CPU s':>7} {'ms/job':>7} {'MiB':>6}")
+    print(f"{'jobs':>8} {'seconds':>8} {'CPU s':>7} {'ms/job':>7} {'MiB':>6} {'bare CPU s':>11} {'ratio':>6}")
     for row in rows:
-        jobs, cpu = row["jobs"], row["cpu_seconds"]
-        print(f"{jobs:>8,} {row['seconds']:>8.1f} {cpu:>7.1f} {1e3 * cpu / jobs:>7.2f} {row['peak_mib']:>6.0f}")
+        jobs, cpu, bare = row["jobs"], row["cpu_seconds"], row["bare_cpu_seconds"]
+        ours = f"{jobs:>8,} {row['seconds']:>8.1f} {cpu:>7.1f} {1e3 * cpu / jobs:>7.2f} {row['peak_mib']:>6.0f}"
+        print(f"{ours} {bare:>11.1f} {cpu / bare:>6.2f}")
     if arguments.output:
         machine = {"python": platform.python_version(), "machine": platform.processor() or platform.machine()}
         arguments.output.write_text(json.dumps({"runs": rows, **machine}, indent=2) + "\n")
@@ -42,29 +65,28 @@ def main() -> None:
 
 def measure(jobs: int, batches: int = 0) -> dict[str, float]:
     """Plan a study of about `jobs` jobs; returns jobs, wall and processor seconds, and peak memory in MiB."""
+    batch = ["--batch", f"study_table=1/{batches}"] if batches else []
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder), seeds=max(1, jobs // (2 * len(HOOKS))))
-        batch = ["--batch", f"study_table=1/{batches}"] if batches else []
-        call = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "rules", *batch]
-        began, before = time.perf_counter(), cpu_of_children()
-        with subprocess.Popen(
-            [*call, "--", "results/many.csv"], cwd=project, stdout=subprocess.PIPE, text=True
-        ) as child:
-            text, _ = child.communicate()
-        seconds, cpu = time.perf_counter() - began, cpu_of_children() - before
-    if child.returncode:
-        raise SystemExit(text)
-    found = re.findall(r"^total\s+(\d+)$", text, re.MULTILINE)
-    if not found:
-        raise SystemExit(f"the dry run printed no number of jobs:\n{text[-2000:]}")
-    # The largest child so far: sizes are measured in rising order.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {
-        "jobs": int(found[-1]),
-        "seconds": round(seconds, 2),
-        "cpu_seconds": round(cpu, 2),
-        "peak_mib": round(peak),
-    }
+        planned = plan(project, *batch, "--", "results/many.csv")
+    # The largest child so far: sizes are measured in rising order, and bare jobs take less.
+    planned["peak_mib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Snakefile").write_text(f"SEEDS = {planned['jobs'] // 2}\n{BARE}")
+        bare = plan(Path(folder), "--workflow-profile", "none")
+    return planned | {"bare_cpu_seconds": bare["cpu_seconds"]}
+
+
+def plan(project: Path, *arguments: str) -> dict[str, float]:
+    """A dry run there: jobs, wall and processor seconds."""
+    call = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "rules", *arguments]
+    began, before = time.perf_counter(), cpu_of_children()
+    done = subprocess.run(call, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    seconds, cpu = time.perf_counter() - began, cpu_of_children() - before
+    found = re.findall(r"^total\s+(\d+)$", done.stdout, re.MULTILINE)
+    if done.returncode or not found:
+        raise SystemExit(f"the dry run failed, or printed no number of jobs:\n{done.stdout[-2000:]}")
+    return {"jobs": int(found[-1]), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
 
 
 def cpu_of_children() -> float:

@@ -102,8 +102,8 @@ def test_hovering_a_token_shows_its_activation(browser, site):
     shown = "return getComputedStyle(arguments[0], '::after').content"
     assert browser.execute_script(shown, token) == "none"
     ActionChains(browser).move_to_element(token).perform()
-    assert browser.execute_script(shown, token) == f'"{token.get_attribute("data-v")}"'
-    assert float(token.get_attribute("data-v")) == 20  # the last of the 20 tokens of an attack fires strongest
+    assert browser.execute_script(shown, token) == f'"{token.get_attribute("data-8")}"'
+    assert float(token.get_attribute("data-8")) == 20  # the last of the 20 tokens of an attack fires strongest
 
 
 def test_search_filters_and_sorting(browser, site):

@@ -42,7 +42,7 @@ def test_page_that_would_be_larger_says_how_many_contexts_it_lacks(scene, tmp_pa
 def test_fewer_lines_take_from_the_largest_group_and_leave_one():
     line = Line("chat", "1", Markup("x" * 100))
     groups = [Group("a", "", [line] * 5), Group("b", "", [line] * 2)]
-    assert [len(group.lines) for group in fewer_lines(groups, 150)] == [3, 2]
+    assert [len(group.lines) for group in fewer_lines(groups, 150)] == [4, 1]
     assert [(len(group.lines), group.left_out) for group in fewer_lines(groups, 10**6)] == [(1, 4), (1, 1)]
 
 

@@ -3,6 +3,7 @@
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
 import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 # Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this workflow.
@@ -112,8 +113,9 @@ def source_input(source):
     return [source.path] if isinstance(source, PathSource) else []
 
 
+@cache
 def shard_paths(model, corpus, split):
-    """Every activation file of a corpus; the number follows from the token budget."""
+    """Every activation file of a corpus; the number follows from the token budget. Asked for by each job."""
     return [
         f"results/activations/{model}/{corpus}/{split}-{shard:03d}.h5"
         for shard in range(CONFIG.models[model].harvest.of(corpus).n_shards(split))

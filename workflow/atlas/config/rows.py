@@ -55,11 +55,11 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
     seen: dict[str, SaeRow] = {}
     studies = {}
     for name, study in config.studies.items():
-        studies[name] = []
+        studies[name], judged = [], set()
         for number, row in enumerate(study.rows):
             where = f"studies.{name}.rows[{number}]"
             for sae in _expand(config, name, study, row, where):
-                if any(sae.judged_id == other.judged_id for other in studies[name]):
+                if sae.judged_id in judged:
                     raise ConfigError(
                         f"{where}: duplicate row {sae.judged_id!r}; name another recipe, mix, hook, seed or shift"
                     )
@@ -81,6 +81,7 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
                         f"{sae.sae_id!r} starts, but {next(iter(other.roles))!r} in study {other.study!r}; choose one"
                     )
                 studies[name].append(sae)
+                judged.add(sae.judged_id)
     return studies
 
 

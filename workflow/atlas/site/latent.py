@@ -157,13 +157,15 @@ def _groups(scene: Scene, firings: Firings) -> list[Group]:
 
 
 def fewer_lines(groups: Sequence[Group], n_bytes: int) -> list[Group]:
-    """Without as many contexts as take `n_bytes`; each time the last of the largest group goes, never its only one.
+    """Without as many contexts as take `n_bytes`: each time the last of the largest group, never its only one.
 
-    Groups say how many they lack.
+    The strongest contexts, the first group, may be two and a half times as many as those of a stratum. Groups say how
+    many they lack.
     """
     kept, saved = [group.lines for group in groups], 0
     while saved < n_bytes and max(map(len, kept), default=0) > 1:
-        place = max(range(len(kept)), key=lambda place: len(kept[place]))
+        sizes = [len(lines) / (1 if number else 2.5) for number, lines in enumerate(kept)]
+        place = max((number for number, lines in enumerate(kept) if len(lines) > 1), key=sizes.__getitem__)
         kept[place], last = kept[place][:-1], kept[place][-1]
         saved += len(last.text.encode())
     return [
