@@ -204,6 +204,14 @@ def test_paper_scale_files_lie_over_the_default(path):
     assert "llama_sweep" in config.studies
 
 
+def test_trial_of_formatting_trains_on_two_halves_of_the_same_conversations():
+    config = read_config(DEFAULT, FOLDER / "formatting.yaml")
+    with_it, without = (config.corpora[name] for name in ("formatted", "unformatted"))
+    assert with_it.filter.any_of == without.filter.any_of
+    assert (with_it.filter.invert, without.filter.invert) == (False, True)
+    assert {row.mix for row in expand_rows(config)["formatting"]} == {"formatted", "unformatted"}
+
+
 def test_labels_by_the_chat_model_lie_over_the_default():
     """And ask no more than docs/autointerp.md says."""
     config = read_config(DEFAULT, FOLDER / "chat_model_labels.yaml")
