@@ -42,6 +42,16 @@ def rows_of_latex(text: str) -> list[list[str]]:
     return [[re.sub(r"\\([%&_#{}$])", r"\1", cell) for cell in line] for line in lines]
 
 
+def in_latex(cells: pd.DataFrame) -> list[list[str]]:
+    """Rows that the LaTeX must hold: ours, then what was published, once."""
+    published = [name for name in cells if name.startswith("published ")]
+    places = [name for name in ("layer", "latents", "k") if name in cells]
+    theirs = cells.loc[cells[published].ne(UNDEFINED).any(axis=1), [*places, *published]].drop_duplicates()
+    ours = cells.drop(columns=published)
+    below = [[name.removeprefix("published ") for name in theirs], *theirs.to_numpy().tolist()] if published else []
+    return [list(ours), *ours.to_numpy().tolist(), *below]
+
+
 def test_values_are_those_of_the_table():
     first, second = printed(study()).to_dict("records")
     assert first["L0"] == "32.0"  # an interval that these digits do not show is left out
@@ -68,24 +78,37 @@ def test_no_name_breaks_the_markup(name):
     expected = [list(cells), *cells.to_numpy().tolist()]
     assert rows_of_markdown(as_markdown(cells)) == expected
     if "\\" not in name and "<" not in name:
-        assert rows_of_latex(as_latex(cells)) == expected
+        assert rows_of_latex(as_latex(cells)) == in_latex(cells)
 
 
 def test_latex_is_a_tabular_of_booktabs_with_every_character_escaped():
     text = as_latex(printed(study(corpus="50%_&")))
-    assert text.startswith("% needs booktabs\n\\begin{tabular}{") and text.endswith("\\end{tabular}\n")
+    assert text.startswith("% needs array and booktabs\n{\\scriptsize") and text.endswith("\\end{tabular}\n}\n")
+    assert text.count("\\begin{tabular}") == 2  # ours, and what was published
     assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule"))
     assert "50\\%\\_\\&" in text and "loss recovered (\\%)" in text
 
 
 def test_a_table_that_fits_no_page_is_a_longtable():
     text = as_latex(printed(pd.concat([study()] * 30)))
-    assert text.startswith("% needs booktabs and longtable\n\\begin{longtable}")
+    assert text.startswith("% needs array, booktabs and longtable\n")
+    assert text.count("\\begin{longtable}") == text.count("\\begin{tabular}") == 1
+    assert len(rows_of_latex(text.split("% published")[1])) == 2  # its heading, and one row for thirty
+
+
+def test_latex_fits_the_width_of_a_page():
+    """The names of a sweep and of a grid of sizes, intervals of the usual digits: 7 inches are 504 points."""
+    for changes in ({}, {"recipe": ["topk-1200-k32", "topk"], "outcome": "under-capacity", "corpus": "encyclopedia"}):
+        ours = as_latex(printed(study(**changes))).split("% published")[0]
+        widths = [int(points) for points in re.findall(r"p\{(\d+)pt\}", ours)]
+        assert len(widths) == len(printed(study(**changes)).filter(regex="^(?!published )").columns)
+        assert sum(widths) + 2 * 1.7 * len(widths) < 504
 
 
 def test_both_files_are_written_from_the_csv(tmp_path):
     study().to_csv(tmp_path / "s.csv", index=False)
     print_study(tmp_path / "s.csv", tmp_path / "s.md", tmp_path / "s.tex")
     read = rows_of_markdown((tmp_path / "s.md").read_text())
-    assert len(read) == 3 and read == rows_of_latex((tmp_path / "s.tex").read_text())
+    latex = rows_of_latex((tmp_path / "s.tex").read_text())
+    assert len(read) == 3 and latex == in_latex(pd.DataFrame(read[1:], columns=read[0]))
     assert "32.0" in read[1] and "115.0" in read[2]

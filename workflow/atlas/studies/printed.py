@@ -24,6 +24,11 @@ _WHERE_DIFFERING = {
 UNDEFINED = "–"
 # Longer ones do not fit on a page.
 _LONGEST_TABULAR = 45
+# Published values are of these, hence the same in each seed and corpus.
+_PUBLISHED, _OF_PUBLISHED = "published ", ("model", "layer", "latents", "k")
+# Points that a character of LaTeX's scriptsize takes.
+_POINTS = 3.9
+_BREAK = re.compile(r"(?<=[ -])")
 _MARKUP = re.compile(r"[\\`*_|<>]")
 
 
@@ -121,9 +126,38 @@ def as_markdown(cells: pd.DataFrame) -> str:
 
 
 def as_latex(cells: pd.DataFrame) -> str:
-    """A tabular with booktabs' rules; LaTeX's own characters are escaped."""
-    long = len(cells) > _LONGEST_TABULAR
-    packages = "booktabs and longtable" if long else "booktabs"
-    return f"% needs {packages}\n" + cells.to_latex(
-        index=False, escape=True, longtable=long, column_format="l" * cells.shape[1]
-    )
+    """Tabulars with booktabs' rules for the width of a page of two columns; LaTeX's own characters are escaped.
+
+    Published values stand in a tabular of their own below, once for each place that they are of: beside ours they
+    would be wider than a page.
+    """
+    published = [heading for heading in cells if heading.startswith(_PUBLISHED)]
+    ours = cells.drop(columns=published)
+    long = len(ours) > _LONGEST_TABULAR
+    parts = [_tabular(ours, long)]
+    if published:
+        names = [name for name in ours if name in _OF_PUBLISHED]
+        theirs = cells[names + published].drop_duplicates()
+        theirs = theirs[(theirs[published] != UNDEFINED).any(axis=1)]
+        theirs.columns = [name.removeprefix(_PUBLISHED) for name in theirs]
+        parts.append("% published\n" + _tabular(theirs, long=False))
+    packages = "array, booktabs and longtable" if long else "array and booktabs"
+    # A longtable takes no place among words, so there is nothing to part it from.
+    between = "\n" if long else "\n\\par\\medskip\n"
+    body = between.join(part.rstrip("\n") for part in parts)
+    return f"% needs {packages}\n{{\\scriptsize\\setlength{{\\tabcolsep}}{{1.7pt}}%\n{body}\n}}\n"
+
+
+def _tabular(cells: pd.DataFrame, long: bool) -> str:
+    """Each column as wide as its longest cell in two lines, broken at spaces and hyphens."""
+    widths = [max(map(_halved, cells[name]), default=1) for name in cells]
+    widths = [max(width, *map(len, name.split())) for width, name in zip(widths, cells, strict=True)]
+    formats = [rf">{{\raggedright\arraybackslash}}p{{{_POINTS * width:.0f}pt}}" for width in widths]
+    return cells.to_latex(index=False, escape=True, longtable=long, column_format="".join(formats))
+
+
+def _halved(text: str) -> int:
+    """Characters of the longer of two lines, where they are the shortest."""
+    parts = _BREAK.split(text)
+    lines = (("".join(parts[:place]), "".join(parts[place:])) for place in range(len(parts)))
+    return min(max(len(line.rstrip()) for line in pair) for pair in lines)
