@@ -9,10 +9,13 @@ GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 # Peers' tools that tests run, each installed once: SAELens, dictionary_learning, sparsify, and Triton's interpreter.
 export ATLAS_TEST_ENVIRONMENTS ?= $(CURDIR)/.test-environments
 
-.PHONY: sweep test test-fast lint format docs lock clean
+.PHONY: sweep atlas test test-fast lint format docs lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/llama_sweep.csv results/figures/llama_sweep.pdf
+
+atlas: sweep  ## the sweep, and results/atlas/index.html with labels
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/atlas/index.html
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
