@@ -11,8 +11,8 @@ from atlas.errors import EvaluationError
 from atlas.evaluation.baseline import random_sae
 from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
 from atlas.evaluation.facts import TrainingFacts
-from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.references import compute_references
+from atlas.evaluation.undefined import without_nonfinite
 from atlas.training.sae import Sae, save_sae
 
 HOOK = "resid_post.1"

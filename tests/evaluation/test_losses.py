@@ -8,10 +8,10 @@ import torch
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError
 from atlas.evaluation.losses import LossTable, loss_metrics
-from atlas.evaluation.references import References, compute_references
+from atlas.evaluation.references import References, _Ablated, compute_references, put
 from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.units import MASKED_SHARE, Task, context_batches, masked_positions
-from atlas.models.forward import capture, final_hidden, logits, run_with
+from atlas.models.forward import capture, final_hidden, logits, run_from, run_with
 from atlas.models.objectives import kl, per_token_loss
 from atlas.training.sae import Sae
 from tiny import prepare_and_load, tiny_bert
@@ -42,6 +42,23 @@ def test_reference_losses_equal_direct_computation(llama, shards_of, tmp_path):
     for value, found in ((torch.zeros(32), references.loss_zero), (every, references.loss_mean)):
         edited = run_with(llama, ids, HOOK, lambda x, value=value: torch.where(counted[..., None], value, x))
         np.testing.assert_allclose(found, per_token_loss(llama, ids, edited), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("hook", [HOOK, "mlp_out.1"])
+def test_contexts_of_which_an_ablation_leaves_nothing_are_as_if_run_each(llama, hook):
+    """Twice, for they are kept; after an MLP's output the rest of the text is still there."""
+    ids = torch.randint(6, 262, (4, 16), generator=torch.Generator().manual_seed(3))
+    counted = torch.ones_like(ids, dtype=torch.bool)
+    counted[1, 5] = False
+    task = Task(ids, counted, None, counted, np.zeros(ids.shape))
+    rows, value = capture(llama, ids, [hook])[hook], torch.linspace(-1, 1, 32)
+    ablated = _Ablated(llama, {hook: value})
+    for batch in (slice(0, 4), slice(1, 3)):
+        part = Task(ids[batch], counted[batch], None, counted[batch], task.document[batch])
+        for ablation, vector in (("mean", value), ("zero", torch.zeros(32))):
+            found = ablated.hidden(part, hook, ablation, rows[batch])
+            expected = run_from(llama, ids[batch], hook, put(rows[batch].float(), counted[batch], vector))
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_identity_splice_changes_nothing_and_recovers_all(llama, shards_of, tmp_path, identity_sae):

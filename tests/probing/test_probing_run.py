@@ -48,6 +48,15 @@ def test_rows_are_those_of_the_last_token_of_each_text_alone(model, monkeypatch)
             torch.testing.assert_close(rows[hook][place], values[0, position], atol=1e-5, rtol=1e-4)
 
 
+def test_rows_of_contexts_that_begin_alike_are_those_of_each_alone(model):
+    """Also where one context is the beginning of the others, and where a group has a single one."""
+    contexts = [[7, 8, 9, 10, 11], [7, 8, 9, 12], [20, 21, 22], [7, 8, 9], [7, 8, 9, 30, 31, 32]]
+    alone = last_token_rows(model[1], contexts, HOOKS)
+    shared = last_token_rows(model[1], contexts, HOOKS, alike=[[0, 3, 1, 4], [2]])
+    for hook, rows in shared.items():
+        torch.testing.assert_close(rows, alone[hook], atol=1e-5, rtol=1e-4)
+
+
 def test_text_without_token_is_refused(model):
     with pytest.raises(SourceError, match="has no token"):
         framed_ids(make_encoder(model[0], "plain"), ["a", ""], 8)

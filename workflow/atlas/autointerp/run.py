@@ -27,7 +27,7 @@ from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError
-from atlas.evaluation.nulls import without_nonfinite
+from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import write_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.drift import require_distinct

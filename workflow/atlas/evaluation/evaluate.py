@@ -19,13 +19,13 @@ from atlas.evaluation.bootstrap import Groups
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.losses import loss_metrics
-from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
 from atlas.evaluation.references import References, require_model
 from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.splice import splice_losses
+from atlas.evaluation.undefined import without_nonfinite
 from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel
 from atlas.progress import progress

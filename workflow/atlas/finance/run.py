@@ -17,9 +17,9 @@ from atlas.config.study import Evaluation
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.facts import TrainingFacts
-from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.references import References
 from atlas.evaluation.splice import splice_losses
+from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import atomic_path, read_json, write_json
 from atlas.finance.estimates import Estimate
 from atlas.finance.kinds import GROUPS, TokenTexts, in_group

@@ -13,7 +13,7 @@ from atlas.codes.store import Codes
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError
-from atlas.evaluation.nulls import without_nonfinite
+from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import read_json, write_json
 from atlas.latents.coherence import Coherence, coherence_null, measure_coherence, null_rows, random_tuples
 from atlas.latents.drift import drift_from, metric_changes, require_distinct

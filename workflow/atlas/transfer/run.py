@@ -12,8 +12,8 @@ import torch
 from atlas.activations.store import Shard, shards_by_corpus
 from atlas.config.shifts import Place
 from atlas.errors import EvaluationError
-from atlas.evaluation.nulls import without_nonfinite
 from atlas.evaluation.shift import fed_scaled
+from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import atomic_path, read_json, write_json
 from atlas.latents.drift import drift_from, log_ratio, metric_changes, newly_silent
 from atlas.training.sae import Sae, load_sae

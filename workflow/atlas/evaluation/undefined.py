@@ -1,4 +1,4 @@
-"""Numbers that are none, in results that are JSON."""
+"""Numbers that are not defined, in results that are JSON: None, with a reason."""
 
 import math
 from typing import Any
