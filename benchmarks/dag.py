@@ -4,8 +4,8 @@
 
 The study is made up (the embedded model, four hooks, as many seeds as it takes), the workflow is the real one: a dry
 run in a copy of this repository, without any results. Beside it, in the same run, Snakemake alone: as many bare jobs
-with as many inputs, named outright, no functions, no messages, no scripts, no environments. `--batches` plans one of so
-many parts (snakemake --batch).
+with as many inputs, named outright, no functions, no messages, no scripts, no environments; and again with one shared
+input, the least that a chain of jobs can do with. `--batches` plans one of so many parts (snakemake --batch).
 """
 
 import argparse
@@ -24,7 +24,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 BARE = """\
-SHARED = [f"shared/{i}" for i in range(9)]
+SHARED = [f"shared/{i}" for i in range(INPUTS)]
 rule all:
     input: [f"judged/{i}" for i in range(SEEDS)]
 rule shared:
@@ -53,11 +53,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON with the same numbers")
     arguments = parser.parse_args()
     rows = [measure(jobs, arguments.batches) for jobs in arguments.jobs]
-    print(f"{'jobs':>8} {'seconds':>8} {'CPU s':>7} {'ms/job':>7} {'MiB':>6} {'bare CPU s':>11} {'ratio':>6}")
+    ours = f"{'jobs':>8} {'seconds':>8} {'CPU s':>7} {'ms/job':>7} {'MiB':>6}"
+    print(f"{ours} {'bare CPU s':>11} {'ratio':>6} {'barest':>7}")
     for row in rows:
         jobs, cpu, bare = row["jobs"], row["cpu_seconds"], row["bare_cpu_seconds"]
         ours = f"{jobs:>8,} {row['seconds']:>8.1f} {cpu:>7.1f} {1e3 * cpu / jobs:>7.2f} {row['peak_mib']:>6.0f}"
-        print(f"{ours} {bare:>11.1f} {cpu / bare:>6.2f}")
+        print(f"{ours} {bare:>11.1f} {cpu / bare:>6.2f} {row['barest_cpu_seconds']:>7.1f}")
     if arguments.output:
         machine = {"python": platform.python_version(), "machine": platform.processor() or platform.machine()}
         arguments.output.write_text(json.dumps({"runs": rows, **machine}, indent=2) + "\n")
@@ -71,10 +72,15 @@ def measure(jobs: int, batches: int = 0) -> dict[str, float]:
         planned = plan(project, *batch, "--", "results/many.csv")
     # The largest child so far: sizes are measured in rising order, and bare jobs take less.
     planned["peak_mib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    bare, barest = plan_bare(planned["jobs"], inputs=9), plan_bare(planned["jobs"], inputs=1)
+    return planned | {"bare_cpu_seconds": bare, "barest_cpu_seconds": barest}
+
+
+def plan_bare(jobs: int, inputs: int) -> float:
+    """Processor seconds in which Snakemake alone plans so many jobs that share so many inputs."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "Snakefile").write_text(f"SEEDS = {planned['jobs'] // 2}\n{BARE}")
-        bare = plan(Path(folder), "--workflow-profile", "none")
-    return planned | {"bare_cpu_seconds": bare["cpu_seconds"]}
+        (Path(folder) / "Snakefile").write_text(f"SEEDS, INPUTS = {jobs // 2}, {inputs}\n{BARE}")
+        return plan(Path(folder), "--workflow-profile", "none")["cpu_seconds"]
 
 
 def plan(project: Path, *arguments: str) -> dict[str, float]:
