@@ -6,6 +6,8 @@ READY := $(VENV)/ready
 CORES ?= all
 # As many as the driver lists; GPUS=0 computes on the CPU.
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
+# Files of tests run at a time; each may start a workflow of two jobs.
+TESTERS ?= 2
 # Peers' tools that tests run, each installed once: SAELens, dictionary_learning, sparsify, and Triton's interpreter.
 export ATLAS_TEST_ENVIRONMENTS ?= $(CURDIR)/.test-environments
 
@@ -18,7 +20,7 @@ atlas: sweep  ## the sweep, and results/atlas/index.html with labels
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/atlas/index.html
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 
 test-fast: $(READY)  ## unit tests only
 	$(BIN)/python -m pytest -m "not slow"

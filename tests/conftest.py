@@ -15,6 +15,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if config.getoption("--fault-table") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--fault-table is written by one process: without -n")
     config.addinivalue_line("markers", "fault(stage, kind, outcome): a row of docs/reliability.md, see tests/faults.py")
 
 
