@@ -18,7 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from atlas.job_lock import only_one
+
 SETTINGS = Path("/etc/slurm")  # the step executor drops SLURM_CONF: no other place is found inside a job
+LOCKS = Path("/run/sae-atlas-tests")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 REMEDY = "apt-get install --no-install-recommends slurm-wlm munge, and run as root"
 MARK = "# Written by the tests of SAE Atlas.\n"
@@ -92,12 +95,15 @@ class Slurm:
 
 @contextlib.contextmanager
 def slurm(folder: Path) -> Iterator[Slurm]:
-    """Start munge, the controller and the node; end all three, and whatever they run, at the end."""
+    """Start munge, the controller and the node; end all three, and whatever they run, at the end.
+
+    The settings are the machine's, so a second test run on it waits for the first.
+    """
     host = socket.gethostname().split(".")[0]
     devices = [Path(f"/dev/fakegpu{number}") for number in (0, 1)]
     (folder / "state").mkdir(parents=True)
     (folder / "spool").mkdir()
-    with contextlib.ExitStack() as stack:
+    with only_one("slurm", LOCKS), contextlib.ExitStack() as stack:
         for device in devices:
             if not device.exists():
                 os.mknod(device, 0o20666, os.makedev(1, 3))  # the null device: only its name matters
@@ -166,7 +172,7 @@ def lacking() -> str | None:
     """Why no SLURM can be started here; None if one can."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing:
-        return f"not installed: {', '.join(missing)} ({REMEDY})"
+        return f"not installed, or not in PATH: {', '.join(missing)} ({REMEDY})"
     if os.geteuid() != 0:
         return f"not root ({REMEDY})"
     settings = SETTINGS / "slurm.conf"
