@@ -46,11 +46,14 @@ def grants(config) -> dict[str, tuple[int, int]]:
         model = config.models[row.model]
         size = cost.ModelSize(model.n_layers, model.d_model, 2 if model.dtype == "bfloat16" else 4)
         memory = cost.model_memory_mb(size, 1)
+        tokens = model.harvest.train_tokens + model.harvest.eval_tokens
         values = cost.dictionary_values(row.recipe.n_latents, model.d_model)
         shard = min(model.harvest.shard_tokens, model.harvest.train_tokens)
         moved = size.bytes + 3 * cost.store_bytes(shard, model.d_model, len(model.hooks))
         grant("prepare_model", cost.minutes(0, 1, 10 * size.bytes, 1), memory)
-        grant("harvest", cost.minutes(size.forward(shard), size.flops, moved, 1), memory)
+        grant("tokenise", cost.packing_minutes(tokens, 1), cost.packing_memory_mb(tokens, 1))
+        read_too = cost.model_memory_mb(size, 1, model.harvest.train_tokens)
+        grant("harvest", cost.minutes(size.forward(shard), size.flops, moved, 1), read_too)
         drawn = row.recipe.steps * row.recipe.batch_size
         work = cost.training_flop(row.recipe.n_latents, size.d_model, drawn)
         moved = cost.store_bytes(drawn, size.d_model, 1)

@@ -1,6 +1,7 @@
 """Every profile plans the embedded sweep as it stands, and says why each of its lines is there."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from project import REPOSITORY
 
 PROFILES = sorted(path.parent.name for path in (REPOSITORY / "profiles").glob("*/config.yaml"))
+WORKFLOW = REPOSITORY / "workflow"
 TABLE = "results/llama_sweep.csv"
 
 
@@ -32,6 +34,21 @@ def test_every_key_of_a_profile_has_its_reason(profile):
     keys = [number for number, line in enumerate(lines) if line[:1].isalpha()]
     bare = [lines[number] for number in keys if not lines[number - 1].startswith("#")]
     assert bare == []
+
+
+def test_a_job_of_the_cluster_that_fails_asks_for_more():
+    """Memory and time are functions of the attempt wherever a rule is no local one."""
+    listed = re.search(r"^localrules:\n((?: +\w+,\n)+)", (WORKFLOW / "Snakefile").read_text(), re.MULTILINE)[1]
+    local = set(re.findall(r"\w+", listed))
+    asked = {}
+    for path in sorted((WORKFLOW / "rules").glob("*.smk")):
+        for rule, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.MULTILINE | re.DOTALL):
+            asked[rule] = dict(re.findall(r"^ +(mem_mb|runtime)=(.*)", body, re.MULTILINE))
+    assert local <= set(asked)
+    of_cluster = {rule: resources for rule, resources in asked.items() if rule not in local}
+    assert [rule for rule, resources in of_cluster.items() if set(resources) != {"mem_mb", "runtime"}] == []
+    sizes = [(rule, size) for rule, resources in of_cluster.items() for size in resources.values()]
+    assert [(rule, size) for rule, size in sizes if re.fullmatch(r"\d+,", size)] == []
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ rule harvest:
         "../../envs/atlas.yaml"
     threads: model_threads
     resources:
-        mem_mb=model_mb,
+        mem_mb=harvest_mb,
         disk_mb=harvest_disk_mb,
         runtime=harvest_minutes,
         gpu=1,

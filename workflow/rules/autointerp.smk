@@ -63,8 +63,8 @@ rule latent_outcomes:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 20 * attempt,
     params:
         autointerp=CONFIG.autointerp.model_dump(mode="json", include={"explainers", "scorers", "seeds", "client"}),
         code=CODE["autointerp"],

@@ -16,8 +16,8 @@ rule build_documents:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     params:
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json"),
         code=CODE["corpora"],
@@ -42,8 +42,8 @@ rule check_apart:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 20 * attempt,
     params:
         code=CODE["corpora"],
     message:
@@ -68,8 +68,8 @@ rule tokenise:
         "../../envs/atlas.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=packing_mb,
+        runtime=packing_minutes,
     params:
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json"),
         budget=lambda w: CONFIG.models[w.model].harvest.of(w.corpus).model_dump(include=set(TokenBudget.model_fields)),

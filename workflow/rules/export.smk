@@ -81,7 +81,7 @@ rule export_check:
     threads: 1
     resources:
         mem_mb=lambda w, attempt: training_mb(w, attempt) + 2000,
-        runtime=30,
+        runtime=lambda w, attempt: 30 * attempt,
     params:
         code=CODE["export"],
         reader=sha256_code([LIBRARY / "peers" / "read_export.py"]),

@@ -63,8 +63,8 @@ rule framework_sae:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 30 * attempt,
     params:
         model=lambda w: framework_run(w).model,
         hook=lambda w: framework_run(w).hook,

@@ -48,8 +48,8 @@ rule prepare_embedder:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
     params:
         spec=lambda w: CONFIG.latents.embedder.model_dump(mode="json"),
         code=CODE["latents"],
@@ -75,7 +75,7 @@ rule embed_windows:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=lambda w, attempt: 120 * attempt,
         gpu=1,
     params:

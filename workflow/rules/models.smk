@@ -65,8 +65,8 @@ rule audit_model:
         "../../envs/atlas.yaml"
     threads: model_threads
     resources:
-        mem_mb=model_mb,
-        runtime=30,
+        mem_mb=audit_mb,
+        runtime=audit_minutes,
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),

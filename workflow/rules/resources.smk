@@ -32,6 +32,39 @@ def model_minutes(wildcards, attempt):
     return cost.minutes(0, 1, 10 * SIZES[wildcards.model].bytes, attempt)
 
 
+def packed_tokens(wildcards):
+    """Tokens of one token file, all splits."""
+    harvest = CONFIG.models[wildcards.model].harvest.of(wildcards.corpus)
+    return sum(harvest.tokens(split) for split in splits_used(wildcards.model, wildcards.corpus))
+
+
+def packing_mb(wildcards, attempt):
+    """A file's tokens are in memory until it is whole."""
+    return cost.packing_memory_mb(packed_tokens(wildcards), attempt)
+
+
+def packing_minutes(wildcards, attempt):
+    """Text to tokens to contexts."""
+    return cost.packing_minutes(packed_tokens(wildcards), attempt)
+
+
+def harvest_mb(wildcards, attempt):
+    """The model, and all tokens of the split beside it: each shard's job checks that they are what was packed."""
+    tokens = CONFIG.models[wildcards.model].harvest.of(wildcards.corpus).tokens(wildcards.split)
+    return cost.model_memory_mb(SIZES[wildcards.model], attempt, tokens)
+
+
+def audit_mb(wildcards, attempt):
+    """The model, and the training text of which it is shown some."""
+    harvest = CONFIG.models[wildcards.model].harvest.of(first_training_corpus(wildcards.model))
+    return cost.model_memory_mb(SIZES[wildcards.model], attempt, harvest.train_tokens)
+
+
+def audit_minutes(wildcards, attempt):
+    """The weights are read, and run a few times on little text."""
+    return 20 * attempt + cost.minutes(0, 1, SIZES[wildcards.model].bytes, attempt)
+
+
 def shard_tokens(wildcards):
     """Tokens of one activation file: a shard, or all there are."""
     harvest = CONFIG.models[wildcards.model].harvest.of(wildcards.corpus)

@@ -85,7 +85,7 @@ rule sae_bench_ours:
     threads: 1
     resources:
         mem_mb=codes_mb,
-        runtime=30,
+        runtime=lambda w, attempt: 30 * attempt,
     params:
         loss_tokens=CONFIG.evaluation.loss_tokens,
         batch_contexts=CONFIG.sae_bench.batch_contexts,

@@ -22,6 +22,10 @@ START_SECONDS = 120
 SAFETY = 3.0
 # Python, torch, the libraries and their buffers.
 BASE_MB = 2000
+# Tokens a second that a job makes of text and packs; two threads reached 450,000 on a busy machine.
+TOKENS_A_SECOND = 1e5
+# Bytes that each token takes while it is packed, and while it is read again. Seen: 30 and 10.
+PACKED_BYTES, READ_BYTES = 36, 12
 # Weights above this many bytes are taken to be run on a GPU, and by jobs of several cores.
 LARGE_MODEL = 1e9
 
@@ -70,9 +74,22 @@ def megabytes(used: float, attempt: int) -> int:
     return int(attempt * (BASE_MB + used / 1e6))
 
 
-def model_memory_mb(size: ModelSize, attempt: int, rows_bytes: float = 0) -> int:
-    """Memory of a job that runs a model: weights twice while they load, embedding and head, activations, a buffer."""
-    return megabytes(1000e6 + 2.5 * size.bytes + rows_bytes, attempt)
+def model_memory_mb(size: ModelSize, attempt: int, tokens: int = 0) -> int:
+    """Memory of a job that runs a model: weights twice while they load, embedding and head, activations, a buffer.
+
+    `tokens` are those of a token file that it reads whole.
+    """
+    return megabytes(1000e6 + 2.5 * size.bytes + READ_BYTES * tokens, attempt)
+
+
+def packing_memory_mb(tokens: int, attempt: int) -> int:
+    """Memory of a job that packs so many tokens: all of a file's are held until it is whole."""
+    return megabytes(PACKED_BYTES * tokens, attempt)
+
+
+def packing_minutes(tokens: int, attempt: int) -> int:
+    """Time limit of a job that tokenises and packs so many tokens."""
+    return minutes(tokens, TOKENS_A_SECOND, PACKED_BYTES * tokens, attempt)
 
 
 def store_bytes(tokens: int, d_model: int, n_hooks: int, bytes_per_value: int = 2) -> int:
