@@ -15,6 +15,7 @@ from atlas.models import prepare as prepare_module
 from atlas.models.forward import final_hidden, logits
 from atlas.models.load import load_model, load_tokenizer
 from atlas.models.prepare import prepare_model
+from atlas.models.widened import widen_products
 from tiny import VOCABULARY, describe_model, prepare_and_load, tiny_bert, tiny_llama, tiny_tokenizer
 
 TEXT = "Two  lines\n\n\tof naïve text — 你好 🦊 12345 <|user|>"
@@ -26,8 +27,10 @@ def source(tmp_path) -> Path:
 
 
 def source_logits(folder: Path, contexts: torch.Tensor, dtype=torch.float32) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    widen_products(model, torch.device("cpu"))  # as this machine computes
     with torch.inference_mode():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()(contexts).logits
+        return model(contexts).logits
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

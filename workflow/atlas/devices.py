@@ -50,6 +50,15 @@ def fast_matmul_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format in which tensors of `dtype` are multiplied on this device.
+
+    Float32 for bfloat16 on a CPU without instructions for it, else `dtype` itself. bfloat16 instructions multiply
+    exactly and add in float32 too, so only where the sum is rounded is left to the caller.
+    """
+    return fast_matmul_dtype(device) if device.type == "cpu" and dtype == torch.bfloat16 else dtype
+
+
 def use_threads(threads: int) -> None:
     """Make torch use exactly the threads that the scheduler granted; results depend on it, run cards record it."""
     torch.set_num_threads(max(1, threads))

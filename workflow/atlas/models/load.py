@@ -16,6 +16,7 @@ from atlas.devices import DTYPES
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, sha256_strings
 from atlas.models.adapters import Adapter, find_adapter
+from atlas.models.widened import widen_products
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
         )
     model = model.to(device).eval().requires_grad_(False)
     log.info("model: %s (%s, %s) on %s", identity["name"], identity["architecture"], identity["dtype"], device)
+    if widen_products(model, device):
+        log.info("this CPU has no bfloat16 instructions: matrix products are taken in float32 and rounded to bfloat16")
     return LoadedModel(model, load_tokenizer(folder), find_adapter(model.config.model_type), identity, device)
 
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from atlas.devices import product_dtype
 from atlas.models.adapters import apply_head
 from atlas.models.load import LoadedModel
 
@@ -108,8 +109,10 @@ def _total(
 def _estimate(projection: nn.Linear, features: Float[Tensor, "rows d_features"]) -> Float[Tensor, " rows"]:
     """Log-sum-exp from rounded logits, itself rounded to the model's number format: a shift."""
     largest = torch.full((len(features),), -torch.inf, device=features.device)
-    for rows, tokens in _chunks(projection, features):
-        chunk = nn.functional.linear(features[rows], projection.weight[tokens], _bias(projection, tokens))
+    factors = features.to(product_dtype(features.dtype, features.device))
+    for rows, tokens, weight in _chunks(projection, factors):
+        bias = None if projection.bias is None else projection.bias[tokens].to(factors.dtype)
+        chunk = nn.functional.linear(factors[rows], weight, bias)
         largest[rows] = torch.logaddexp(largest[rows], chunk.float().logsumexp(1))
     return largest.to(features.dtype).float()
 
@@ -117,31 +120,37 @@ def _estimate(projection: nn.Linear, features: Float[Tensor, "rows d_features"])
 def _shifted_exp(
     projection: nn.Linear, features: Float[Tensor, "rows d_features"], shift: Float[Tensor, " rows"]
 ) -> Iterator[tuple[slice, slice, Float[Tensor, "rows tokens"]]]:
-    """exp(logit − shift) in chunks of rows and of the vocabulary, float32; only rounded once, after the shift."""
-    start = -shift.to(features.dtype)[:, None]
-    for rows, tokens in _chunks(projection, features):
-        logit = torch.addmm(start[rows], features[rows], projection.weight[tokens].T).float()
+    """exp(logit − shift) in chunks of rows and of the vocabulary, float32; rounded once at most, after the shift."""
+    factors = features.to(product_dtype(features.dtype, features.device))
+    start = -shift.to(features.dtype).to(factors.dtype)[:, None]
+    for rows, tokens, weight in _chunks(projection, factors):
+        logit = torch.addmm(start[rows], factors[rows], weight.T).float()
         if projection.bias is not None:
             logit += projection.bias[tokens]
         yield rows, tokens, logit.exp_()
 
 
-def _chunks(projection: nn.Linear, features: Tensor) -> Iterator[tuple[slice, slice]]:
-    n_rows, n_tokens = _CHUNK_TOKENS.get(features.device.type, _CHUNK_TOKENS["cuda"])
+def _chunks(
+    projection: nn.Linear, factors: Tensor
+) -> Iterator[tuple[slice, slice, Float[Tensor, "tokens d_features"]]]:
+    """Slices of rows and of the vocabulary, with the latter's weights in the number format of `factors`."""
+    n_rows, n_tokens = _CHUNK_TOKENS.get(factors.device.type, _CHUNK_TOKENS["cuda"])
     for token in range(0, len(projection.weight), n_tokens):
-        for row in range(0, len(features), n_rows):
-            yield slice(row, row + n_rows), slice(token, token + n_tokens)
-
-
-def _bias(projection: nn.Linear, tokens: slice) -> Tensor | None:
-    return None if projection.bias is None else projection.bias[tokens]
+        tokens = slice(token, token + n_tokens)
+        weight = projection.weight[tokens].to(factors.dtype)
+        for row in range(0, len(factors), n_rows):
+            yield slice(row, row + n_rows), tokens, weight
 
 
 @contextmanager
 def _passed_through(module: nn.Module) -> Iterator[None]:
     """Make `module` return its input."""
+    kept = module.__dict__.get("forward")  # set by `widen_products`, or the class' own
     try:
-        module.forward = lambda value: value  # on the instance; the class keeps its own
+        module.forward = lambda value: value
         yield
     finally:
-        module.__dict__.pop("forward", None)
+        if kept is None:
+            del module.forward
+        else:
+            module.forward = kept
