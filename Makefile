@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CORES ?= all
-# As many as the driver lists; GPUS=0 computes on the CPU.
-GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
+# As many as jobs could use: CUDA_VISIBLE_DEVICES counts, else the driver is asked. GPUS=0 computes on the CPU.
+GPUS ?= $(shell PYTHONPATH=workflow $(PYTHON) -c 'from atlas.gpu_lease import visible_gpus; print(len(visible_gpus()))')
 # Files of tests run at a time; each may start a workflow of two jobs.
 TESTERS ?= 2
 # Peers' tools that tests run, each installed once: SAELens, dictionary_learning, sparsify, and Triton's interpreter.

@@ -8,6 +8,9 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Read when torch is imported. Threads of several processes wait for each other in loops: on two busy cores the tests of
+# an update took more than ten minutes instead of one. Jobs of a workflow set their own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

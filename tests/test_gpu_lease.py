@@ -27,8 +27,7 @@ with lease({gpus}) as names:
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """A machine of two GPUs with locks of its own."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("ATLAS_GPU_LOCKS", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for name in ("SLURM_JOB_ID", "ATLAS_DEVICE"):
         monkeypatch.delenv(name, raising=False)
@@ -72,6 +71,28 @@ def test_jobs_of_different_allocations_do_not_wait_for_each_other():
     assert [process.stdout.readline().strip() for process in (one, two)] == ["0", "0"]
     for process in (one, two):
         process.communicate("\n")
+
+
+def test_jobs_with_temporary_folders_of_their_own_still_meet(tmp_path):
+    """Grid Engine gives each job another TMPDIR."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    holders = [holder(TMPDIR=str(folder)) for folder in folders]
+    assert {process.stdout.readline().strip() for process in holders} == {"0", "1"}
+    for process in holders:
+        process.communicate("\n")
+
+
+@pytest.mark.parametrize("allocation", [None, "17"])
+def test_nothing_is_left_on_the_machine(tmp_path, monkeypatch, allocation):
+    if allocation:
+        monkeypatch.setenv("SLURM_JOB_ID", allocation)
+    folder = tmp_path / f"sae-atlas-gpus-{os.getuid()}"
+    with lease(2):
+        assert len(list(folder.iterdir())) == 2
+    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_more_granted_than_there_are_is_refused():

@@ -39,6 +39,23 @@ def test_the_one_that_waits_says_for_whom(tmp_path, monkeypatch):
     assert other.wait(60) == 0
 
 
+def test_a_log_stays_whole_until_its_job_is_over(tmp_path, monkeypatch):
+    """A second job of the same output says in the first one's log that it waits, and then begins it anew."""
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log"
+    log.write_text("step 1\n")
+    body = "import sys; sys.path.insert(0, sys.argv[1]); from atlas.job import job\nwith job(sys.argv[2]): print('on')"
+    with only_one(str(log), tmp_path / ".snakemake/atlas-jobs"):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        second = subprocess.Popen([sys.executable, "-c", body, str(LIBRARY), str(log)], **pipes)
+        assert "waiting for it to end" in second.stderr.readline()
+        lines = log.read_text().splitlines()
+        assert lines[0] == "step 1"
+        assert "waiting for it to end" in lines[1]
+    assert second.communicate(timeout=60)[0] == "on\n"
+    assert log.read_text() == ""
+
+
 def test_jobs_of_other_names_do_not_wait(tmp_path):
     with only_one("one", tmp_path), only_one("two", tmp_path):
         pass

@@ -3,17 +3,22 @@
 import hashlib
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import huggingface_hub.constants
+import pyarrow.parquet
 import pytest
 import yaml
 from faults import fault
 
 from atlas.config.sources import HubSource
 from atlas.errors import SourceError
-from atlas.sources.hub import download_model, resolve_revision
+from atlas.sources.hub import download_model, resolve_revision, without_queries
 
 SAID_AND_RESTARTED = "an error that says what to check, after the client's own attempts; nothing is kept; run again"
 COMMIT, LATER = "a" * 40, "b" * 40
@@ -32,9 +37,13 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self, body: bool = True):
         self.server.seen.append((self.path, self.headers.get("Authorization")))
-        parts = self.path.strip("/").split("/")
+        parts = self.path.strip("/").removeprefix("datasets/").split("/")
         if parts[0] == "api" and "/".join(parts[2:4]) == "org/name":
             revision = parts[5].split("?")[0] if len(parts) > 5 else "main"
+            if self.server.trouble == "busy" and parts[4:5] != ["tree"] and revision == "main":
+                return self._answer(503, b"", body, {})
+            if parts[4:5] == ["tree"] and len(parts) > 6:
+                return self._answer(404, b"{}", body, {"X-Error-Code": "EntryNotFound"})
             if parts[4:5] == ["tree"]:
                 listing = [
                     {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
@@ -48,7 +57,7 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
         if parts[:3] == ["org", "name", "resolve"] and (name := "/".join(parts[4:])) in self.server.files:
             data = self.server.files[name]
-            if body and name.endswith(".safetensors") and (trouble := self.server.trouble):
+            if body and name.endswith((".safetensors", ".jsonl")) and (trouble := self.server.trouble):
                 if trouble == "busy":
                     return self._answer(503, b"", body, {})
                 if trouble == "silent":
@@ -63,6 +72,8 @@ class Hub(BaseHTTPRequestHandler):
                 return None
             etag = hashlib.sha1(data).hexdigest()
             return self._answer(200, data, body, {"ETag": f'"{etag}"', "X-Repo-Commit": parts[3]})
+        if parts[:3] == ["org", "name", "resolve"]:
+            return self._answer(404, b"{}", body, {"X-Error-Code": "EntryNotFound"})
         return self._answer(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
 
     def do_HEAD(self):
@@ -202,6 +213,66 @@ def test_offline_an_existing_folder_is_not_taken_for_the_model(tmp_path):
     with pytest.raises(SourceError, match=f"cannot download commit {COMMIT}"):
         download_model(source(), COMMIT, tmp_path / "model")
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["old.safetensors"]
+
+
+def test_a_busy_hub_resolves_nothing(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.trouble = "busy"
+    with pytest.raises(SourceError, match="check the network"):
+        resolve_revision(source(), tmp_path / "lock.yaml", "model")
+    assert not (tmp_path / "lock.yaml").exists()
+
+
+def test_addresses_of_other_programs_lose_their_signatures():
+    text = "403 for url 'https://me:pass@cdn.org/a/b?Signature=abc&Key-Id=1': see http://hub.org/docs#top now"
+    assert without_queries(text) == "403 for url 'https://cdn.org/a/b': see http://hub.org/docs now"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param("half", marks=fault("text of a hub", "the network ends in the middle", SAID_AND_RESTARTED)),
+        pytest.param("busy", marks=fault("text of a hub", "the server answers 503", SAID_AND_RESTARTED)),
+        pytest.param("silent", marks=fault("text of a hub", "the server falls silent", SAID_AND_RESTARTED)),
+    ],
+)
+def test_interrupted_text_is_an_error_and_never_a_shorter_corpus(hub, tmp_path, trouble):
+    hub.files = {"data.jsonl": "".join(f'{{"text": "{f"document {n} " * 40}"}}\n' for n in range(500)).encode()}
+    hub.trouble = trouble
+    done = build_from(hub, tmp_path)
+    assert "SourceError: hub dataset 'org/name'" in done.stderr, done.stderr[-3000:]
+    assert "cannot be read" in done.stderr and "the network" in done.stderr
+    assert any("data.jsonl" in path for path, _ in hub.seen), done.stderr[-1000:]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    hub.trouble = None
+    hub.patience.set()
+    done = build_from(hub, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert pyarrow.parquet.read_metadata(tmp_path / "news/documents.parquet").num_rows == 500
+
+
+BUILD = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import datasets
+from pathlib import Path
+from atlas.config.data import Corpus
+from atlas.corpora.documents import build_documents
+datasets.config.STREAMING_READ_MAX_RETRIES = 1
+time.sleep = lambda seconds: None  # between the clients' own attempts
+source = {"kind": "hub", "id": "org/name", "revision": sys.argv[2], "licence": "apache-2.0"}
+build_documents("news", Corpus(source=source, eval_fraction=0.5), None, Path("news"), Path("lock.yaml"))
+"""
+
+
+def build_from(hub, folder) -> subprocess.CompletedProcess:
+    """Build a corpus in a process of its own: the clients read their settings once, from its environment."""
+    library = str(Path(__file__).parents[2] / "workflow")
+    settings = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    settings |= {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HOME": str(folder.parent / "home")}
+    call = [sys.executable, "-c", BUILD, library, COMMIT]
+    return subprocess.run(call, cwd=folder, env=os.environ | settings, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from atlas.errors import AtlasError
+from atlas.job_lock import is_still
 
 log = logging.getLogger(__name__)
 
@@ -77,23 +77,22 @@ def lease(gpus: int) -> Iterator[list[str]]:
         log.info("GPU %s of %s leased", ",".join(chosen), ",".join(names))
         yield chosen
     finally:
-        for descriptor in held.values():
-            os.close(descriptor)
+        _give_back(held)
 
 
-def _take(names: list[str], gpus: int) -> dict[str, int]:
-    """Descriptors of `gpus` locked files, by device. All or none: a job that keeps one and waits could wait forever."""
+def _take(names: list[str], gpus: int) -> dict[str, tuple[Path, int]]:
+    """Locked files of `gpus` devices. All or none: a job that keeps one and waits could wait forever."""
     folder = _lock_folder()
     said = None
     while True:
-        held: dict[str, int] = {}
+        held: dict[str, tuple[Path, int]] = {}
         for name in names:
-            if len(held) < gpus and (descriptor := _try_lock(folder / f"{_file_name(name)}.lock")) is not None:
-                held[name] = descriptor
+            path = folder / _file_name(name)
+            if len(held) < gpus and (descriptor := _try_lock(path)) is not None:
+                held[name] = path, descriptor
         if len(held) == gpus:
             return held
-        for descriptor in held.values():
-            os.close(descriptor)
+        _give_back(held)
         if said is None or time.monotonic() - said > _LOG_SECONDS:
             said = time.monotonic()
             log.info("waiting for %d of the GPUs %s: other jobs hold them (locks in %s)", gpus, ",".join(names), folder)
@@ -107,16 +106,24 @@ def _try_lock(path: Path) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
+    if not is_still(path, descriptor):
+        os.close(descriptor)  # its holder removed it between our opening and locking it
+        return None
     return descriptor
 
 
-def _lock_folder() -> Path:
-    """A folder on this machine that only this user can write.
+def _give_back(held: Mapping[str, tuple[Path, int]]) -> None:
+    for path, descriptor in held.values():
+        path.unlink(missing_ok=True)  # a cluster's node would collect one for each allocation
+        os.close(descriptor)
 
-    Under SLURM one per allocation: device 0 of one job may be another device than device 0 of the next.
+
+def _lock_folder() -> Path:
+    """A folder on this machine that only this user can write, the same for all jobs.
+
+    Not in TMPDIR, which Grid Engine and others set anew for each job.
     """
-    scope = f"-slurm-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
-    folder = Path(tempfile.gettempdir()) / f"sae-atlas-gpus-{os.getuid()}{scope}"
+    folder = Path(os.environ.get("ATLAS_GPU_LOCKS", "/tmp")) / f"sae-atlas-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
@@ -127,4 +134,6 @@ def _lock_folder() -> Path:
 
 
 def _file_name(device: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", device)
+    """Under SLURM with the number of the allocation: device 0 of one job may be another than device 0 of the next."""
+    scope = f"slurm-{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{scope}{device}.lock")

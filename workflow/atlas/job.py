@@ -33,10 +33,12 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
     other exception is a bug and keeps its traceback.
     """
     try:
-        _log_to(Path(log_file))
+        to_file = _log_to(Path(log_file))
         # A log belongs to one job.
-        with only_one(str(log_file)), lease(granted := _on_cpu_if_asked(gpus or 0)):
-            yield None if gpus is None else _prepare_torch(threads, granted)
+        with only_one(str(log_file)):
+            to_file.stream.truncate(0)  # of an earlier run, which may have been going on until now
+            with lease(granted := _on_cpu_if_asked(gpus or 0)):
+                yield None if gpus is None else _prepare_torch(threads, granted)
     except AtlasError as error:
         logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
         sys.exit(1)
@@ -59,15 +61,16 @@ def _remedy(error: Exception) -> str | None:
     return _NO_SPACE.get(int(found[1])) if found else None
 
 
-def _log_to(log_file: Path) -> None:
+def _log_to(log_file: Path) -> logging.FileHandler:
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    to_file, to_terminal = logging.FileHandler(log_file, mode="w", encoding="utf-8"), logging.StreamHandler()
+    to_file, to_terminal = logging.FileHandler(log_file, mode="a", encoding="utf-8"), logging.StreamHandler()
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if sys.stderr.isatty():
         to_terminal.addFilter(lambda record: record.name != "atlas.progress")  # the bar is there
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], format="%(message)s", force=True)
     for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    return to_file
 
 
 def _on_cpu_if_asked(gpus: int) -> int:

@@ -38,6 +38,14 @@ def only_one(job: str, folder: Path = Path(".snakemake/atlas-jobs")) -> Iterator
             os.close(descriptor)
 
 
+def is_still(path: Path, descriptor: int) -> bool:
+    """Whether an opened file is the one that its path names now."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def _acquire(path: Path, job: str) -> int | None:
     said = False
     while True:
@@ -60,18 +68,11 @@ def _acquire(path: Path, job: str) -> int | None:
             )
             os.close(descriptor)
             return None
-        if _is_still(path, descriptor):
+        if is_still(path, descriptor):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, _whoami().encode())
             return descriptor
         os.close(descriptor)  # its holder removed it between our opening and locking it
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _whoami() -> str:

@@ -154,21 +154,28 @@ def evaluation_minutes(wildcards, attempt):
 def check_gpu_limit():
     """Refuse numbers of GPUs that Snakemake would cut down in silence, or that this machine does not have."""
     limit = workflow.global_resources.get("gpu")
-    if not workflow.is_main_process or limit is None or workflow.resource_scopes.is_local("gpu"):
+    if not workflow.is_main_process or limit is None:
         return
+    for rule, resources in workflow.resource_settings.overwrite_resources.items():
+        asked = resources["gpu"].value if "gpu" in resources else 0
+        if isinstance(asked, int) and asked > limit.value:
+            raise WorkflowError(
+                f"--set-resources {rule}:gpu={asked} exceeds --resources gpu={limit.value}: it would run with "
+                f"{limit.value}; raise the latter (or 'resources' in the profile), or ask for less"
+            )
+    if workflow.resource_scopes.is_local("gpu"):
+        return  # jobs are submitted to other machines
     seen = visible_gpus(ask_driver=False)
     if seen and limit.value > len(seen):
         raise WorkflowError(
             f"--resources gpu={limit.value}, but this machine shows {len(seen)} GPUs ({', '.join(seen)}); "
             f"use gpu={len(seen)}, or look at CUDA_VISIBLE_DEVICES"
         )
-    for rule, resources in workflow.resource_settings.overwrite_resources.items():
-        asked = resources["gpu"].value if "gpu" in resources else 0
-        if isinstance(asked, int) and asked > limit.value > 0:
-            raise WorkflowError(
-                f"--set-resources {rule}:gpu={asked} exceeds --resources gpu={limit.value}: it would run with "
-                f"{limit.value}; raise the latter, or ask for less"
-            )
+    if seen and limit.value == 0:
+        logger.warning(
+            f"{len(seen)} GPUs ({', '.join(seen)}) lie idle: everything is computed on the CPU; "
+            f"use them with --resources gpu={len(seen)}"
+        )
 
 
 check_gpu_limit()

@@ -1,7 +1,8 @@
 """Reading activation files: verified blocks through a memory map."""
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor
 from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, IDENTITY, ROW_DATASETS
 from atlas.errors import StoreError
 
+_REMEDY = "delete this file and run again; it will be made anew"
+
 
 @dataclass(frozen=True)
 class HookData:
@@ -25,7 +28,6 @@ class HookData:
     offset: int
     d_model: int
     checksums: np.ndarray
-    norms: np.ndarray
     statistics: dict[str, Any]
 
 
@@ -33,14 +35,14 @@ class Shard:
     """One activation file, opened for reading.
 
     Row i is the same token in every hook. Rows of `eval` shards keep the order of the text, so that they
-    reshape to (contexts, context_length); rows of `train` shards are shuffled. A block of rows is compared with
-    its checksum the first time it is read.
+    reshape to (contexts, context_length); rows of `train` shards are shuffled. A block of rows, and a column about
+    rows (tokens, norms, …), is read and compared with its checksum when it is first asked for: most jobs need a few of
+    the 25 bytes a row and four a hook that the columns take, and there may be billions of rows.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], rows: dict[str, np.ndarray], hooks: dict[str, HookData]):
-        self.path, self.identity, self._hooks = path, identity, hooks
-        self.tokens, self.document, self.position = rows["tokens"], rows["document"], rows["position"]
-        self.counted = rows["counted"].astype(bool)
+    def __init__(self, path: Path, identity: dict[str, Any], n_rows: int, hooks: dict[str, HookData]):
+        self.path, self.identity, self._n_rows, self._hooks = path, identity, n_rows, hooks
+        self._columns: dict[str, np.ndarray] = {}
         self._verified = {name: np.zeros(len(data.checksums), dtype=bool) for name, data in hooks.items()}
 
     @classmethod
@@ -51,29 +53,44 @@ class Shard:
         StoreError that names the file, what is wrong with it, and to delete it so that it is made again.
         """
         path = Path(path)
-        remedy = "delete this file and run again; it will be made anew"
-        try:
-            with h5py.File(path, "r") as file:
-                identity = _read_identity(file, path)
-                rows = {name: _read_checked(file[name], path) for name in ROW_DATASETS}
-                hooks = {name: _read_hook(group, path) for name, group in file["hooks"].items()}
-        except FileNotFoundError:
-            raise StoreError(f"{path}: no such activation file") from None
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            # Damaged HDF5 structures surface as any of these.
-            raise StoreError(f"{path}: truncated, altered or not an activation file ({error}); {remedy}") from error
+        with _opened(path) as file:
+            identity = _read_identity(file, path)
+            hooks = {name: _read_hook(group, path) for name, group in file["hooks"].items()}
+            n_rows = {len(file[name]) for name in ROW_DATASETS} | {len(file["hooks"][name]["norms"]) for name in hooks}
+            if len(n_rows) != 1:
+                raise ValueError(f"columns of {sorted(n_rows)} rows")
         for key, value in (expected or {}).items():
             if identity.get(key) != value:
                 raise StoreError(
                     f"{path}: {key} is {identity.get(key)!r}, expected {value!r}: these activations belong to "
-                    f"something else; {remedy}"
+                    f"something else; {_REMEDY}"
                 )
-        return cls(path, identity, rows, hooks)
+        return cls(path, identity, n_rows.pop(), hooks)
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return len(self.tokens)
+        return self._n_rows
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Token of every row, (rows,)."""
+        return self._column("tokens")
+
+    @property
+    def document(self) -> np.ndarray:
+        """Number of the document that each row is of, (rows,)."""
+        return self._column("document")
+
+    @property
+    def position(self) -> np.ndarray:
+        """Place of each row in its context, (rows,)."""
+        return self._column("position")
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """Which rows are text and not padding or special, bool (rows,)."""
+        return self._column("counted").astype(bool)
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -96,7 +113,8 @@ class Shard:
 
     def norms(self, hook: str) -> np.ndarray:
         """Euclidean norm of every row, float32 (rows,)."""
-        return self._data(hook).norms
+        self._data(hook)
+        return self._column(f"hooks/{hook}/norms")
 
     def statistics(self, hook: str) -> dict[str, Any]:
         """Float64 statistics over the counted rows: see docs/activation_format.md."""
@@ -182,10 +200,28 @@ class Shard:
         """The maps with a row as one item, which NumPy copies whole, in less time than an array of numbers."""
         return {name: rows.view((np.void, rows.strides[0]))[:, 0] for name, rows in self._maps.items()}
 
+    def _column(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            with _opened(self.path) as file:
+                self._columns[name] = _read_checked(file[name], self.path)
+        return self._columns[name]
+
     def _data(self, hook: str) -> HookData:
         if hook not in self._hooks:
             raise StoreError(f"{self.path}: has no hook {hook!r}, only {', '.join(self._hooks)}")
         return self._hooks[hook]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file for reading; what its damage may surface as becomes a StoreError that names it."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no such activation file") from None
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: truncated, altered or not an activation file ({error}); {_REMEDY}") from error
 
 
 def _read_identity(file: h5py.File, path: Path) -> dict[str, Any]:
@@ -218,8 +254,7 @@ def _read_hook(group: h5py.Group, path: Path) -> HookData:
     statistics = {key: _plain(value) for key, value in group.attrs.items()}
     statistics["mean"] = _read_checked(group["mean"], path)
     statistics["mean_regular"] = _read_checked(group["mean_regular"], path)
-    checksums, norms = _read_checked(group["checksums"], path), _read_checked(group["norms"], path)
-    return HookData(offset, activations.shape[1], checksums, norms, statistics)
+    return HookData(offset, activations.shape[1], _read_checked(group["checksums"], path), statistics)
 
 
 def open_shards(paths: list[Path], expected: Mapping[str, Any] | None = None) -> list[Shard]:

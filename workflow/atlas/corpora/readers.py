@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 from atlas.errors import SourceError
+from atlas.sources.hub import without_queries
 
 Record = dict[str, Any]
 
@@ -66,7 +67,7 @@ def hub_records(dataset: str, subset: str | None, split: str, commit: str, token
     try:
         yield from datasets.load_dataset(dataset, subset, split=split, revision=commit, token=token, streaming=True)
     except Exception as error:  # the library lets the errors of a dozen packages through
-        said = next(iter(str(error).splitlines()), "")
+        said = without_queries(next(iter(str(error).splitlines()), ""))
         raise SourceError(
             f"hub dataset {dataset!r} (subset {subset!r}, split {split!r}, commit {commit}) cannot be read: "
             f"{type(error).__name__}: {said}; check subset and split, the network, and token_env if it is gated"

@@ -52,6 +52,11 @@ def resolve_revision(source: HubSource, lock: Path, repo_type: RepoType) -> str:
     return locked[key]
 
 
+def without_queries(text: str) -> str:
+    """A text of another program, its addresses without queries, which can be signatures, and without passwords."""
+    return re.sub(r"(\w+://)(?:[^\s/@]+@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?", r"\1\2", text)
+
+
 def download_model(source: HubSource, commit: str, folder: Path) -> None:
     """Download configuration, tokenizer and safetensors weights of a model at `commit` into `folder`.
 
