@@ -5,11 +5,13 @@
 
 Nothing is downloaded: models have the true shapes and random weights, which cost the same time. Sections:
 
-- same: harvest, 20 updates and a splice on the CPU and on the device, float32; largest relative difference of each.
+- same: activations, 20 updates of each architecture (dense and sparse products) and a splice, on the CPU and on the
+  device; a difference beyond its limit ends the run with an error, after all numbers are printed.
 - harvest: at the shapes of Llama-3.1-8B and Nemotron-Nano-9B-v2 in bfloat16, beside the bare forward pass that stores
   nothing, truncated at the same block. The ratio is the share of the machine that harvesting leaves to the model.
-- train: the update at the guide's Nemotron shape, beside a plain formulation of the same step (dense decoder, dense
-  gradients, fused Adam) with the same rows and the same number format.
+- train: the update at the guide's Nemotron shape, in large batches and in the guide's of 32 rows, beside plain
+  formulations of the same step (fused Adam; dense codes, as dictionary_learning has them, or gathered decoder rows, as
+  sparsify has) with the same rows and the same number format.
 - read: batches of stored rows to the device, beside a sequential copy of the file that arrives there too.
 - evaluate: one SAE spliced at the sweep's layer, beside the layers after the hook alone, and three whole passes.
 
@@ -52,9 +54,10 @@ from atlas.models.adapters import find_adapter
 from atlas.models.forward import capture, final_hidden, logits, run_from
 from atlas.models.load import LoadedModel
 from atlas.models.objectives import per_token_loss
+from atlas.training.architectures import ARCHITECTURES
 from atlas.training.prefetch import prefetch
 from atlas.training.sae import Sae
-from atlas.training.state import choose_numerics, new_state
+from atlas.training.state import TrainingState, choose_numerics, new_state
 from atlas.training.update import update
 
 CPU = torch.device("cpu")
@@ -73,6 +76,7 @@ class Size:
     contexts: int
     batch_contexts: int
     sae: tuple[int, int, int, int]  # d_model, latents, k, batch
+    small_batch: int
     steps: int
     dtype: str
 
@@ -113,6 +117,7 @@ FULL = Size(
     contexts=64,
     batch_contexts=8,
     sae=(4480, 35840, 64, 4096),
+    small_batch=32,
     steps=30,
     dtype="bfloat16",
 )
@@ -128,6 +133,7 @@ TINY = Size(
     contexts=8,
     batch_contexts=4,
     sae=(32, 64, 4, 64),
+    small_batch=16,
     steps=3,
     dtype="float32",
 )  # fmt: skip
@@ -162,7 +168,10 @@ def main() -> None:
             del loaded
             if has_gpu:
                 torch.cuda.empty_cache()
-        results["train"] = training(size, arguments.rounds, device)
+        large, small = size.sae[3], size.small_batch
+        for architecture, batch in (("topk", large), ("batch_topk", large), ("batch_topk", small)):
+            key = f"train {architecture}, {batch} rows"
+            results[key] = training(size, architecture, batch, arguments.rounds, device)
         results["read"] = reading(folder / "llama", size.llama_hooks[0], size.sae[3], arguments.rounds, device)
     for section, values in results.items():
         print(section)
@@ -171,6 +180,8 @@ def main() -> None:
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results))
+    if wrong := {name: value for name, value in results["same"].items() if not value <= limit_of(name)}:
+        sys.exit(f"CPU and {device.type} differ beyond the limits: {wrong}")
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -220,36 +231,78 @@ def settings_of(size: Size) -> Harvest:
     )
 
 
+# Largest differences that another order of sums explains, by what a name in `same` begins with.
+LIMITS = {"float32 activations": 1e-4, "bfloat16 activations": 0.05, "20 updates": 0.02, "spliced": 1e-3}
+# Latents and k: dense products on a GPU, and few enough kept latents for its sparse kernels.
+SHAPES = {"dense": (64, 4), "sparse": (2048, 4)}
+
+
+def limit_of(name: str) -> float:
+    return next(limit for start, limit in LIMITS.items() if name.startswith(start))
+
+
 def same(device: torch.device, folder: Path) -> dict[str, float]:
-    """Largest difference between the CPU and the device, relative to the largest value; float32, small shapes."""
+    """Differences between the CPU and the device at small shapes, relative to the largest value.
+
+    Of updates: the norm of the difference of the weights over that of what training changed. Adam makes whole steps of
+    gradients that are nothing but rounding, so single weights say little.
+    """
     found = {}
-    on_cpu = random_model("llama", TINY.llama, "float32", CPU)
-    moved = dataclasses.replace(
-        on_cpu, model=random_model("llama", TINY.llama, "float32", CPU).model.to(device), device=device
-    )
+    for kind, fields, hook in (("llama", TINY.llama, "resid_post.1"), ("nemotron_h", TINY.nemotron, "resid_post.2")):
+        for dtype in ("float32", "bfloat16"):
+            on_cpu, moved = on_both(kind, fields, dtype, device)
+            tokens = torch.from_numpy(random_split(8, settings_of(TINY), 256).tokens.astype(np.int64))
+            rows = [capture(each, tokens.to(each.device), [hook])[hook].float().cpu() for each in (on_cpu, moved)]
+            found[f"{dtype} activations, {kind}"] = difference(*rows)
+    for way, (n_latents, k) in SHAPES.items():
+        for architecture in ARCHITECTURES:
+            recipe = small_recipe(architecture, n_latents, k)
+            if way == "dense" or recipe.k is not None:
+                found[f"20 updates, {architecture}, {way}"] = difference_of_updates(recipe, way, device)
+    on_cpu, moved = on_both("llama", TINY.llama, "float32", device)
+    losses = [spliced(each, TINY, TINY.llama_hooks[0], folder / f"same-{n}") for n, each in enumerate((on_cpu, moved))]
+    return found | {"spliced losses": difference(*losses)}
+
+
+def on_both(kind: str, fields: dict[str, Any], dtype: str, device: torch.device) -> tuple[LoadedModel, LoadedModel]:
+    """One random model on the CPU and on the device."""
+    on_cpu, moved = (random_model(kind, fields, dtype, CPU) for _ in range(2))
     moved.model.load_state_dict(on_cpu.model.state_dict())
-    tokens = torch.from_numpy(random_split(8, settings_of(TINY), 256).tokens.astype(np.int64))
-    hook = TINY.llama_hooks[0]
-    rows = [capture(each, tokens.to(each.device), [hook])[hook].cpu() for each in (on_cpu, moved)]
-    found["activations"] = difference(*rows)
-    d_model, n_latents, k, batch = TINY.sae
-    recipe = Recipe(
-        architecture="topk", n_latents=n_latents, k=k, steps=100, batch_size=batch, lr=1e-3, matmul_dtype="float32"
-    )
-    generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(batch, d_model, generator=generator) for _ in range(20)]
+    return on_cpu, dataclasses.replace(moved, model=moved.model.to(device), device=device)
+
+
+def small_recipe(architecture: str, n_latents: int, k: int) -> Recipe:
+    own = {
+        "topk": {"k": k},
+        "batch_topk": {"k": k, "threshold_start_step": 10},
+        "matryoshka_batch_topk": {"k": k, "threshold_start_step": 10, "group_fractions": (0.25, 0.75)},
+        "relu": {"l1_coefficient": 1e-3},
+        "gated": {"l1_coefficient": 1e-3},
+        "jumprelu": {"target_l0": float(k)},
+    }[architecture]
+    fields = {"architecture": architecture, "n_latents": n_latents, "steps": 100, "batch_size": 64}
+    return Recipe(**fields, **own, lr=1e-3, warmup_steps=2, matmul_dtype="float32")
+
+
+def difference_of_updates(recipe: Recipe, way: str, device: torch.device) -> float:
+    d_model, generator = TINY.sae[0], torch.Generator().manual_seed(0)
+    batches = [torch.randn(recipe.batch_size, d_model, generator=generator) for _ in range(20)]
+    start = weights_of(new_state(recipe, d_model, 0, CPU))
     trained = []
     for place in (CPU, device):
         state, numerics = new_state(recipe, d_model, 0, place), choose_numerics(recipe, place)
-        for rows_of_step in batches:
-            update(state, rows_of_step.to(place), recipe, numerics, "benchmark")
-        trained.append({name: value.detach().cpu() for name, value in state.parameters.items()})
-    found["weights after 20 updates"] = max(difference(trained[0][name], trained[1][name]) for name in trained[0])
-    losses = []
-    for each in (on_cpu, moved):
-        losses.append(spliced(each, TINY, hook, folder / f"same-{len(losses)}"))
-    found["spliced losses"] = difference(*losses)
-    return found
+        if place.type == "cuda" and numerics.sparse != (way == "sparse"):
+            sys.exit(
+                f"{recipe.architecture} with {recipe.n_latents} latents does not take the {way} way: is Triton here?"
+            )
+        for rows in batches:
+            update(state, rows.to(place), recipe, numerics, "benchmark")
+        trained.append(weights_of(state))
+    return float((trained[1] - trained[0]).norm() / (trained[0] - start).norm())
+
+
+def weights_of(state: TrainingState) -> torch.Tensor:
+    return torch.cat([value.detach().cpu().flatten() for value in state.parameters.values()])
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -327,46 +380,53 @@ def evaluating(loaded: LoadedModel, size: Size, hook: str, rounds: int, folder: 
     }
 
 
-def training(size: Size, rounds: int, device: torch.device) -> dict[str, float]:
-    d_model, n_latents, k, batch = size.sae
-    recipe = Recipe(architecture="topk", n_latents=n_latents, k=k, steps=10**6, batch_size=batch, lr=1e-4)
-    state, numerics = new_state(recipe, d_model, 0, device), choose_numerics(recipe, device)
+def training(size: Size, architecture: str, batch: int, rounds: int, device: torch.device) -> dict[str, float]:
+    d_model, n_latents, k, _ = size.sae
+    recipe = Recipe(architecture=architecture, n_latents=n_latents, k=k, steps=10**6, batch_size=batch, lr=1e-4)
+    numerics = choose_numerics(recipe, device)
     rows = torch.randn(batch, d_model, generator=torch.Generator().manual_seed(0)).to(device)
     rows /= rows.square().sum(dim=1).mean().sqrt()
-    peer = plain_step(d_model, n_latents, k, numerics.dtype, device)
+    state = new_state(recipe, d_model, 0, device)
+    steps = {"ours": lambda: update(state, rows, recipe, numerics, "benchmark")}
+    for way in ("dense codes", "gathered rows") if architecture == "topk" else ("dense codes",):
+        step = plain_step(architecture, way, size, numerics.dtype, device)
+        steps[way] = lambda step=step: step(rows)
 
-    def ours() -> None:
-        for _ in range(size.steps):
-            update(state, rows, recipe, numerics, "benchmark")
+    def repeated(step: Callable) -> Callable:
+        return lambda: [step() for _ in range(size.steps)]
 
-    def plain() -> None:
-        for _ in range(size.steps):
-            peer(rows)
-
-    taken = alternate({"ours": ours, "plain": plain}, rounds, device)
+    taken = alternate({name: repeated(step) for name, step in steps.items()}, rounds, device)
     found = rates(taken, size.steps * batch, "rows")
     if device.type == "cuda":
-        for name, run in (("ours", ours), ("plain", plain)):
+        for name, step in steps.items():
+            before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-            run()
-            found[f"{name} peak GB, both models held"] = torch.cuda.max_memory_allocated() / 1e9
-    return found | {"plain over ours": ratio(taken, "plain", "ours")}
+            step()
+            found[f"{name} GB beside all weights"] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    return found | {f"{name} over ours": ratio(taken, name, "ours") for name in steps if name != "ours"}
 
 
-def plain_step(d_model: int, n_latents: int, k: int, dtype: torch.dtype, device: torch.device) -> Callable:
-    """One step as it is commonly written: everything dense but the choice of latents; unit decoder rows, clipping."""
+def plain_step(architecture: str, way: str, size: Size, dtype: torch.dtype, device: torch.device) -> Callable:
+    """One step as it is commonly written, with dense gradients, clipping, Adam and unit decoder rows."""
+    d_model, n_latents, k, _ = size.sae
     generator = torch.Generator().manual_seed(0)
     decoder = functional.normalize(torch.randn(n_latents, d_model, generator=generator), dim=1)
     w_enc, w_dec = (torch.nn.Parameter(w.to(device)) for w in (decoder.T.contiguous(), decoder.clone()))
     b_enc, b_dec = (torch.nn.Parameter(torch.zeros(n, device=device)) for n in (n_latents, d_model))
     optimiser = torch.optim.Adam([w_enc, w_dec, b_enc, b_dec], lr=1e-4, fused=device.type == "cuda")
 
+    def rebuild(pre: torch.Tensor) -> torch.Tensor:
+        if architecture == "batch_topk":
+            values, places = pre.flatten().topk(k * len(pre), sorted=False)
+            return torch.zeros_like(pre).flatten().scatter(0, places, values).view_as(pre) @ w_dec
+        values, places = pre.topk(k, dim=1, sorted=False)
+        if way == "gathered rows":
+            return functional.embedding_bag(places, w_dec, per_sample_weights=values.float(), mode="sum")
+        return torch.zeros_like(pre).scatter(1, places, values) @ w_dec
+
     def step(rows: torch.Tensor) -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            pre = (rows - b_dec) @ w_enc + b_enc
-            values, places = pre.relu().topk(k, dim=1, sorted=False)
-            codes = torch.zeros_like(pre).scatter(1, places, values)
-            rebuilt = codes @ w_dec + b_dec
+            rebuilt = rebuild(((rows - b_dec) @ w_enc + b_enc).relu()) + b_dec
         loss = (rebuilt.float() - rows).square().sum(dim=1).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([w_enc, w_dec, b_enc, b_dec], 1.0)

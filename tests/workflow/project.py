@@ -118,7 +118,11 @@ def snakemake(folder: Path, *arguments: str, fails: bool = False) -> str:
 
 def planned(folder: Path, *targets: str) -> dict[str, int]:
     """How many jobs of each rule a dry run plans."""
-    text = snakemake(folder, "--dry-run", *targets)
+    return counted(snakemake(folder, "--dry-run", *targets))
+
+
+def counted(text: str) -> dict[str, int]:
+    """How many jobs of each rule the printed plan has."""
     if "Nothing to be done" in text:
         return {}
     table = text.split("Job stats:")[1].split("total")[0]

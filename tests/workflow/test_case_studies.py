@@ -1,9 +1,12 @@
 """Every case study is planned from nothing, on the embedded model and at the guide's scale. Nothing is run."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
-from project import REPOSITORY, planned
+import yaml
+from project import REPOSITORY, counted, planned, snakemake
 
 from atlas.config import expand_rows, read_config
 
@@ -22,11 +25,39 @@ ENDS = {
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory) -> Path:
-    """The repository as it is cloned: no results."""
+    """The repository as it is cloned, without results, and without the messages in whose place resources are shown."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("Snakefile", "workflow", "config", "envs", "profiles"):
+    for name in ("Snakefile", "config", "envs", "profiles"):
         (folder / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(REPOSITORY / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    for rules in (folder / "workflow/rules").glob("*.smk"):
+        rules.write_text(re.sub(r"^ +message:\n.*\n", "", rules.read_text(), flags=re.MULTILINE))
     return folder
+
+
+def requests(text: str) -> list[tuple[str, dict[str, float]]]:
+    """Rule and resources of every job that is sent to a cluster, from a printed plan."""
+    found = []
+    for block in re.split(r"^ *\[", text, flags=re.MULTILINE):  # each job begins with a time
+        rule = re.search(r"^ *rule (\w+):$", block, re.MULTILINE)
+        if rule:
+            asked = re.search(r"^ +resources: (.*)$", block, re.MULTILINE)[1] + ","
+            numbers = {key: float(value) for key, value in re.findall(r"(\w+)=(\d+),", asked)}
+            threads = re.search(r"^ +threads: (\d+)$", block, re.MULTILINE)
+            found.append((rule[1], {"threads": int(threads[1]) if threads else 1, **numbers}))
+    return found
+
+
+def unplaceable(asked: list[tuple[str, dict[str, float]]]) -> list[tuple[str, dict[str, float]]]:
+    """Those that no partition of profiles/slurm holds."""
+    partitions = yaml.safe_load((REPOSITORY / "profiles/slurm/partitions.yaml").read_text())["partitions"]
+    keys = {"runtime": "max_runtime", "mem_mb": "max_mem_mb", "threads": "max_threads"}
+
+    def held(job: dict[str, float], limits: dict) -> bool:
+        fits = all(job[key] <= limits[limit] for key, limit in keys.items())
+        return fits and job.get("gpu", 0) <= limits.get("max_gpu", 0)
+
+    return [(rule, job) for rule, job in asked if not any(held(job, limits) for limits in partitions.values())]
 
 
 @pytest.mark.parametrize("scale", ["embedded", "paper"])
@@ -36,7 +67,15 @@ def test_study_is_planned(empty, study, scale):
     name, files = (study, []) if scale == "embedded" else (f"{study}_paper", [paper])
     ends = ["{study}.csv", "figures/{study}.pdf", *ENDS[study]]
     targets = [f"results/{end}".format(study=name) for end in ends]
-    jobs = planned(empty, *(["--configfile", *files] if files else []), "--", *targets)
+    there = ["--configfile", *files, "--workflow-profile", "profiles/slurm"] if files else []
+    text = snakemake(empty, "--dry-run", *there, "--", *targets)
+    jobs = counted(text)
+    if files:
+        asked = requests(text)
+        on_gpus = {rule for rule, job in asked if job.get("gpu")}
+        assert on_gpus >= {"audit_model", "harvest", "train", "references", "evaluate"}
+        # Twice the time must fit too: a second attempt gets it.
+        assert unplaceable([(rule, job | {"runtime": 2 * job["runtime"]}) for rule, job in asked]) == []
     config = read_config(empty / "config/config.yaml", *(empty / file for file in files))
     rows = expand_rows(config)[name]
     assert jobs["train"] == len({row.sae_id for row in rows})
@@ -46,3 +85,14 @@ def test_study_is_planned(empty, study, scale):
     sources = {config.models[row.model].source.kind for row in rows}
     sources |= {config.corpora[corpus].source.kind for row in rows for corpus in row.judged.roles}
     assert sources == {"package" if scale == "embedded" else "hub"}
+
+
+@pytest.mark.parametrize("study", ENDS)
+def test_what_needs_a_network_is_made_apart(empty, study):
+    """For nodes without one: models and text by one target, where there is a network."""
+    jobs = planned(empty, "--configfile", f"config/paper/{study}.yaml", "--", f"results/sources/{study}_paper.txt")
+    assert set(jobs) <= {"study_sources", "prepare_model", "build_documents", "prepare_embedder", "download_wheel"}
+    rows = expand_rows(read_config(empty / "config/config.yaml", empty / f"config/paper/{study}.yaml"))[
+        f"{study}_paper"
+    ]
+    assert jobs["prepare_model"] == len({model for row in rows for model in (row.model, row.judged.model)})

@@ -114,11 +114,17 @@ def source_input(source):
 
 
 @cache
+def harvest_of(model, corpus):
+    """How a model's activations on a corpus are collected. Asked for by each job, for what it reads and for how long."""
+    return CONFIG.models[model].harvest.of(corpus)
+
+
+@cache
 def shard_paths(model, corpus, split):
     """Every activation file of a corpus; the number follows from the token budget. Asked for by each job."""
     return [
         f"results/activations/{model}/{corpus}/{split}-{shard:03d}.h5"
-        for shard in range(CONFIG.models[model].harvest.of(corpus).n_shards(split))
+        for shard in range(harvest_of(model, corpus).n_shards(split))
     ]
 
 

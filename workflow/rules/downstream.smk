@@ -1,5 +1,19 @@
-# What stability, probing, absorption, autointerp, SAE Bench and the site look up: seeds, corpora, memory.
+# What stability, probing, absorption, autointerp, SAE Bench, the site and clusters look up: seeds, corpora, sources.
 from atlas.sae_bench.refusals import refusal
+
+
+def study_sources(wildcards):
+    """What a study's jobs take from a network: models and text, and what evaluations bring along."""
+    rows = study_rows(wildcards)
+    models = [model for row in rows for model in (row.model, row.judged.model)]
+    corpora = [corpus for row in rows for corpus in (*CONFIG.mixes[row.mix].corpora, *row.roles, *row.judged.roles)]
+    corpora += [corpus for row in rows for corpus in RETOLD.get(row.sae_id, [])]
+    return [
+        *(f"results/models/{model}" for model in dict.fromkeys(models)),
+        *(f"results/corpora/{corpus}/documents.parquet" for corpus in dict.fromkeys(corpora)),
+        *(["results/embedder"] if CONFIG.latents.embedder else []),
+        *source_input(CONFIG.probing.source),
+    ]
 
 
 def seed_rows(wildcards):

@@ -50,7 +50,7 @@ rule evaluate:
         "../../envs/atlas.yaml"
     threads: model_threads
     resources:
-        mem_mb=model_mb,
+        mem_mb=evaluation_mb,
         runtime=evaluation_minutes,
         gpu=1,
     params:

@@ -24,7 +24,7 @@ rule encode:
     threads: model_threads
     resources:
         mem_mb=codes_mb,
-        runtime=lambda w, attempt: 120 * attempt,
+        runtime=encoding_minutes(corpus_rows, least=120),
         gpu=1,
     params:
         code=CODE["codes"],
@@ -115,7 +115,7 @@ rule latents:
     threads: model_threads
     resources:
         mem_mb=codes_mb,
-        runtime=lambda w, attempt: 240 * attempt,
+        runtime=encoding_minutes(judged_rows, least=240),
     params:
         roles=lambda w: ROLES[sae_row(w).sae_id],
         latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),

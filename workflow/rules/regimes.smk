@@ -20,7 +20,7 @@ rule regime:
     threads: 1
     resources:
         mem_mb=codes_mb,
-        runtime=lambda w, attempt: 120 * attempt,
+        runtime=encoding_minutes(trained_rows, least=120),
         gpu=1,
     params:
         hook=lambda w: judged_place(w).hook,

@@ -34,7 +34,7 @@ def model_minutes(wildcards, attempt):
 
 def packed_tokens(wildcards):
     """Tokens of one token file, all splits."""
-    harvest = CONFIG.models[wildcards.model].harvest.of(wildcards.corpus)
+    harvest = harvest_of(wildcards.model, wildcards.corpus)
     return sum(harvest.tokens(split) for split in splits_used(wildcards.model, wildcards.corpus))
 
 
@@ -50,13 +50,13 @@ def packing_minutes(wildcards, attempt):
 
 def harvest_mb(wildcards, attempt):
     """The model, and all tokens of the split beside it: each shard's job checks that they are what was packed."""
-    tokens = CONFIG.models[wildcards.model].harvest.of(wildcards.corpus).tokens(wildcards.split)
+    tokens = harvest_of(wildcards.model, wildcards.corpus).tokens(wildcards.split)
     return cost.model_memory_mb(SIZES[wildcards.model], attempt, tokens)
 
 
 def audit_mb(wildcards, attempt):
     """The model, and the training text of which it is shown some."""
-    harvest = CONFIG.models[wildcards.model].harvest.of(first_training_corpus(wildcards.model))
+    harvest = harvest_of(wildcards.model, first_training_corpus(wildcards.model))
     return cost.model_memory_mb(SIZES[wildcards.model], attempt, harvest.train_tokens)
 
 
@@ -67,7 +67,7 @@ def audit_minutes(wildcards, attempt):
 
 def shard_tokens(wildcards):
     """Tokens of one activation file: a shard, or all there are."""
-    harvest = CONFIG.models[wildcards.model].harvest.of(wildcards.corpus)
+    harvest = harvest_of(wildcards.model, wildcards.corpus)
     return min(harvest.shard_tokens, harvest.tokens(wildcards.split))
 
 
@@ -97,15 +97,15 @@ def sae_values(wildcards):
     return cost.dictionary_values(row.recipe.n_latents, CONFIG.models[row.model].d_model)
 
 
-def training_rows(wildcards):
-    """Rows that a training draws."""
-    recipe = sae_row(wildcards).recipe
-    return recipe.steps * recipe.batch_size
+def train_tokens(model, mix):
+    """Tokens of all training text of a mix."""
+    return sum(harvest_of(model, corpus).train_tokens for corpus in CONFIG.mixes[mix].corpora)
 
 
 def training_mb(wildcards, attempt):
-    """Float32 weights, gradients and two Adam moments; batches; the libraries."""
-    return cost.megabytes(4 * 4 * sae_values(wildcards), attempt)
+    """Float32 weights, gradients and two Adam moments; what is kept of every row; batches; the libraries."""
+    held = cost.TRAINED_BYTES * train_tokens(wildcards.model, wildcards.mix)
+    return cost.megabytes(4 * 4 * sae_values(wildcards) + held, attempt)
 
 
 def training_threads(wildcards):
@@ -114,13 +114,10 @@ def training_threads(wildcards):
 
 
 def training_minutes(wildcards, attempt):
-    """Forward and backward on every drawn row, which is read once."""
-    row = sae_row(wildcards)
-    model, rows = CONFIG.models[row.model], training_rows(wildcards)
-    # Above the size at which a training gets several cores it is meant for a GPU.
-    flops = cost.GPU_FLOPS if training_threads(wildcards) > 1 else cost.CPU_FLOPS
-    moved = cost.store_bytes(rows, model.d_model, 1)
-    return cost.minutes(cost.training_flop(row.recipe.n_latents, model.d_model, rows), flops, moved, attempt)
+    """Planned for a GPU where the model's jobs are, or where the dictionary is large enough to get several cores."""
+    recipe, size = sae_row(wildcards).recipe, SIZES[wildcards.model]
+    on_gpu = size.is_large or training_threads(wildcards) > 1
+    return cost.training_minutes(recipe.n_latents, size.d_model, recipe.steps, recipe.batch_size, on_gpu, attempt)
 
 
 def training_disk_mb(wildcards, attempt):
@@ -140,15 +137,60 @@ def references_minutes(wildcards, attempt):
     return cost.minutes(flop, size.flops, size.bytes, attempt)
 
 
+def place_judged(wildcards):
+    """Where a job judges its SAE: under the shift of its wildcards, or at home."""
+    return away(wildcards) if hasattr(wildcards, "shift") and wildcards.shift != HOME else home(wildcards)
+
+
+def eval_tokens(place):
+    """Held-out tokens of all corpora that an SAE is judged on there."""
+    return sum(harvest_of(place.model, corpus).eval_tokens for corpus in place.roles)
+
+
+def evaluation_mb(wildcards, attempt):
+    """The model; the dictionary and a random one; what is kept of every row."""
+    place = place_judged(wildcards)
+    used = 2 * 4 * sae_values(wildcards) + cost.JUDGED_BYTES * eval_tokens(place)
+    return cost.model_memory_mb(SIZES[place.model], attempt) + int(attempt * used / 1e6)
+
+
 def evaluation_minutes(wildcards, attempt):
     """Spliced passes under both protocols; every held-out row through the dictionary and the random ones beside it."""
-    size, row = SIZES[wildcards.model], sae_row(wildcards)
-    corpora, harvest = len(ROLES[row.sae_id]), CONFIG.models[row.model].harvest
-    passes = 4 * corpora * size.forward(CONFIG.evaluation.loss_tokens)
-    rows = corpora * max(harvest.of(corpus).eval_tokens for corpus in ROLES[row.sae_id])
+    place = place_judged(wildcards)
+    size, rows = SIZES[place.model], eval_tokens(place)
+    passes = 4 * len(place.roles) * size.forward(CONFIG.evaluation.loss_tokens)
     encoded = 2.0 * sae_values(wildcards) * rows * (2 + CONFIG.evaluation.null_dictionaries)
     read = size.bytes + cost.store_bytes(rows, size.d_model, 1)
     return cost.minutes(passes + encoded, size.flops, read, attempt)
+
+
+def encoding_minutes(rows, least):
+    """Resource function: `rows`, of the wildcards, through the dictionary and a random one, and their codes.
+
+    Codes take some 100 latents a row, twice; at `least` so many minutes.
+    """
+
+    def needed(wildcards, attempt):
+        size, n_rows = SIZES[wildcards.model], rows(wildcards)
+        moved = cost.store_bytes(n_rows, size.d_model, 1) + 2 * 100 * 8 * n_rows
+        return cost.minutes(2 * 2.0 * sae_values(wildcards) * n_rows, size.flops, moved, attempt, least)
+
+    return needed
+
+
+def corpus_rows(wildcards):
+    """Held-out rows of one corpus."""
+    return harvest_of(wildcards.model, wildcards.corpus).eval_tokens
+
+
+def judged_rows(wildcards):
+    """Held-out rows of all corpora that an SAE is judged on at home."""
+    return eval_tokens(home(wildcards))
+
+
+def trained_rows(wildcards):
+    """Rows of all training text."""
+    return train_tokens(wildcards.model, wildcards.mix)
 
 
 def check_gpu_limit():

@@ -22,8 +22,8 @@ rule evaluate_shifted:
         "../../envs/atlas.yaml"
     threads: model_threads
     resources:
-        mem_mb=model_mb,
-        runtime=lambda w, attempt: 120 * attempt,
+        mem_mb=evaluation_mb,
+        runtime=evaluation_minutes,
         gpu=1,
     params:
         hook=lambda w: away(w).hook,
@@ -60,7 +60,7 @@ rule transfer:
     threads: 1
     resources:
         mem_mb=codes_mb,
-        runtime=lambda w, attempt: 60 * attempt,
+        runtime=encoding_minutes(judged_rows, least=60),
         gpu=1,
     params:
         home=lambda w: asdict(home(w)),

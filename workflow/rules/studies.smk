@@ -3,6 +3,28 @@
 #          run cards of a study's SAEs -> results/<study>_runs.csv
 
 
+rule study_sources:
+    """What a study takes from a network: models, text, packages. For clusters whose nodes have none."""
+    input:
+        sources=study_sources,
+    output:
+        listing="results/sources/{study}.txt",
+    log:
+        "results/logs/study_sources/{study}.log",
+    benchmark:
+        "results/benchmarks/study_sources/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Models, text and packages of {wildcards.study} are here"
+    script:
+        "../scripts/study_sources.py"
+
+
 rule study_table:
     """One tidy row per SAE and evaluation corpus; columns are documented in docs/metrics.md."""
     input:

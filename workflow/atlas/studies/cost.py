@@ -26,6 +26,11 @@ BASE_MB = 2000
 TOKENS_A_SECOND = 1e5
 # Bytes that each token takes while it is packed, and while it is read again. Seen: 30 and 10.
 PACKED_BYTES, READ_BYTES = 36, 12
+# Bytes of columns that a job keeps of each row: a training whether it counts, its norms and its place in the pool (9; a
+# transcoder's 13), an evaluation all columns of what it judges (17 or 21).
+TRAINED_BYTES, JUDGED_BYTES = 16, 24
+# Seconds of a training step on a GPU, however small: some hundred kernels are started one after the other.
+GPU_STEP_SECONDS = 0.02
 # Weights above this many bytes are taken to be run on a GPU, and by jobs of several cores.
 LARGE_MODEL = 1e9
 
@@ -63,10 +68,24 @@ class ModelSize:
         return 2.0 * self.weights * tokens
 
 
-def minutes(flop: float, flops: float, moved_bytes: float, attempt: int) -> int:
-    """Time limit in minutes: work, reading and writing, with a margin; doubled, tripled at later attempts."""
+def minutes(flop: float, flops: float, moved_bytes: float, attempt: int, least: int = 10) -> int:
+    """Time limit in minutes: work, reading and writing, with a margin; doubled, tripled at later attempts.
+
+    `least` is for what grows with nothing that is counted here.
+    """
     seconds = START_SECONDS + SAFETY * (flop / flops + moved_bytes / DISK_BYTES)
-    return attempt * max(10, -(-int(seconds) // 60))
+    return attempt * max(least, -(-int(seconds) // 60))
+
+
+def training_minutes(n_latents: int, d_model: int, steps: int, batch_size: int, on_gpu: bool, attempt: int) -> int:
+    """Time limit of a training that draws `steps` batches, each row read once.
+
+    Small dictionaries on a CPU spend `training_flop`'s overhead a row, on a GPU at least the start of their kernels.
+    """
+    rows = steps * batch_size
+    flops = GPU_FLOPS if on_gpu else CPU_FLOPS
+    flop = max(training_flop(n_latents, d_model, rows), steps * GPU_STEP_SECONDS * flops if on_gpu else 0.0)
+    return minutes(flop, flops, store_bytes(rows, d_model, 1), attempt)
 
 
 def megabytes(used: float, attempt: int) -> int:
