@@ -49,7 +49,8 @@ def troubled(machine, tmp_path_factory) -> Iterator[subprocess.Popen]:
     shutil.copy(Path(__file__).with_name("trouble.smk"), folder / "Snakefile")
     write_partitions(folder)
     groups = ("--groups", "member=pair", "--group-components", "pair=2")
-    with start(folder, *groups, log=folder / "run.log") as process:
+    library = ("--config", f"library={REPOSITORY / 'workflow'}")
+    with start(folder, *groups, *library, log=folder / "run.log") as process:
         process.folder = folder
         yield process
         process.kill()  # at once; its jobs are cancelled with the machine
@@ -111,13 +112,13 @@ def test_each_rule_asks_slurm_for_what_it_says(through_slurm):
     folder, jobs = through_slurm
     asked = {job["Comment"].split("_wildcards")[0]: job for job in jobs}
     model = read_config(folder)["models"]["llama"]
-    rows = STEPS * read_config(folder)["recipes"]["topk"]["batch_size"]
-    flop, moved = cost.training_flop(64, model["d_model"], rows), cost.store_bytes(rows, model["d_model"], 1)
-    minutes = cost.minutes(flop, cost.CPU_FLOPS, moved, 1)
+    batch_size = read_config(folder)["recipes"]["topk"]["batch_size"]
+    minutes = cost.training_minutes(64, model["d_model"], STEPS, batch_size, on_gpu=False, attempt=1)
+    held = 16 * cost.dictionary_values(64, model["d_model"]) + cost.TRAINED_BYTES * model["harvest"]["train_tokens"]
     assert minutes > 10  # more than what every job gets
     size = cost.ModelSize(model["n_layers"], model["d_model"], 4)
     expected = {
-        "rule_train": (cost.megabytes(16 * cost.dictionary_values(64, model["d_model"]), 1), f"00:{minutes}:00"),
+        "rule_train": (cost.megabytes(held, 1), f"00:{minutes}:00"),
         "rule_harvest": (cost.model_memory_mb(size, 1), "00:10:00"),
         # Two evaluations, one after the other.
         "rule_judge_evaluate": (cost.model_memory_mb(size, 1), "00:20:00"),
@@ -126,6 +127,7 @@ def test_each_rule_asks_slurm_for_what_it_says(through_slurm):
         assert asked[name]["Partition"] == "gpu"
         assert asked[name]["MinMemoryNode"] == f"{memory}M"
         assert asked[name]["TimeLimit"] == limit
+        assert asked[name]["NumCPUs"] == "1"
         assert "gpu:1" in asked[name]["TresPerJob"]
 
 
@@ -166,6 +168,7 @@ def test_concurrent_jobs_see_different_gpus(troubled):
     overlapping = [(a, b) for a in spans for b in spans if a < b and a[0] < b[2] and b[0] < a[2]]
     assert overlapping
     assert all(a[1] != b[1] for a, b in overlapping)
+    assert list(Path(f"/tmp/sae-atlas-gpus-{os.getuid()}").glob("slurm-*")) == []  # leases leave nothing on the node
 
 
 def test_members_of_a_group_take_turns_on_one_gpu(troubled, machine):

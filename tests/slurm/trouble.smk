@@ -39,8 +39,20 @@ rule slow:
         "sleep {params.seconds} && touch {output}"
 
 
-def say_gpus(output):
-    return f"date +%s.%N > {output}; echo $CUDA_VISIBLE_DEVICES >> {output}; sleep 8; date +%s.%N >> {output}"
+# The lease that every job of the workflow takes, inside an allocation.
+LEASE = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from atlas.gpu_lease import lease
+begin = time.time()
+with lease(1) as names:
+    time.sleep(8)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(names)
+    print(begin, ",".join(names), time.time())
+"""
+
+
+SAY_GPUS = f"{{params.python}} -c '{LEASE}' {{params.library}} > {{output}}"
 
 
 rule gpu:
@@ -51,8 +63,11 @@ rule gpu:
         mem_mb=700,
         runtime=3,
         gpu=1,
+    params:
+        python=sys.executable,
+        library=config["library"],
     shell:
-        say_gpus("{output}")
+        SAY_GPUS
 
 
 rule member:
@@ -64,5 +79,8 @@ rule member:
         mem_mb=700,
         runtime=3,
         gpu=1,
+    params:
+        python=sys.executable,
+        library=config["library"],
     shell:
-        say_gpus("{output}")
+        SAY_GPUS

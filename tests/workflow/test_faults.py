@@ -1,9 +1,11 @@
 """Every stage against every fault: nothing lost, nothing half-published, an error that names the remedy."""
 
 import contextlib
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +18,19 @@ import pytest
 import torch
 import yaml
 from faults import fault, read_table, rows_of
-from project import REPOSITORY, command, copy_of, digests, make_project, planned, snakemake
+from project import (
+    REPOSITORY,
+    WORDS,
+    command,
+    copy_of,
+    digests,
+    make_project,
+    planned,
+    read_config,
+    snakemake,
+    write_config,
+)
+from wheels import make_wheel, source_of
 
 from atlas.activations.store import Shard
 from atlas.config.data import Corpus, TokenBudget
@@ -203,7 +217,7 @@ def test_full_disk(finished_once, tmp_path, stages):
     assert left_behind(project) == []
 
 
-@fault("every stage", "read-only results folder", READ_ONLY)
+@fault("table, by what all jobs share", "read-only results folder", READ_ONLY)
 def test_read_only_results(finished_once, tmp_path):
     project = copy_of(finished_once, tmp_path)
     (project / TABLE).unlink()
@@ -317,6 +331,7 @@ def test_truncated_input_is_named(finished_once, tmp_path, what):
         with pytest.raises(AtlasError, match=r"run again") as caught:
             read(project)
         assert Path(path).name in str(caught.value) or "*.safetensors" in str(caught.value)
+    assert left_behind(project) == []
 
 
 @pytest.mark.parametrize(
@@ -342,6 +357,7 @@ def test_no_flipped_bit_goes_unnoticed(finished_once, tmp_path, what):
             noticed += 1
             assert Path(path).name in str(error) or "*.safetensors" in str(error)
     assert noticed > 12
+    assert left_behind(project) == []
 
 
 def same(one, other) -> bool:
@@ -371,6 +387,7 @@ def test_vanished_files(finished_once, tmp_path):
     assert table.read_text() == text
     snakemake(project, str(shard.relative_to(project)))
     assert rows_of_shard(shard) == rows_of_shard(bits, tmp_path / "before.h5")
+    assert left_behind(project) == []
 
 
 def rows_of_shard(shard: Path | bytes, place: Path | None = None):
@@ -386,24 +403,80 @@ def rows_of_shard(shard: Path | bytes, place: Path | None = None):
 
 
 @fault(
-    "every stage",
-    "clocks that differ (an input dated a day ahead)",
-    "what depends on it is made again, to the same bits; `snakemake --touch` says that it is as it should be",
+    "harvest",
+    "one shard fails and goes on failing",
+    "the other shards and all that needs none of it are made and kept; what waited for it is made once it is mended",
 )
-def test_clock_skew(finished_once, tmp_path):
+def test_one_failing_shard_discards_no_other(finished_once, tmp_path):
     project = copy_of(finished_once, tmp_path)
-    ahead = time.time() + 86400
-    os.utime(project / METRICS, (ahead, ahead))
-    before = (project / TABLE).read_text()
-    assert set(planned(project, TABLE)) <= {"study_table"}
-    snakemake(project, TABLE)
-    assert (project / TABLE).read_text() == before
-    snakemake(project, "--touch", TABLE)
-    assert planned(project, TABLE) == {}
+    shards = [project / f"results/activations/llama/chat/train-{number:03d}.h5" for number in range(2)]
+    for path in (*shards, project / TABLE):
+        path.unlink()
+    for folder in ("saes", "metrics", "references"):
+        shutil.rmtree(project / "results" / folder)
+    adapter = project / "workflow/scripts/harvest.py"
+    whole = adapter.read_text()
+    adapter.write_text(f"assert snakemake.wildcards.shard != '001', 'a failing node'\n{whole}")
+    text = snakemake(project, "--rerun-triggers", "mtime", "--", TABLE, fails=True)
+    assert "a failing node" in text
+    assert [path.exists() for path in shards] == [True, False]
+    kept = {path: path.stat().st_mtime_ns for path in [shards[0], *project.glob("results/references/llama/*.h5")]}
+    assert len(kept) == 4
+    assert list(project.glob("results/saes/**/*.safetensors")) == []
+    adapter.write_text(whole)
+    snakemake(project, "--rerun-triggers", "mtime", "--", TABLE)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert digests(project) == digests(finished_once)
+    assert left_behind(project) == []
+
+
+@fault(
+    "documents",
+    "a downloaded wheel vanishes",
+    "nothing runs while what was made of it is there; to make that again, the wheel is fetched again by its hash",
+)
+def test_vanished_wheel(tmp_path, monkeypatch):
+    index = tmp_path / "index"
+    record = json.dumps({"text": " ".join(WORDS)}) + "\n"
+    wheel = make_wheel(index, {"tinydata/text.jsonl": record.encode()})
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+    project = make_project(tmp_path / "project", {"llama": "llama"})
+    config = read_config(project)
+    config["corpora"]["news"]["source"] = source_of(wheel).model_dump(mode="json", exclude_none=True)
+    write_config(project, config)
+    documents, kept = "results/corpora/news/documents.parquet", project / "results/downloads/tinydata-1.0.whl"
+    snakemake(project, documents)
+    bits = (project / documents).read_bytes()
+    kept.unlink()
+    assert planned(project, documents) == {}
+    (project / documents).unlink()
+    assert planned(project, documents) == {"download_wheel": 1, "build_documents": 1}
+    snakemake(project, documents)
+    assert (project / documents).read_bytes() == bits
 
 
 @fault(
     "every stage",
+    "clocks that differ (sources and model dated a day ahead)",
+    "what depends on them is made again, to the same bits; `snakemake --touch` says that all is as it should be",
+)
+def test_clock_skew(finished_once, tmp_path):
+    project = copy_of(finished_once, tmp_path)
+    ahead = time.time() + 86400
+    for path in (project / "data").rglob("*"):
+        os.utime(path, (ahead, ahead))
+    os.utime(project / "data/llama", (ahead, ahead))
+    assert set(planned(project, TABLE)) >= {script for script, _ in STAGES.values()}
+    snakemake(project, TABLE)
+    assert digests(project) == digests(finished_once)
+    snakemake(project, "--touch", TABLE)
+    assert planned(project, TABLE) == {}
+    assert left_behind(project) == []
+
+
+@fault(
+    "any, by the folder's one lock",
     "two calls on one results folder",
     "the second stops at once and names the lock; the first ends as ever",
 )
