@@ -8,8 +8,10 @@ CORES ?= all
 GPUS ?= $(shell PYTHONPATH=workflow $(PYTHON) -c 'from atlas.gpu_lease import visible_gpus; print(len(visible_gpus()))')
 # Files of tests run at a time; each may start a workflow of two jobs.
 TESTERS ?= 2
-# Peers' tools that tests run, each installed once: SAELens, dictionary_learning, sparsify, and Triton's interpreter.
-export ATLAS_TEST_ENVIRONMENTS ?= $(CURDIR)/.test-environments
+# Peers' tools that tests run (SAELens, dictionary_learning, sparsify, Delphi, …), each installed once for all checkouts with
+# the same pins.
+PINS := $(shell cat envs/peers/*.txt envs/kubernetes.txt envs/triton.txt | git hash-object --stdin | cut -c 1-12)
+export ATLAS_TEST_ENVIRONMENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae-atlas/test-environments-$(PINS)
 
 .PHONY: sweep atlas test test-fast lint format docs lock clean
 
