@@ -27,6 +27,13 @@ def test_round_trip_in_order(tmp_path):
     assert list(read) == [*REQUIRED, "taxonomy"]
 
 
+def test_a_card_shows_no_secret_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_HUB_TOKEN", "hf_0123456789")
+    warning = "asked the hub with hf_0123456789"
+    write_run_card(tmp_path / "run_card.yaml", complete_card() | {"warnings": [warning]})
+    assert read_run_card(tmp_path / "run_card.yaml")["warnings"] == ["asked the hub with <MY_HUB_TOKEN>"]
+
+
 @pytest.mark.parametrize("name", [f"{s}.{k}" if k else s for s, ks in REQUIRED.items() for k in (None, *ks)])
 def test_every_missing_field_is_named(tmp_path, name):
     section, _, key = name.partition(".")

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = sorted([*(REPOSITORY / "workflow/atlas").rglob("*.py"), *(REPOSITORY / "workflow/scripts").glob("*.py")])
+SOURCES = sorted(
+    path for room in ("atlas", "scripts", "peers") for path in (REPOSITORY / "workflow" / room).rglob("*.py")
+)
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (REPOSITORY / "docs/security.md").read_text(encoding="utf-8"))
 LOADERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 

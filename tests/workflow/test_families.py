@@ -28,7 +28,7 @@ def test_family_runs_the_whole_way(tmp_path, family, objective):
     config["studies"]["model_study"]["rows"].pop()
     config["studies"]["model_study"]["evaluation"]["proxy"] = []
     write_config(folder, config)
-    snakemake(folder)
+    snakemake(folder, "results/model_study.csv", "results/figures/model_study.pdf")
     table = pd.read_csv(folder / "results/model_study.csv")
     assert list(table.role) == ["in_sample", "oos"]
     assert table.atlas_explained_variance.notna().all()

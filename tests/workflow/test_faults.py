@@ -457,17 +457,17 @@ def test_vanished_wheel(tmp_path, monkeypatch):
 
 
 @fault(
-    "every stage",
-    "clocks that differ (sources and model dated a day ahead)",
-    "what depends on them is made again, to the same bits; `snakemake --touch` says that all is as it should be",
+    "every stage from the model on",
+    "clocks that differ (the model's source dated a day ahead)",
+    "what depends on it is made again, to the same bits; `snakemake --touch` says that all is as it should be",
 )
 def test_clock_skew(finished_once, tmp_path):
     project = copy_of(finished_once, tmp_path)
     ahead = time.time() + 86400
-    for path in (project / "data").rglob("*"):
-        os.utime(path, (ahead, ahead))
     os.utime(project / "data/llama", (ahead, ahead))
-    assert set(planned(project, TABLE)) >= {script for script, _ in STAGES.values()}
+    # Small files are compared by content: text that was only dated otherwise is no other text.
+    os.utime(project / "data/news.jsonl", (ahead, ahead))
+    assert set(planned(project, TABLE)) == {script for script, _ in STAGES.values()} - {"build_documents"}
     snakemake(project, TABLE)
     assert digests(project) == digests(finished_once)
     snakemake(project, "--touch", TABLE)

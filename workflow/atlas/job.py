@@ -12,6 +12,7 @@ from pathlib import Path
 from atlas.errors import AtlasError
 from atlas.gpu_lease import lease, on_purpose_on_cpu
 from atlas.job_lock import only_one
+from atlas.redaction import RedactingFormatter
 
 # What no program can mend: the message says what the user can.
 _NO_SPACE = {
@@ -45,8 +46,8 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
     except Exception as error:
         remedy = _remedy(error)
         if remedy is None:
-            logging.getLogger("atlas").exception("unexpected error")
-            raise
+            logging.getLogger("atlas").exception("unexpected error")  # once, and redacted; Python would show it again
+            sys.exit(1)
         logging.getLogger("atlas").error("%s: %s", error, remedy)
         sys.exit(1)
 
@@ -64,10 +65,11 @@ def _remedy(error: Exception) -> str | None:
 def _log_to(log_file: Path) -> logging.FileHandler:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     to_file, to_terminal = logging.FileHandler(log_file, mode="a", encoding="utf-8"), logging.StreamHandler()
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_file.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    to_terminal.setFormatter(RedactingFormatter("%(message)s"))
     if sys.stderr.isatty():
         to_terminal.addFilter(lambda record: record.name != "atlas.progress")  # the bar is there
-    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
     for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return to_file

@@ -12,6 +12,7 @@ import yaml
 
 from atlas.errors import TrainingError
 from atlas.files import write_text
+from atlas.redaction import redacted
 
 # Fields that must be present; those of NULLABLE may be null, where a setting does not apply. An empty tuple: any form.
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -99,7 +100,7 @@ def write_run_card(path: Path | str, fields: dict[str, Any]) -> None:
         text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
     except yaml.representer.RepresenterError as error:
         raise TrainingError(f"{path}: a run card holds plain values only ({error})") from error
-    write_text(path, text)
+    write_text(path, redacted(text))
 
 
 def require_fields(path: Path | str, fields: dict[str, Any], filled_later: Collection[str] = ()) -> None:

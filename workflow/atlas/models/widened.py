@@ -13,7 +13,7 @@ def widen_products(model: nn.Module, device: torch.device) -> bool:
     """Multiply in float32 in all linear layers of a bfloat16 model on such a CPU; true when that was done.
 
     A layer's weights and inputs stay bfloat16 and are widened for the product alone, whose result is rounded once: what
-    bfloat16 instructions do too. torch's own emulation of them took seven times as long. The weights are widened
+    bfloat16 instructions do too. torch's own emulation of them took five times as long. The weights are widened
     anew at each call, which costs little beside a product with hundreds of tokens, and keeps the memory what it was.
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16]
