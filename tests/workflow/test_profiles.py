@@ -78,9 +78,15 @@ def test_kubernetes_profile_plans_the_sweep(tmp_path):
     [
         (("--resources", "gpu=3"), "--resources gpu=3, but this machine shows 2 GPUs (0, 1)"),
         (("--resources", "gpu=1", "--set-resources", "train:gpu=2"), "train:gpu=2 exceeds --resources gpu=1"),
+        (("--set-resources", "train:gpu=2"), "train:gpu=2 exceeds --resources gpu=0"),
+        (
+            ("--workflow-profile", "profiles/slurm", "--set-resources", "train:gpu=2"),
+            "train:gpu=2 exceeds --resources gpu=1",
+        ),
+        ((), "2 GPUs (0, 1) lie idle"),
     ],
 )
-def test_gpus_that_would_be_cut_down_in_silence_are_refused(arguments, message):
+def test_gpus_are_neither_cut_down_nor_left_alone_in_silence(arguments, message):
     assert message in plan("--cores", "1", *arguments, "--", TABLE, CUDA_VISIBLE_DEVICES="0,1")
 
 

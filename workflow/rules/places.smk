@@ -29,8 +29,8 @@ def counterparts(wildcards):
 
 
 def judged_place(wildcards):
-    """Where an SAE is judged: at home, or under a shift."""
-    return home(wildcards) if wildcards.shift == HOME else away(wildcards)
+    """Where an SAE is judged: at home, or under the shift that its job has."""
+    return home(wildcards) if getattr(wildcards, "shift", HOME) == HOME else away(wildcards)
 
 
 def regime_rows(wildcards):

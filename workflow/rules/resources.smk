@@ -137,11 +137,6 @@ def references_minutes(wildcards, attempt):
     return cost.minutes(flop, size.flops, size.bytes, attempt)
 
 
-def place_judged(wildcards):
-    """Where a job judges its SAE: under the shift of its wildcards, or at home."""
-    return away(wildcards) if hasattr(wildcards, "shift") and wildcards.shift != HOME else home(wildcards)
-
-
 def eval_tokens(place):
     """Held-out tokens of all corpora that an SAE is judged on there."""
     return sum(harvest_of(place.model, corpus).eval_tokens for corpus in place.roles)
@@ -149,14 +144,14 @@ def eval_tokens(place):
 
 def evaluation_mb(wildcards, attempt):
     """The model; the dictionary and a random one; what is kept of every row."""
-    place = place_judged(wildcards)
+    place = judged_place(wildcards)
     used = 2 * 4 * sae_values(wildcards) + cost.JUDGED_BYTES * eval_tokens(place)
     return cost.model_memory_mb(SIZES[place.model], attempt) + int(attempt * used / 1e6)
 
 
 def evaluation_minutes(wildcards, attempt):
     """Spliced passes under both protocols; every held-out row through the dictionary and the random ones beside it."""
-    place = place_judged(wildcards)
+    place = judged_place(wildcards)
     size, rows = SIZES[place.model], eval_tokens(place)
     passes = 4 * len(place.roles) * size.forward(CONFIG.evaluation.loss_tokens)
     encoded = 2.0 * sae_values(wildcards) * rows * (2 + CONFIG.evaluation.null_dictionaries)
