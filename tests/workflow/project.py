@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm_python
 import yaml
 
 from tiny import tiny_bert, tiny_llama, tiny_nemotron_h
@@ -106,12 +107,17 @@ def read_config(folder: Path) -> dict:
 
 
 def command(*arguments: str) -> list[str]:
+    """A call as users make it: each job starts a Python of its own."""
     return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
 
 
+WARM = "import sys; sys.executable = sys.argv.pop(1); from snakemake.cli import main; sys.exit(main())"
+
+
 def snakemake(folder: Path, *arguments: str, fails: bool = False) -> str:
-    """Run snakemake in a project; returns what it printed."""
-    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=900)
+    """Run snakemake in a project, its jobs with the libraries loaded; returns what it printed."""
+    call = [sys.executable, "-c", WARM, warm_python.executable(), "--cores", "2", *arguments]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, timeout=900)
     assert (done.returncode != 0) == fails, done.stdout[-5000:] + done.stderr[-15000:]
     return done.stdout + done.stderr
 

@@ -1,0 +1,126 @@
+"""A Python that has its libraries loaded already, for jobs of workflows in tests.
+
+A job of a tiny study computes for a tenth of a second and imports torch and transformers for five. One process imports
+them, and each job is a fork of it: `executable` names a program that Snakemake takes for Python, which hands script,
+environment, folder and streams over and ends as the job ends. Only libraries of others are loaded beforehand; code of a
+project is read by each job. Tests that kill jobs or look at their processes use the plain Python, and what comes out
+of both is compared to the bit (tests/workflow/test_faults.py, test_whole_way.py).
+"""
+
+import array
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+LIBRARIES = [
+    *("h5py", "matplotlib.figure", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "snakemake.script"),
+    *("tokenizers", "torch", "transformers.models.auto.modeling_auto", "transformers.modeling_utils", "yaml"),
+    *("transformers.models.llama.modeling_llama", "transformers.models.bert.modeling_bert"),
+]
+CLIENT = """\
+#!{python} -IS
+import array, json, os, signal, socket, sys
+
+if len(sys.argv) != 2 or not sys.argv[1].endswith(".py"):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({address!r})
+job = json.dumps({{"cwd": os.getcwd(), "environ": dict(os.environ), "script": sys.argv[1]}}).encode()
+streams = array.array("i", [0, 1, 2]).tobytes()
+connection.sendmsg([len(job).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+connection.sendall(job)
+answers = connection.makefile()
+process = int(answers.readline())
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, lambda number, _: os.kill(process, number))
+status = int(answers.readline())
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+sys.exit(status)
+"""
+
+
+@cache
+def executable() -> str:
+    """The program, whose server lives as long as this process."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    address = str(folder / "socket")
+    # Its standard input ends with this process, however that ends.
+    server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    program = folder / "python"
+    program.write_text(CLIENT.format(python=sys.executable, address=address))
+    program.chmod(0o755)
+    executable.server = server
+    return str(program)
+
+
+def serve(address: str) -> str:
+    """Fork for each job that is asked for; returns in the fork, where its script is to run."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forks below are waited for by nobody
+    print("ready", flush=True)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return attend(connection)
+        connection.close()
+
+
+def attend(connection: socket.socket) -> str:
+    """Fork again, wait for the job and tell how it ended; returns in the fork."""
+    length, sent, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    streams = array.array("i")
+    streams.frombytes(sent[0][2][: 3 * streams.itemsize])
+    job = json.loads(connection.makefile("rb").read(int.from_bytes(length, "big")))
+    process = os.fork()
+    if process:
+        connection.sendall(f"{process}\n".encode())
+        connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])}\n".encode())
+        os._exit(0)
+    connection.close()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(job["cwd"])
+    os.environ.clear()
+    os.environ.update(job["environ"])
+    return job["script"]
+
+
+def load_libraries() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+
+def watch_for_the_end() -> None:
+    """End the server with the process that started it: a fork that waits for the end of its standard input."""
+    server = os.getpid()
+    if os.fork() == 0:
+        os.read(0, 1)
+        os.kill(server, signal.SIGKILL)
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    watch_for_the_end()
+    load_libraries()
+    script = serve(sys.argv[1])
+    sys.argv = [script]
+    # As Python does at its start: the script's folder, then PYTHONPATH, in place of this script's folder.
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:1] = [str(Path(script).parent), *paths]
+    runpy.run_path(script, run_name="__main__")
