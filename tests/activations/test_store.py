@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -64,6 +65,33 @@ def test_flipped_byte_in_activations_is_named_when_its_block_is_read(tmp_path):
     ):
         reopened.read_rows(HOOK, BLOCK_ROWS + 10, BLOCK_ROWS + 11)
     assert any("block 1" in text for text in violations(path))
+
+
+def test_a_column_is_read_and_checked_when_it_is_asked_for(tmp_path):
+    """A job keeps of each row what it needs of it; damage elsewhere is found by those who ask for that."""
+    path = tmp_path / "s.h5"
+    make_shard(path)
+    with h5py.File(path) as file:
+        offset = file["tokens"].id.get_offset()
+    _flip(path, offset)
+    shard = Shard.open(path)
+    shard.read_rows(HOOK, 0, BLOCK_ROWS)
+    assert shard._columns == {}
+    assert len(shard.norms(HOOK)) == len(shard.counted) == shard.n_rows
+    assert set(shard._columns) == {f"hooks/{HOOK}/norms", "counted"}
+    with pytest.raises(StoreError, match=r"s\.h5: /tokens differs from its checksum; delete this file"):
+        _ = shard.tokens
+
+
+def test_columns_of_different_lengths_are_no_activation_file(tmp_path):
+    path = tmp_path / "s.h5"
+    make_shard(path)
+    with h5py.File(path, "r+") as file:
+        shorter = file["position"][:-1]
+        del file["position"]
+        file["position"] = shorter
+    with pytest.raises(StoreError, match=r"s\.h5: truncated, altered or not an activation file \(columns of"):
+        Shard.open(path)
 
 
 def test_no_flipped_byte_goes_unnoticed(tmp_path):

@@ -42,6 +42,15 @@ def test_tokens_that_a_job_holds_are_part_of_its_memory():
     assert cost.packing_memory_mb(tokens, 3) == pytest.approx(3 * cost.packing_memory_mb(tokens, 1), rel=1e-3)
 
 
+def test_a_small_dictionary_of_a_large_model_is_planned_for_the_gpu_that_it_asks_for():
+    on_core, on_gpu = (cost.training_minutes(400, 4096, 8192, 4096, gpu, 1) for gpu in (False, True))
+    read = cost.store_bytes(8192 * 4096, 4096, 1) / cost.DISK_BYTES / 60
+    assert cost.SAFETY * read < on_gpu < 1.2 * cost.SAFETY * read
+    assert on_core > 10 * on_gpu
+    # However small, a step has its kernels to start.
+    assert cost.training_minutes(64, 32, 100_000, 8, True, 1) >= 100_000 * cost.GPU_STEP_SECONDS / 60
+
+
 def test_grants_of_the_sweep_cover_what_its_jobs_took():
     """Measured: a harvest of 98,304 tokens took 182 s and 1,249 MB, a training of 1,200 latents 89 s."""
     harvest = cost.minutes(SMALL.forward(98_304), SMALL.flops, cost.store_bytes(98_304, 576, 4), 1)
