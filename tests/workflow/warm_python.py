@@ -8,6 +8,7 @@ of both is compared to the bit (tests/workflow/test_faults.py, test_whole_way.py
 """
 
 import array
+import contextlib
 import importlib
 import json
 import os
@@ -65,33 +66,56 @@ def executable() -> str:
 
 
 def serve(address: str) -> str:
-    """Fork for each job that is asked for; returns in the fork, where its script is to run."""
+    """Fork for each job that is asked for, and tell how it ended; returns in the fork, where its script is to run."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forks below are waited for by nobody
+    waiting: dict[int, socket.socket] = {}
+
+    def tell(*_) -> None:
+        while True:
+            try:
+                process, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process == 0:
+                return
+            if process in waiting:
+                with contextlib.suppress(BrokenPipeError), waiting.pop(process) as connection:
+                    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+    signal.signal(signal.SIGCHLD, tell)
     print("ready", flush=True)
     while True:
         connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
+        job, streams = read_job(connection)
+        # A job that ends at once must not be told of before it is known.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        process = os.fork()
+        if process == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return attend(connection)
-        connection.close()
+            for each in (listener, connection, *waiting.values()):
+                each.close()
+        else:
+            waiting[process] = connection
+            with contextlib.suppress(BrokenPipeError):  # who asked was killed meanwhile
+                connection.sendall(f"{process}\n".encode())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        if process == 0:
+            return begin(job, streams)
+        for stream in streams:
+            os.close(stream)
 
 
-def attend(connection: socket.socket) -> str:
-    """Fork again, wait for the job and tell how it ended; returns in the fork."""
+def read_job(connection: socket.socket) -> tuple[dict, array.array]:
     length, sent, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
     streams = array.array("i")
     streams.frombytes(sent[0][2][: 3 * streams.itemsize])
-    job = json.loads(connection.makefile("rb").read(int.from_bytes(length, "big")))
-    process = os.fork()
-    if process:
-        connection.sendall(f"{process}\n".encode())
-        connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])}\n".encode())
-        os._exit(0)
-    connection.close()
+    return json.loads(connection.makefile("rb").read(int.from_bytes(length, "big"))), streams
+
+
+def begin(job: dict, streams: array.array) -> str:
+    """Take over streams, folder and environment of the one who asked; returns the script."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
