@@ -37,7 +37,7 @@ class Shard:
     Row i is the same token in every hook. Rows of `eval` shards keep the order of the text, so that they
     reshape to (contexts, context_length); rows of `train` shards are shuffled. A block of rows, and a column about
     rows (tokens, norms, …), is read and compared with its checksum when it is first asked for: most jobs need a few of
-    the 25 bytes a row and four a hook that the columns take, and there may be billions of rows.
+    the 13 bytes a row and four a hook that the columns take, and there may be billions of rows.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], n_rows: int, hooks: dict[str, HookData]):
