@@ -22,7 +22,7 @@ atlas: sweep  ## the sweep, and results/atlas/index.html with labels
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/atlas/index.html
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## unit tests only
 	$(BIN)/python -m pytest -m "not slow"

@@ -23,6 +23,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "fault(stage, kind, outcome): a row of docs/reliability.md, see tests/faults.py")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that at the end no process works alone (it needs --no-loadscope-reorder)."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_sessionfinish(session, exitstatus):
     page = session.config.getoption("--fault-table")
     if page is None:

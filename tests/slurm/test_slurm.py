@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import one_machine
@@ -18,14 +18,14 @@ import psutil
 import pytest
 import yaml
 from one_machine import Slurm, wait_for
-from project import REPOSITORY, make_project, read_config, snakemake, write_config
+from project import REPOSITORY, halting, make_project, read_config, snakemake, standing_still, write_config
 
 from atlas.studies import cost
 
 pytestmark = pytest.mark.slow
 
 TABLE = "results/llama_study.csv"
-STEPS = 10_000
+STEPS = 1_000
 PARTITIONS = {
     "cpu": {"max_runtime": 2880, "max_mem_mb": 60000, "max_threads": 8},
     "gpu": {"max_runtime": 2880, "max_mem_mb": 60000, "max_threads": 8, "max_gpu": 2},
@@ -74,10 +74,13 @@ def through_slurm(machine, troubled, prepared, tmp_path_factory) -> tuple[Path, 
     """The study, with everything happening to it: trainings displaced, the controller killed and started again."""
     folder = shutil.copytree(prepared, tmp_path_factory.mktemp("through_slurm"), dirs_exist_ok=True)
     log = folder / "run.log"
-    with start(folder, TABLE, log=log) as controller:
-        halt_in_training(folder, controller, log)
+    # Each training stands still at its second checkpoint, so none ends before what is to happen to it has happened.
+    halted = folder / "halted"
+    environment = ENVIRONMENT | halting(halted, "*/checkpoint.safetensors", times=2, once=False)
+    with start(folder, TABLE, log=log, environment=environment) as controller:
+        first = wait_for_trainings(halted, controller, log)
         displace(machine)
-        halt_in_training(folder, controller, log)
+        wait_for_trainings(halted, controller, log, apart_from=first)
         before = finished_files(folder)
         for process in [*psutil.Process(controller.pid).children(recursive=True), psutil.Process(controller.pid)]:
             process.kill()
@@ -194,7 +197,7 @@ def test_job_above_its_time_is_tried_again_with_more(troubled, machine):
 
 
 def small_project(folder: Path) -> Path:
-    """One hook, two seeds, two corpora; a training that outlasts the grace of a displacement."""
+    """One hook, two seeds, two corpora; trainings that ask for more time than every job gets."""
     make_project(folder, {"llama": "llama"})
     config = read_config(folder)
     model = config["models"]["llama"]
@@ -202,7 +205,7 @@ def small_project(folder: Path) -> Path:
     model["harvest"] |= {"train_tokens": 2048}
     config["studies"]["llama_study"] |= {"rows": [{"hook": "resid_post.1"}], "seeds": [0, 1]}
     config["studies"]["llama_study"]["evaluation"] = {"in_sample": "chat", "proxy": [], "oos": ["news"]}
-    config["recipes"]["topk"] |= {"steps": STEPS, "checkpoint_every": 100, "max_epochs": None}
+    config["recipes"]["topk"] |= {"steps": STEPS, "batch_size": 1024, "checkpoint_every": 100, "max_epochs": None}
     write_config(folder, config)
     write_partitions(folder)
     return folder
@@ -213,7 +216,7 @@ def write_partitions(folder: Path) -> None:
     (folder / "profiles/slurm/partitions.yaml").write_text(yaml.safe_dump({"partitions": PARTITIONS}))
 
 
-def start(folder: Path, *arguments: str, log: Path) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, log: Path, environment: dict[str, str] = ENVIRONMENT) -> subprocess.Popen:
     """A call through the profile; only the pace of status checks is faster."""
     call = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm"]
     call += ["--slurm-init-seconds-before-status-checks", "1"]
@@ -221,39 +224,23 @@ def start(folder: Path, *arguments: str, log: Path) -> subprocess.Popen:
         return subprocess.Popen(
             [*call, *arguments],
             cwd=folder,
-            env=ENVIRONMENT,
+            env=environment,
             stdout=stream,
             stderr=subprocess.STDOUT,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
-def halt_in_training(folder: Path, controller: subprocess.Popen, log: Path) -> None:
-    """Until a training runs and has a new checkpoint; then all trainings stand still.
+def wait_for_trainings(
+    halted: Path, controller: subprocess.Popen, log: Path, apart_from: Iterable[int] = ()
+) -> set[int]:
+    """Until a training stands still that did not before; returns the processes that do. (One may be queued.)"""
 
-    So none of them ends before what is to happen to them has happened: SLURM sends SIGCONT before SIGTERM. (One may be
-    queued: there are two GPUs for all stages.)
-    """
-    known = {path: path.stat().st_mtime_ns for path in folder.glob("results/state/**/*.safetensors")}
-
-    def ready() -> bool:
+    def ready() -> set[int]:
         assert controller.poll() is None, log.read_text()[-8000:]
-        now = {path: path.stat().st_mtime_ns for path in folder.glob("results/state/**/*.safetensors")}
-        newer = [path for path, stamp in now.items() if stamp != known.get(path)]
-        return bool(newer) and bool(trainings(folder))
+        return {process.pid for process, _ in standing_still(halted)} - set(apart_from)
 
-    wait_for(ready, 180, pause=0.05)
-    for process in trainings(folder):
-        process.suspend()
-
-
-def trainings(folder: Path) -> list[psutil.Process]:
-    """Processes that train in the study's folder."""
-    every = psutil.process_iter(["cmdline", "cwd"])
-    scripts = [
-        process for process in every if any(word.endswith(".train.py") for word in process.info["cmdline"] or [])
-    ]
-    return [process for process in scripts if process.info["cwd"] == str(folder)]
+    return wait_for(ready, 600, pause=0.05)
 
 
 def displace(machine: Slurm) -> None:

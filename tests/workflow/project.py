@@ -1,5 +1,6 @@
 """A project in a temporary folder: the real workflow on tiny models and made text."""
 
+import contextlib
 import hashlib
 import json
 import random
@@ -111,13 +112,15 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
 
 
-WARM = "import sys; sys.executable = sys.argv.pop(1); from snakemake.cli import main; sys.exit(main())"
+def warm_command(*arguments: str) -> list[str]:
+    """The same call, in which nothing imports libraries: all are forks of a process that has them."""
+    python = warm_python.executable()
+    return [python, str(Path(__file__).with_name("warm_snakemake.py")), python, "--cores", "2", *arguments]
 
 
 def snakemake(folder: Path, *arguments: str, fails: bool = False) -> str:
-    """Run snakemake in a project, its jobs with the libraries loaded; returns what it printed."""
-    call = [sys.executable, "-c", WARM, warm_python.executable(), "--cores", "2", *arguments]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, timeout=900)
+    """Run snakemake in a project; returns what it printed."""
+    done = subprocess.run(warm_command(*arguments), cwd=folder, capture_output=True, text=True, timeout=900)
     assert (done.returncode != 0) == fails, done.stdout[-5000:] + done.stderr[-15000:]
     return done.stdout + done.stderr
 
@@ -140,15 +143,34 @@ def copy_of(project: Path, folder: Path) -> Path:
     return shutil.copytree(project, folder, dirs_exist_ok=True)
 
 
-def wait_for_jobs(process: subprocess.Popen, script: str, ready) -> list[psutil.Process]:
-    """The processes that run `script`, once `ready`."""
-    deadline = time.monotonic() + 240
+def halting(folder: Path, before: str, times: int = 1, once: bool = True) -> dict[str, str]:
+    """Variables with which jobs stand still before they rename a file to a path like `before`: see halting/."""
+    folder.mkdir()
+    library = str(Path(__file__).with_name("halting"))
+    asked = {"PYTHONPATH": library, "HALT_BEFORE": before, "HALT_TIMES": str(times), "HALTED": str(folder)}
+    return asked | ({"HALT_ONCE": "yes"} if once else {})
+
+
+def standing_still(folder: Path) -> list[tuple[psutil.Process, str]]:
+    """Processes that stand still for `halting` in that folder, each with the name of its script."""
+    found = []
+    for note in folder.glob("[0-9]*"):
+        script = note.read_text()
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(int(note.name))
+            if script and process.status() == psutil.STATUS_STOPPED:
+                found.append((process, script.split(".")[-2]))
+    return found
+
+
+def wait_for_halt(process: subprocess.Popen, folder: Path, script: str) -> list[psutil.Process]:
+    """All processes that run `script`, once one of them stands still."""
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
-        jobs = [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
-        if jobs and ready():
-            return jobs
-        time.sleep(0.005)
-    pytest.fail(f"no job of {script} was met")
+        if any(name == script for _, name in standing_still(folder)):
+            return [child for child in psutil.Process(process.pid).children(recursive=True) if runs(child, script)]
+        time.sleep(0.1)
+    pytest.fail(f"no job of {script}.py stood still")
 
 
 def heed_ctrl_c() -> None:
@@ -158,7 +180,7 @@ def heed_ctrl_c() -> None:
 
 def runs(child: psutil.Process, script: str) -> bool:
     try:
-        return any(part.endswith(f".{script}") for part in child.cmdline())
+        return any(part.endswith(f".{script}.py") for part in child.cmdline())
     except psutil.Error:
         return False
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -24,10 +23,13 @@ from project import (
     command,
     copy_of,
     digests,
+    halting,
     make_project,
     planned,
     read_config,
     snakemake,
+    standing_still,
+    warm_command,
     write_config,
 )
 from wheels import make_wheel, source_of
@@ -37,7 +39,6 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.tokens import read_tokens, tokenise_corpus
 from atlas.errors import AtlasError
 from atlas.evaluation.references import References
-from atlas.job_lock import only_one
 from atlas.models.gate import require_passed
 from atlas.models.load import load_model
 from atlas.studies.table import write_study_table
@@ -95,52 +96,36 @@ AGAIN = {
 
 @pytest.fixture(scope="module")
 def battered(tmp_path_factory) -> tuple[Path, set[tuple[str, str]]]:
-    """A run in which the first two jobs seen of each stage are ended, one by SIGKILL and one by SIGTERM.
+    """A run in which the first two jobs of each stage are ended, one by SIGKILL and one by SIGTERM.
 
-    The table takes less time than a look at the processes: its lock is held here until both signals are sent.
+    Every job stands still before it renames its first file, which is the moment when most could be lost.
     """
     project = make_project(tmp_path_factory.mktemp("battered"), {"llama": "llama"})
-    scripts = {script: stage for stage, (script, _) in STAGES.items()}
+    stages = {script: stage for stage, (script, _) in STAGES.items()}
+    halted = project / "halted"
     sent: dict[int, tuple[str, str]] = {}
     with (
-        contextlib.ExitStack() as held,
         (project / "run.log").open("w") as log,
-        subprocess.Popen(command("--retries", "3", TABLE), cwd=project, stdout=log, stderr=log) as process,
+        subprocess.Popen(
+            warm_command("--retries", "3", TABLE),
+            cwd=project,
+            env=os.environ | halting(halted, "*results/*", once=False),
+            stdout=log,
+            stderr=log,
+        ) as process,
     ):
-        held.enter_context(only_one(TABLE_LOG, project / ".snakemake/atlas-jobs"))
         while process.poll() is None:
-            if {("table", "SIGKILL"), ("table", "SIGTERM")} <= set(sent.values()):
-                held.close()
-            for job, script in jobs_at_work(process.pid, project):
-                stage = scripts.get(script)
+            for job, script in standing_still(halted):
+                stage = stages.get(script)
                 due = [name for name in ("SIGKILL", "SIGTERM") if (stage, name) not in sent.values()]
                 if stage and due and job.pid not in sent:
                     sent[job.pid] = (stage, due[0])
                     job.send_signal(signal.Signals[due[0]])
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    job.resume()
             time.sleep(0.02)
     assert process.returncode == 0, (project / "run.log").read_text()[-8000:]
     return project, set(sent.values())
-
-
-def jobs_at_work(controller: int, project: Path) -> list[tuple[psutil.Process, str]]:
-    """Processes that hold the lock of a job, or wait for that of the table, and their scripts."""
-    holders = {}
-    for lock in project.glob(".snakemake/atlas-jobs/*.lock"):
-        try:
-            words = lock.read_text().split()
-        except FileNotFoundError:
-            continue
-        if len(words) > 1:
-            holders[int(words[1])] = lock
-    found = []
-    for child in psutil.Process(controller).children(recursive=True):
-        try:
-            script = re.search(r"\.(\w+)\.py", " ".join(child.cmdline()))
-        except psutil.Error:
-            continue
-        if script and (child.pid in holders or script[1] == "study_table"):
-            found.append((child, script[1]))
-    return found
 
 
 @pytest.mark.parametrize(

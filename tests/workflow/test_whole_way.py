@@ -15,12 +15,13 @@ from project import (
     command,
     copy_of,
     digests,
+    halting,
     heed_ctrl_c,
     make_project,
     planned,
     read_config,
     snakemake,
-    wait_for_jobs,
+    wait_for_halt,
     write_config,
 )
 
@@ -145,10 +146,13 @@ def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):
     project = make_project(tmp_path, {"llama": "llama"})
     write_config(project, read_config(project) | {"tracking": {"tensorboard": True}})  # changes no bit
     state = project / "results" / "state"
-    kill_job(project, "harvest.py", lambda: list(project.rglob("activations/**/*.h5.tmp")))
-    kill_job(project, "train.py", lambda: list(state.rglob("*.safetensors")))
+    tokens = [f"results/tokens/llama/{corpus}.h5" for corpus in ("chat", "wiki", "news")]
+    snakemake(project, "results/audits/llama.json", *tokens)
+    kill_job(project, "harvest", "*/activations/*.h5")
+    assert list(project.rglob("activations/**/*.h5.tmp"))
+    kill_job(project, "train", "*/checkpoint.safetensors", times=2)
     assert list(state.rglob("*.safetensors"))
-    kill_job(project, "evaluate.py", lambda: True)
+    kill_job(project, "evaluate", "*/metrics.json")
     # Now: a training that ended while the workflow was stopped counts as unfinished, and is made again with a new log.
     assert any("resumed from" in path.read_text() for path in project.glob("results/logs/train/**/*.log"))
     snakemake(project, TABLE)
@@ -174,7 +178,7 @@ def test_damaged_shard_is_named_and_made_again_after_deletion(finished):
     assert digests(finished) == before
 
 
-def test_preempted_training_is_tried_again_by_the_same_run(finished):
+def test_preempted_training_is_tried_again_by_the_same_run(finished, tmp_path):
     """SIGTERM is what a scheduler sends: the job ends with 143, Snakemake tries again, and it goes on."""
     before = digests(finished)
     weights = next(finished.glob("results/saes/llama/resid_post.0/**/sae_weights.safetensors"))
@@ -182,13 +186,14 @@ def test_preempted_training_is_tried_again_by_the_same_run(finished):
     with subprocess.Popen(
         command("--rerun-triggers", "params", "--", str(weights.relative_to(finished))),
         cwd=finished,
+        env=os.environ | halting(tmp_path / "halted", "*/checkpoint.safetensors", times=2),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        jobs = wait_for_jobs(process, "train.py", lambda: list((finished / "results/state").rglob("*.safetensors")))
-        for child in jobs:
+        for child in wait_for_halt(process, tmp_path / "halted", "train"):
             child.terminate()
+            child.resume()
         text, _ = process.communicate(timeout=240)
     assert process.returncode == 0, text
     assert "Trying to restart job" in text
@@ -197,17 +202,19 @@ def test_preempted_training_is_tried_again_by_the_same_run(finished):
     assert len(card["cost"]["resumed_from_steps"]) == 1
 
 
-def kill_job(project: Path, script: str, ready) -> None:
-    """Start the workflow, wait for a job that runs `script` and for `ready`, and kill that job; then end the others."""
+def kill_job(project: Path, script: str, before: str, times: int = 1) -> None:
+    """Kill the jobs of `script` as one is about to rename a file for the n-th time, and let the workflow end."""
+    halted = project / f"halted-{script}"
     with subprocess.Popen(
         command("--retries", "0", TABLE),
         cwd=project,
+        env=os.environ | halting(halted, before, times),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         preexec_fn=heed_ctrl_c,
     ) as process:
-        jobs = wait_for_jobs(process, script, ready)
+        jobs = wait_for_halt(process, halted, script)
         # The workflow stands still until its Ctrl-C waits for it: else it may try the killed job again before.
         os.kill(process.pid, signal.SIGSTOP)
         for child in jobs:

@@ -2,9 +2,9 @@
 
 A job of a tiny study computes for a tenth of a second and imports torch and transformers for five. One process imports
 them, and each job is a fork of it: `executable` names a program that Snakemake takes for Python, which hands script,
-environment, folder and streams over and ends as the job ends. Only libraries of others are loaded beforehand; code of a
-project is read by each job. Tests that kill jobs or look at their processes use the plain Python, and what comes out
-of both is compared to the bit (tests/workflow/test_faults.py, test_whole_way.py).
+environment, folder and streams over and ends as the job ends. Snakemake itself is started in the same way. Only
+libraries of others are loaded beforehand; code of a project is read by each job. Tests of whole runs that are killed
+use the plain Python too, and what comes out of both is compared to the bit (test_whole_way.py, tests/slurm).
 """
 
 import array
@@ -24,28 +24,21 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-LIBRARIES = [
-    *("h5py", "matplotlib.figure", "pandas", "pyarrow.parquet", "pydantic", "safetensors.torch", "snakemake.script"),
-    *(
-        "scipy.stats",
-        "sklearn.linear_model",
-        "tokenizers",
-        "torch",
-        "transformers.models.auto.modeling_auto",
-        "transformers.modeling_utils",
-        "yaml",
-    ),
-    *("transformers.models.llama.modeling_llama", "transformers.models.bert.modeling_bert"),
-]
+LIBRARIES = """
+h5py matplotlib.figure pandas pyarrow.parquet pydantic safetensors.torch scipy.stats sklearn.linear_model tokenizers
+torch transformers.modeling_utils transformers.models.auto.modeling_auto transformers.models.bert.modeling_bert
+transformers.models.llama.modeling_llama yaml
+snakemake.api snakemake.cli snakemake.dag snakemake.executors.local snakemake.parser snakemake.script snakemake.workflow
+""".split()
 CLIENT = """\
 #!{python} -IS
 import array, json, os, signal, socket, sys
 
-if len(sys.argv) != 2 or not sys.argv[1].endswith(".py"):
+if not sys.argv[1].endswith(".py"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
-job = json.dumps({{"cwd": os.getcwd(), "environ": dict(os.environ), "script": sys.argv[1]}}).encode()
+job = json.dumps({{"cwd": os.getcwd(), "environ": dict(os.environ), "argv": sys.argv[1:]}}).encode()
 streams = array.array("i", [0, 1, 2]).tobytes()
 connection.sendmsg([len(job).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
 connection.sendall(job)
@@ -76,8 +69,8 @@ def executable() -> str:
     return str(program)
 
 
-def serve(address: str) -> str:
-    """Fork for each job that is asked for, and tell how it ended; returns in the fork, where its script is to run."""
+def serve(address: str) -> list[str]:
+    """Fork for each job that is asked for, and tell how it ended; returns in the fork, with script and arguments."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
@@ -125,21 +118,23 @@ def read_job(connection: socket.socket) -> tuple[dict, array.array]:
     return json.loads(connection.makefile("rb").read(int.from_bytes(length, "big"))), streams
 
 
-def begin(job: dict, streams: array.array) -> str:
-    """Take over streams, folder and environment of the one who asked; returns the script."""
+def begin(job: dict, streams: array.array) -> list[str]:
+    """Take over streams, folder and environment of the one who asked; returns script and arguments."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environ"])
-    return job["script"]
+    return job["argv"]
 
 
 def end_with(script: str) -> None:
     """Run the script and end as Python would, except that nothing is freed: that copies what the fork shares."""
     status = 0
     try:
+        if "HALT_BEFORE" in os.environ:
+            runpy.run_path(str(Path(__file__).with_name("halting") / "sitecustomize.py"))
         runpy.run_path(script, run_name="__main__")
     except SystemExit as asked:
         status = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
@@ -170,8 +165,8 @@ def watch_for_the_end() -> None:
 if __name__ == "__main__":
     watch_for_the_end()
     load_libraries()
-    script = serve(sys.argv[1])
-    sys.argv = [script]
+    sys.argv = serve(sys.argv[1])
+    script = sys.argv[0]
     # As Python does at its start: the script's folder, then PYTHONPATH, in place of this script's folder.
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:1] = [str(Path(script).parent), *paths]
