@@ -1,6 +1,7 @@
 """Out of memory: smaller micro-batches, the same update."""
 
 import copy
+import gc
 import subprocess
 import sys
 
@@ -48,6 +49,24 @@ def trained(settings, numerics=DENSE, steps=12, micro_batch=None):
         for step in range(steps)
     ]
     return state, reports[-1]
+
+
+@pytest.mark.parametrize("numerics", [DENSE, SPARSE])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_tensors_are_freed_without_a_search_for_garbage(architecture, numerics):
+    """Jobs search for it rarely (atlas.job); a tensor in a cycle of references would be kept until then."""
+    trained(recipe(architecture), steps=1)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        trained(recipe(architecture), numerics, steps=3, micro_batch=MicroBatch(64))
+        gc.collect()
+        assert not [found for found in gc.garbage if isinstance(found, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 @pytest.mark.parametrize("numerics", [DENSE, SPARSE])
