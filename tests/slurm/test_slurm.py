@@ -5,6 +5,7 @@ Outside CI this is skipped where SLURM is lacking, with the reason; in CI that i
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,6 +142,15 @@ def test_displaced_and_killed_trainings_went_on_from_their_checkpoints(through_s
     resumed = [card["cost"]["resumed_from_steps"] for card in cards]
     assert sum(map(len, resumed)) >= 2  # once after the displacement, once after the controller was killed
     assert all(0 < step < STEPS for steps in resumed for step in steps)
+
+
+def test_only_the_controller_tries_again(through_slurm):
+    """Inside an allocation Snakemake runs twice, each time with the job as its job 0."""
+    folder, _ = through_slurm
+    text = (folder / "run.log").read_text()
+    assert "asked to end at step" in text  # logs of failed jobs are in it
+    assert re.search(r"Trying to restart job [1-9]", text)
+    assert "Trying to restart job 0." not in text
 
 
 def test_no_finished_job_ran_twice(through_slurm):

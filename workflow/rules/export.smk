@@ -18,7 +18,7 @@ rule peer_environment:
         "results/logs/peer_environment/{peer}.log",
     benchmark:
         "results/benchmarks/peer_environment/{peer}.tsv"
-    retries: 1
+    retries: tried_again(1)
     conda:
         "../../envs/atlas.yaml"
     threads: 1

@@ -9,7 +9,7 @@ rule download_wheel:
         "results/logs/download_wheel/{wheel}.log",
     benchmark:
         "results/benchmarks/download_wheel/{wheel}.tsv"
-    retries: 2
+    retries: tried_again(2)
     conda:
         "../../envs/atlas.yaml"
     threads: 1

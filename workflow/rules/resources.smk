@@ -12,6 +12,12 @@ SIZES = {
 LARGE_MODEL_THREADS = 8
 
 
+def tried_again(times):
+    """`retries` of a rule. A job on a cluster runs Snakemake twice more inside its allocation, where the rule's number
+    would hold again and hide that of the command line: with 3, a training that cannot succeed was tried 20 times."""
+    return times if workflow.is_main_process else 0
+
+
 def model_mb(wildcards, attempt):
     """Memory of a job that runs the model."""
     return cost.model_memory_mb(SIZES[wildcards.model], attempt)

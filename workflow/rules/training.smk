@@ -22,7 +22,7 @@ rule train:
     benchmark:
         "results/benchmarks/train/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
     # A job that a scheduler ends with SIGTERM goes on from its checkpoint; preemption may strike more than once.
-    retries: 3
+    retries: tried_again(3)
     conda:
         "../../envs/atlas.yaml"
     threads: training_threads
