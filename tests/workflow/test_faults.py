@@ -47,7 +47,6 @@ from atlas.training.sae import load_sae
 pytestmark = pytest.mark.slow
 
 TABLE = "results/llama_study.csv"
-TABLE_LOG = "results/logs/study_table/llama_study.log"
 CPU = torch.device("cpu")
 HOOK = "resid_post.1"
 METRICS = "results/metrics/llama/resid_post.0/chat/topk/seed-0/metrics.json"

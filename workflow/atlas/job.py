@@ -15,10 +15,6 @@ from atlas.gpu_lease import lease, on_purpose_on_cpu
 from atlas.job_lock import only_one
 from atlas.redaction import RedactingFormatter
 
-# Imports make a million objects, which Python by default searches for garbage again and again meanwhile: an eighth of a
-# short job's time. A job's own garbage is still collected.
-gc.set_threshold(100_000, 20, 100)
-
 # What no program can mend: the message says what the user can.
 _NO_SPACE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -38,6 +34,9 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
     to `log_file` and to stderr. An AtlasError is printed as its message alone and ends the process with status 1; any
     other exception is a bug and keeps its traceback.
     """
+    # Imports make a million objects, which Python by default searches for garbage again and again meanwhile: about a
+    # tenth of a short job's time. Garbage of the job's own is still collected.
+    gc.set_threshold(100_000, 20, 100)
     try:
         to_file = _log_to(Path(log_file))
         # A log belongs to one job.
