@@ -1,9 +1,12 @@
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from atlas.errors import StoreError
 from atlas.files import atomic_path, read_json, sha256_code, sha256_strings, write_json, write_text
@@ -38,6 +41,21 @@ def test_killed_writer_leaves_no_target(tmp_path):
     assert not (tmp_path / "a").exists()
     write_text(tmp_path / "a", "whole")  # what was left behind is no obstacle
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_umask_decides_who_reads_weights(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "one.safetensors") as temporary:
+            save_file({"x": torch.zeros(2)}, temporary)
+        with atomic_path(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            save_file({"x": torch.zeros(2)}, temporary / "two.safetensors")
+    finally:
+        assert os.umask(before) == umask
+    for path in (tmp_path / "one.safetensors", tmp_path / "folder/two.safetensors"):
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_json_refuses_nan(tmp_path):

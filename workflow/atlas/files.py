@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
+        _share(temporary)
         _sync(temporary)
         if target.is_dir() and temporary.is_dir():
             shutil.rmtree(target)
@@ -42,6 +44,15 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _share(path: Path) -> None:
+    """Let the user's umask decide who reads a file: safetensors makes its files readable by their owner alone."""
+    umask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(umask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file() and not file.is_symlink() and (mode := stat.S_IMODE(file.stat().st_mode)) == 0o600:
+            file.chmod(mode | 0o666 & ~umask)
 
 
 def _sync(path: Path) -> None:

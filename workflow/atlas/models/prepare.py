@@ -49,7 +49,6 @@ def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, loc
             with quiet_bars():
                 loaded.save_pretrained(temporary, max_shard_size="1TB")  # one file, whatever the size
             tokenizer.save_pretrained(temporary)
-            _share(temporary)
             _check_tokenizer(name, tokenizer, temporary)
             identity = _identity(name, model, loaded.config, temporary)
             identity["revision"] = _revision(model, revision, identity["weights_sha256"])
@@ -198,13 +197,6 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path
             f"{len(after)} after; chat template kept: {tokenizer.chat_template == saved.chat_template}): "
             "its class is not supported by this version of transformers"
         )
-
-
-def _share(folder: Path) -> None:
-    """Give weights the permissions of the other files: safetensors creates them readable by their owner alone."""
-    mode = (folder / "config.json").stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
 
 
 def _identity(name: str, model: Model, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
