@@ -13,7 +13,7 @@ TESTERS ?= 2
 PINS := $(shell cat envs/peers/*.txt envs/kubernetes.txt envs/triton.txt | git hash-object --stdin | cut -c 1-12)
 export ATLAS_TEST_ENVIRONMENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae-atlas/test-environments-$(PINS)
 
-.PHONY: sweep atlas test test-fast lint format docs lock clean
+.PHONY: sweep atlas test test-fast test-kernels lint format docs record lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/llama_sweep.csv results/figures/llama_sweep.pdf
@@ -27,6 +27,9 @@ test: $(READY)  ## all tests
 test-fast: $(READY)  ## unit tests only
 	$(BIN)/python -m pytest -m "not slow"
 
+test-kernels: $(READY)  ## the numerical unit tests under other instructions and numbers of threads
+	.ci/test-kernels $(BIN)/python $(TESTERS)
+
 lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,8 +41,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-docs: $(READY)  ## config/config.schema.json and the key table of config/README.md, from the typed models
+docs: $(READY)  ## what is generated: the key table of config/README.md and its schema, tables in docs/
 	PYTHONPATH=workflow $(BIN)/python -m atlas.config.reference
+	PYTHONPATH=workflow $(BIN)/python -m atlas.docs.pages
+
+record: $(READY)  ## keep the results that pages show, with this machine's name, in docs/results, and make the pages anew
+	PYTHONPATH=workflow $(BIN)/python -m atlas.docs.record
 
 lock: $(READY)  ## pin what requirements.in needs
 	$(BIN)/pip install --requirement envs/requirements.in
