@@ -18,6 +18,7 @@ from atlas.devices import DTYPES
 from atlas.errors import SourceError
 from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
 from atlas.models.adapters import find_adapter
+from atlas.models.gguf_tokenizer import split_as_stated
 from atlas.models.load import MODEL_CLASSES, hash_weights, quiet_bars
 from atlas.sources.hub import download_model, resolve_revision
 from atlas.sources.packages import extract_member, verify_wheel
@@ -120,11 +121,12 @@ def _load_tokenizer(name: str, origin: Path) -> PreTrainedTokenizerBase:
     place = origin.parent if gguf else origin
     try:
         with quiet_bars():
-            return transformers.AutoTokenizer.from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
                 place, local_files_only=True, trust_remote_code=False, **gguf
             )
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"models.{name}: no tokenizer can be loaded from {origin}: {error}") from error
+    return split_as_stated(name, origin, tokenizer) if gguf else tokenizer
 
 
 @contextmanager
