@@ -212,6 +212,20 @@ def test_trial_of_formatting_trains_on_two_halves_of_the_same_conversations():
     assert {row.mix for row in expand_rows(config)["formatting"]} == {"formatted", "unformatted"}
 
 
+def test_massive_kept_is_the_tutorials_recipe_in_two_number_formats():
+    config = read_config(DEFAULT, FOLDER / "massive_kept.yaml")
+    for name in ("massive-kept", "topk"):
+        for dtype in ("bfloat16", "float32"):
+            expected = config.recipes[name].model_copy(update={"matmul_dtype": dtype})
+            assert config.recipes[f"{name}-{dtype}"] == expected
+    seeds = [row.seed for row in expand_rows(config)["massive_kept"] if row.recipe_name == "massive-kept-float32"]
+    assert seeds == list(range(8))
+
+
+def test_intruders_lie_over_the_default():
+    assert "intruder_embedding" in read_config(DEFAULT, FOLDER / "intruder_labels.yaml").autointerp.scorers
+
+
 def test_labels_by_the_chat_model_lie_over_the_default():
     """And ask no more than docs/autointerp.md says."""
     config = read_config(DEFAULT, FOLDER / "chat_model_labels.yaml")

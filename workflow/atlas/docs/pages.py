@@ -46,10 +46,8 @@ def table_text(spec: TableSpec, results: Path) -> str:
     """A table and the line that says where its numbers come from; without a file, how to get one."""
     path = results / f"{spec.table}.csv"
     if not path.exists():
-        return (
-            f"*This version has no recorded results here. To fill this table, make `results/{spec.table}.csv` and run "
-            "`make record`.*"
-        )
+        how = spec.how or f"snakemake --cores 2 -- results/{spec.table}.csv"
+        return f"*This version has no recorded results here. To fill this table: `{how}`, then `make record`.*"
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return f"{markdown(spec, rows, str(path))}\n\n{origin_text(spec.table, read_json(path.with_suffix('.json')))}"

@@ -1,8 +1,8 @@
 """Keeps the results that pages show, with the machine they were made on, in docs/results (``make record``).
 
-``python -m atlas.docs.record [NAME ...]`` takes results/NAME.csv, by default every file that a page shows and that
-exists. NAME.csv gets the columns that pages show, as text that is not changed; NAME.json the machine, the versions and
-the commit.
+``python -m atlas.docs.record [NAME[=FILE] ...]`` takes FILE, or results/NAME.csv; by default every results/NAME.csv
+that a page shows and that exists. docs/results/NAME.csv gets the columns that pages show, as text that is not changed;
+NAME.json the machine, the versions and the commit.
 """
 
 import argparse
@@ -30,12 +30,12 @@ _INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512-bf1
 _SAE = ("model", "hook", "mix", "recipe", "seed")
 
 
-def record(name: str, columns: Sequence[str], results: Path, target: Path, commit: str) -> None:
-    """Keep `columns` of results/<name>.csv as `target`/<name>.csv, and its machine beside it.
+def record(name: str, columns: Sequence[str], source: Path, results: Path, target: Path, commit: str) -> None:
+    """Keep `columns` of the file `source` as `target`/<name>.csv, and its machine beside it.
 
-    Raises DocsError when a column is missing, or a run card says that an SAE was trained on another machine.
+    Run cards of its SAEs are looked up in the folder `results`. Raises DocsError when a column is missing, or when a
+    run card says that an SAE was trained on another machine.
     """
-    source = results / f"{name}.csv"
     with source.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if missing := [column for column in columns if not rows or column not in rows[0]]:
@@ -49,7 +49,7 @@ def record(name: str, columns: Sequence[str], results: Path, target: Path, commi
     write_json(
         target / f"{name}.json",
         {
-            "made_from": f"results/{name}.csv",
+            "made_from": source.name,
             "sha256": sha256_file(source),
             "machine": described,
             "products": products,
@@ -123,21 +123,23 @@ def main() -> None:
     """Record the named files, or all that there are, and make the pages anew."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="file in results/, without .csv")
+    parser.add_argument("names", nargs="*", metavar="NAME[=FILE]", help="of a table, and its file of results")
     parser.add_argument("--results", type=Path, default=pages.ROOT / "results", help="folder of results")
     given = parser.parse_args()
     columns = shown()
-    if unknown := sorted(set(given.names) - set(columns)):
+    pairs = [each.split("=", 1) for each in given.names] or [[name] for name in columns]
+    sources = {name: Path(*file) if file else given.results / f"{name}.csv" for name, *file in pairs}
+    if unknown := sorted(set(sources) - set(columns)):
         raise SystemExit(f"no page shows {', '.join(unknown)}; pages show {', '.join(sorted(columns))}")
-    if absent := sorted(name for name in given.names or columns if not (given.results / f"{name}.csv").exists()):
-        message = f"not in {given.results}: {', '.join(f'{name}.csv' for name in absent)}"
+    if absent := {name: source for name, source in sources.items() if not source.exists()}:
+        message = f"not there: {', '.join(map(str, absent.values()))}"
         if given.names:
             raise SystemExit(f"{message}; make them with snakemake first")
-        log.warning("%s: left as they were", message)
+        log.warning("%s: their tables stay as they were", message)
     try:
         commit = commit_of_this_code()
-        for name in sorted(set(given.names or columns) - set(absent)):
-            record(name, columns[name], given.results, pages.RESULTS, commit)
+        for name in sorted(set(sources) - set(absent)):
+            record(name, columns[name], sources[name], given.results, pages.RESULTS, commit)
             log.info("recorded docs/results/%s.csv", name)
     except DocsError as error:
         raise SystemExit(str(error)) from error

@@ -34,7 +34,10 @@ class TableSpec(Section):
     down: str | None = Field(default=None, description="heading of the lines, one for each different text of it")
     cells: dict[str, str] = Field(description="title → template; with `across` and `down` exactly one")
     corner: str = Field(default="", description="heading of the first column")
+    how: str = Field(default="", description="command that makes the file, where it is not one of the name alone")
     join: str = Field(default=", ", description="between values of rows that fall into one cell, in order of the file")
+
+    span: bool = Field(default=False, description="show the smallest and the largest of a cell's values instead of all")
 
     @model_validator(mode="after")
     def _has_one_layout(self) -> "TableSpec":
@@ -94,8 +97,16 @@ def _groups(template: str | None, rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def _cell(spec: TableSpec, template: str, rows: Sequence[Row]) -> str:
     """What the rows of a cell say, once if they agree."""
+    if spec.span and fields(template) and all(_is_number(row[fields(template)[0]]) for row in rows):
+        ordered = sorted(rows, key=lambda row: float(row[fields(template)[0]]))
+        ends = [filled(template, row) for row in (ordered[:1] + ordered[-1:])]
+        return " to ".join(dict.fromkeys(ends))
     texts = [filled(template, row) for row in rows]
-    return spec.join.join(texts if len(set(texts)) > 1 else texts[:1])
+    return spec.join.join(dict.fromkeys(texts) if spec.span or len(set(texts)) == 1 else texts)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text) is not None
 
 
 class _Columns(string.Formatter):
