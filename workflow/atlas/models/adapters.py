@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
@@ -59,6 +60,11 @@ def find_adapter(model_type: str) -> Adapter:
 def get_blocks(model: nn.Module, adapter: Adapter) -> nn.ModuleList:
     """The model's blocks, first to last."""
     return model.base_model.get_submodule(adapter.blocks)
+
+
+def has_experts(config: PretrainedConfig) -> bool:
+    """Whether blocks choose among experts: a choice that rounding can turn."""
+    return any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 def find_place(model: nn.Module, adapter: Adapter, hook: str) -> Place:

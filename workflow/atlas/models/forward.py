@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
-from atlas.models.adapters import Place, apply_head, find_place, get_blocks
+from atlas.models.adapters import Place, apply_head, find_place, get_blocks, has_experts
 from atlas.models.load import LoadedModel
 
 
@@ -44,16 +44,17 @@ def capture(
 def read_prefix(loaded: LoadedModel, prefix: Int[Tensor, " position"], hooks: Sequence[str]) -> Cache | None:
     """What the model keeps of a beginning that many contexts share, down to the deepest of `hooks`; see `capture`.
 
-    None where keys and values are not all that a token leaves behind: in a model that reads both ways, or one with
-    recurrent blocks.
+    None where rows would differ by more than rounding: in a model that reads both ways, or one with recurrent blocks,
+    keys and values are not all that a token leaves behind; a mixture of experts may choose another expert where
+    rounding differs; before the first attention nothing is kept, not even how long the beginning is.
     """
-    if loaded.objective != "causal_lm":
+    if loaded.objective != "causal_lm" or has_experts(loaded.model.config):
         return None
     cache = DynamicCache(config=loaded.model.config)
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
         return None
     _capture(loaded, prefix[None], hooks, cache)
-    return cache
+    return cache if cache.get_seq_length() == len(prefix) else None
 
 
 def _capture(
