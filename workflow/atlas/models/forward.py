@@ -129,7 +129,18 @@ def logits(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float
     return apply_head(loaded.model, loaded.adapter, loaded.objective, hidden.to(loaded.dtype))
 
 
+def require_positions(loaded: LoadedModel, n_tokens: int) -> None:
+    """Raise AtlasError when the model has no positions for a context of `n_tokens`."""
+    limit = loaded.identity.get("longest_context")
+    if limit is not None and n_tokens > limit:
+        raise AtlasError(
+            f"a context of {n_tokens} tokens is longer than {loaded.identity['name']} has positions for, {limit}: "
+            "give it at most that many"
+        )
+
+
 def _run(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], cache: Cache | None = None) -> Any:
+    require_positions(loaded, input_ids.shape[1] + (0 if cache is None else cache.get_seq_length()))
     if loaded.objective != "causal_lm":
         return loaded.base(input_ids=input_ids)
     return loaded.base(input_ids=input_ids, use_cache=cache is not None, past_key_values=cache)
