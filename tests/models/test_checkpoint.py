@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import source_logits, write_gguf
+from checkpoints import source_logits, tiny_gguf
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, RobertaConfig, RobertaModel
@@ -201,7 +201,7 @@ def test_a_model_is_itself(llama):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_wrong_shape_is_found_before_a_weight_is_read(source, tmp_path, monkeypatch, packed):
-    place = write_gguf(source, tmp_path / "gguf" / "model.gguf") if packed else source
+    place = tiny_gguf(source, tmp_path / "gguf" / "model.gguf") if packed else source
     assert read_config("m", place).num_hidden_layers == 4
 
     def never(*_):
@@ -214,7 +214,7 @@ def test_a_wrong_shape_is_found_before_a_weight_is_read(source, tmp_path, monkey
 
 
 def test_a_folder_that_holds_a_gguf_file_names_it(source, tmp_path):
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     with pytest.raises(SourceError, match=rf"name the \.gguf file itself, {path}"):
         prepare_and_load(path.parent, tmp_path / "prepared", 4)
     part = path.rename(path.with_name("model-00001-of-00002.gguf"))
@@ -223,7 +223,7 @@ def test_a_folder_that_holds_a_gguf_file_names_it(source, tmp_path):
 
 
 def test_what_lies_beside_a_gguf_file_is_not_read(source, tmp_path, contexts):
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     tiny_tokenizer(frame=True).save_pretrained(path.parent)
     (path.parent / "chat_template.jinja").write_text("wrong")
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
@@ -238,13 +238,13 @@ def test_what_lies_beside_a_gguf_file_is_not_read(source, tmp_path, contexts):
 
 
 def test_tensors_that_the_reader_of_gguf_leaves_out_are_refused(source, tmp_path):
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf", {"rope_freqs.weight": torch.ones(4).numpy()})
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf", {"rope_freqs.weight": torch.ones(4).numpy()})
     with pytest.raises(SourceError, match=r"1 tensors that the reader .* leaves out, .* \['rope_freqs\.weight'\]"):
         prepare_and_load(path, tmp_path / "prepared", 4)
 
 
 def test_every_tensor_of_a_sound_gguf_file_is_used(source, tmp_path):
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     check_gguf_used("m", path, AutoModelForCausalLM.from_pretrained(source))
 
 

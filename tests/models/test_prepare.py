@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import source_logits, write_gguf
+from checkpoints import source_logits, tiny_gguf
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
@@ -103,7 +103,7 @@ def test_a_hub_model_is_downloaded_at_its_locked_commit(source, tmp_path, monkey
 
 
 def test_gguf_is_unpacked_to_plain_weights(source, tmp_path, contexts):
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     loaded = prepare_and_load(path, tmp_path / "prepared", 4)
     found = logits(loaded, final_hidden(loaded, contexts))
     torch.testing.assert_close(found, source_logits(source, contexts), atol=1e-4, rtol=1e-4)
@@ -189,7 +189,7 @@ def test_a_failure_leaves_nothing_behind(source, tmp_path):
 
 def test_no_progress_bars_reach_the_log(source, tmp_path, capfd):
     tiny_llama(tmp_path / "another")
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     assert "it/s" in capfd.readouterr().err  # saving the source draws bars, so there is something to silence
     prepare_and_load(path, tmp_path / "a", 4)
     prepare_and_load(source, tmp_path / "b", 4)

@@ -7,16 +7,16 @@ weight, or refused.
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import transformers
-from gguf import GGUFReader
 from safetensors import safe_open
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from atlas.config.data import ModelSpec
 from atlas.errors import SourceError
@@ -76,13 +76,27 @@ def check_files(name: str, origin: Path) -> None:
     )
 
 
+@contextmanager
+def readable(origin: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The folder and options by which the library reads `origin`.
+
+    A .gguf file is shown alone: of the files beside it, the library would take a tokenizer or a chat template.
+    """
+    if origin.suffix != ".gguf":
+        yield origin, {}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / origin.name).symlink_to(origin.resolve())
+        yield Path(folder), {"gguf_file": origin.name}
+
+
 def read_config(name: str, origin: Path) -> PretrainedConfig:
     """The model's own configuration, from config.json or the header of a GGUF file; no weight is read."""
-    gguf = {"gguf_file": origin.name} if origin.suffix == ".gguf" else {}
     try:
-        return transformers.AutoConfig.from_pretrained(
-            origin.parent if gguf else origin, local_files_only=True, trust_remote_code=False, **gguf
-        )
+        with readable(origin) as (place, options):
+            return transformers.AutoConfig.from_pretrained(
+                place, local_files_only=True, trust_remote_code=False, **options
+            )
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise SourceError(f"models.{name}: cannot read the configuration of {origin}: {error}") from error
 
@@ -162,6 +176,9 @@ def check_report(name: str, model: ModelSpec, origin: Path, report: Mapping[str,
 
 def check_gguf_used(name: str, origin: Path, loaded: PreTrainedModel) -> None:
     """Raise SourceError when the file holds tensors that the reader of GGUF files leaves out."""
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
     reader = GGUFReader(origin)
     architecture = bytes(reader.fields["general.architecture"].parts[-1]).decode()
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=loaded.config.to_dict())

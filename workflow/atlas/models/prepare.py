@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
 from atlas.models import checkpoint
 from atlas.models.adapters import find_adapter, longest_context
 from atlas.models.dequantise import plain_weights
+from atlas.models.gguf_tokenizer import split_as_stated
 from atlas.models.load import MODEL_CLASSES, LoadedModel, hash_weights, load_model, quiet_bars
 from atlas.models.survival import Outcome, require_same
 from atlas.models.widened import widen_products
@@ -46,7 +47,7 @@ def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, loc
         checkpoint.check_files(name, origin)
         checkpoint.check_shape(name, model, checkpoint.read_config(name, origin))
         plain = plain_weights(name, origin, DTYPES[model.dtype], scratch / "plain")
-        loaded = _load_weights(name, model, plain)
+        loaded = _load_weights(name, model, origin, plain)
         if model.random_weights is not None:
             loaded = _drawn_anew(model, loaded)
         tokenizer = _load_tokenizer(name, origin)
@@ -97,21 +98,21 @@ def _fetched(model: Model, wheel: Path | None, folder: Path, lock: Path) -> Iter
             yield Path(source.path), None
 
 
-def _load_weights(name: str, model: Model, origin: Path) -> PreTrainedModel:
-    """The model in its number format; every weight comes from the source, and every weight of the source is used."""
+def _load_weights(name: str, model: Model, origin: Path, plain: Path) -> PreTrainedModel:
+    """The model in its number format; every weight comes from the source, and every weight of the source is used.
+
+    `plain` is what is read, `origin` what errors name.
+    """
     dtype = DTYPES[model.dtype]
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
-    place = origin
-    if origin.suffix == ".gguf":
+    if plain.suffix == ".gguf":
         # Packed blocks are unpacked to float32 and rounded once; packed weights can be neither saved nor run fast.
-        place = origin.parent
-        options |= {"gguf_file": origin.name, "quantization_config": GgufConfig(dequantize=True)}
-        options |= {"dtype": torch.float32}
+        options |= {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
     else:
         options |= {"use_safetensors": True, "dtype": dtype}
     try:
-        with quiet_bars(), _quiet_gguf() if origin.suffix == ".gguf" else nullcontext():
-            loaded, report = MODEL_CLASSES[model.objective].from_pretrained(place, **options)
+        with checkpoint.readable(plain) as (place, more), quiet_bars(), _quiet_gguf():
+            loaded, report = MODEL_CLASSES[model.objective].from_pretrained(place, **options, **more)
     except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise SourceError(f"models.{name}: cannot load {origin} as objective {model.objective!r}: {error}") from error
     checkpoint.check_report(name, model, origin, report)
@@ -138,15 +139,14 @@ def _revision(model: Model, revision: str | None, weights_sha256: str) -> str:
 
 
 def _load_tokenizer(name: str, origin: Path) -> PreTrainedTokenizerBase:
-    gguf = {"gguf_file": origin.name} if origin.suffix == ".gguf" else {}
-    place = origin.parent if gguf else origin
     try:
-        with quiet_bars():
-            return transformers.AutoTokenizer.from_pretrained(
+        with checkpoint.readable(origin) as (place, gguf), quiet_bars():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
                 place, local_files_only=True, trust_remote_code=False, **gguf
             )
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"models.{name}: no tokenizer can be loaded from {origin}: {error}") from error
+    return split_as_stated(name, origin, tokenizer) if gguf else tokenizer
 
 
 @contextmanager
