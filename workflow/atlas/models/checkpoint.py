@@ -8,7 +8,7 @@ weight, or refused.
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import safetensors
 import transformers
 from safetensors import safe_open
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from atlas.config.data import ModelSpec
 from atlas.errors import SourceError
@@ -174,23 +174,44 @@ def check_report(name: str, model: ModelSpec, origin: Path, report: Mapping[str,
         )
 
 
-def check_gguf_used(name: str, origin: Path, loaded: PreTrainedModel) -> None:
-    """Raise SourceError when the file holds tensors that the reader of GGUF files leaves out."""
-    from gguf import GGUFReader
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+@contextmanager
+def watched_gguf() -> Iterator[set[str]]:
+    """The set, filled while weights are read, of a GGUF file's tensors that the reader has no place for.
 
-    reader = GGUFReader(origin)
-    architecture = bytes(reader.fields["general.architecture"].parts[-1]).decode()
-    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=loaded.config.to_dict())
-    known = get_gguf_hf_weights_map(loaded, processor)
-    experts = ("_exps.weight", "_exps.bias", "_shexp.weight")  # the reader names these otherwise
-    left = sorted(each.name for each in reader.tensors if each.name not in known and not each.name.endswith(experts))
-    if loaded.config.tie_word_embeddings:
-        left = [each for each in left if each != "output.weight"]
+    The reader leaves them out and says nothing. It also draws a bar of its own, which the library's switch does not
+    reach: no bar is drawn here.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    left: set[str] = set()
+    known: set[str] = set()
+    bar, find_places = reader.tqdm, reader.get_gguf_hf_weights_map
+
+    def places(*args: Any, **options: Any) -> dict[str, str]:
+        found = find_places(*args, **options)  # calls itself for each part of the model, the whole comes last
+        known.clear()
+        known.update(found)
+        return found
+
+    def tensors(items: Any, **_: Any) -> Any:
+        # The experts of a layer are one tensor of the file, and are put in their place by other names.
+        left.update(each.name for each in items if each.name not in known and "_exps." not in each.name)
+        return items
+
+    reader.tqdm, reader.get_gguf_hf_weights_map = tensors, places
+    try:
+        yield left
+    finally:
+        reader.tqdm, reader.get_gguf_hf_weights_map = bar, find_places
+
+
+def check_gguf_used(name: str, origin: Path, left: Collection[str]) -> None:
+    """Raise SourceError when the reader of GGUF files left out tensors, as `watched_gguf` saw."""
     if left:
         raise SourceError(
             f"models.{name}: {origin} holds {len(left)} tensors that the reader of GGUF files leaves out, among them "
-            f"{left[:_SHOWN]}: without them it is another model (rope_freqs: other positions). Use its safetensors"
+            f"{sorted(left)[:_SHOWN]}: without them it is another model (rope_freqs: other positions). Use the model's "
+            "safetensors"
         )
 
 

@@ -111,13 +111,12 @@ def _load_weights(name: str, model: Model, origin: Path, plain: Path) -> PreTrai
     else:
         options |= {"use_safetensors": True, "dtype": dtype}
     try:
-        with checkpoint.readable(plain) as (place, more), quiet_bars(), _quiet_gguf():
+        with checkpoint.readable(plain) as (place, more), quiet_bars(), checkpoint.watched_gguf() as left:
             loaded, report = MODEL_CLASSES[model.objective].from_pretrained(place, **options, **more)
     except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise SourceError(f"models.{name}: cannot load {origin} as objective {model.objective!r}: {error}") from error
     checkpoint.check_report(name, model, origin, report)
-    if origin.suffix == ".gguf":
-        checkpoint.check_gguf_used(name, origin, loaded)
+    checkpoint.check_gguf_used(name, origin, left)
     loaded = loaded.to(dtype) if origin.suffix == ".gguf" else loaded
     return loaded.eval()
 
@@ -147,19 +146,6 @@ def _load_tokenizer(name: str, origin: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"models.{name}: no tokenizer can be loaded from {origin}: {error}") from error
     return split_as_stated(name, origin, tokenizer) if gguf else tokenizer
-
-
-@contextmanager
-def _quiet_gguf() -> Iterator[None]:
-    """The reader of GGUF files draws a bar of its own, which the library's switch does not reach."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    shown = reader.tqdm
-    reader.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        reader.tqdm = shown
 
 
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
