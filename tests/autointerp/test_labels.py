@@ -61,12 +61,12 @@ def test_promoted_tokens_are_those_of_the_head(tmp_path):
     texts = [chr(97 + index % 26) * (1 + index // 26) for index in range(len(loaded.tokenizer))]
     head = loaded.model.get_output_embeddings().weight
     W_dec = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
-    W_dec[0] = 30 * head[77]
+    W_dec[0] = 30 * head[200]
     found = promoted_tokens(W_dec, loaded, texts)
     assert len(found) == 40
-    assert found[0][0] == texts[77]
+    assert found[0][0] == texts[200]
     opposite = promoted_tokens(-W_dec, loaded, texts)
-    assert texts[77] not in opposite[0]
+    assert texts[200] not in opposite[0]
 
 
 def test_only_begins_of_words_are_promoted():

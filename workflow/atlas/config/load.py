@@ -58,9 +58,11 @@ def _merge(into: dict[str, Any], update: Mapping[str, Any]) -> None:
 
 
 def _describe(fault: Any) -> str:
-    # Union tags ("package", "hub") are no keys of the file; the tag is the branch that was tried.
+    # Union tags ("package", "hub", …) are no keys of the file; the tag is the branch that was tried.
     place = ".".join(
-        str(part) for part in fault["loc"] if part not in ("package", "hub", "path") or fault["loc"][-1] == part
+        str(part)
+        for part in fault["loc"]
+        if part not in ("package", "package_parts", "hub", "path") or fault["loc"][-1] == part
     )
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

@@ -25,7 +25,8 @@ class Encoder:
 
     A context is `prefix`, then the body, then `suffix`: what the tokenizer puts around a text by itself. `separator`
     stands after each document. `specials` maps the tokenizer's special tokens to their ids; `not_counted` are the ids
-    that mark structure, hence all of them but the one for unknown text.
+    that mark structure, hence all of them but the one for unknown text. `embedded` is how many ids the model embeds;
+    None where that is not known.
     """
 
     tokenizer: "PreTrainedTokenizerBase" = field(repr=False)
@@ -35,12 +36,29 @@ class Encoder:
     separator: int
     specials: dict[str, int]
     not_counted: frozenset[int]
+    embedded: int | None = None
 
     def encode(self, texts: Sequence[str]) -> list[list[int] | None]:
-        """Ids of each stored text, with what follows it; None where the chat template refuses the messages."""
+        """Ids of each stored text, with what follows it; None where the chat template refuses the messages.
+
+        Raises SourceError for an id that the model does not embed.
+        """
         if self.template == "chat_template":
-            return self._encode_chats(texts)
-        return [[*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))]
+            encoded = self._encode_chats(texts)
+        else:
+            encoded = [[*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))]
+        for ids in encoded:
+            self.require_embedded(ids or ())
+        return encoded
+
+    def require_embedded(self, ids: Sequence[int]) -> None:
+        """Raise SourceError for an id that the model does not embed: a tokenizer can have more than its model."""
+        if self.embedded is not None and max(ids, default=0) >= self.embedded:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise SourceError(
+                f"token {token!r} has id {max(ids)}, but the model embeds {self.embedded} tokens: text with it cannot "
+                "be read; use another template than 'chat_template', or a model with that token"
+            )
 
     def _encode_chats(self, texts: Sequence[str]) -> list[list[int] | None]:
         return [self._encode_chat(json.loads(text)) for text in texts]
@@ -100,7 +118,10 @@ def make_encoder(model_folder: Path, template: Template) -> Encoder:
     structural = {*specials.values(), *prefix, *suffix, separator}
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in (separator, *prefix, *suffix):
         structural -= {tokenizer.unk_token_id}  # it stands for a word of the text
-    return Encoder(tokenizer, template, prefix, suffix, separator, specials, frozenset(structural))
+    embedded = _embedded(model_folder)
+    encoder = Encoder(tokenizer, template, prefix, suffix, separator, specials, frozenset(structural), embedded)
+    encoder.require_embedded([*prefix, *suffix, separator])
+    return encoder
 
 
 def tokenizer_sha256(model_folder: Path) -> str:
@@ -111,6 +132,11 @@ def tokenizer_sha256(model_folder: Path) -> str:
     if tokenizer.is_file():
         return sha256_file(tokenizer)
     raise SourceError(f"{model_folder} has neither identity.json nor tokenizer.json; prepare the model again")
+
+
+def _embedded(model_folder: Path) -> int | None:
+    identity = Path(model_folder) / "identity.json"
+    return read_json(identity).get("vocabulary_size") if identity.is_file() else None
 
 
 def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -219,11 +219,12 @@ def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> 
     framed = len(encoder.prefix) + len(encoder.suffix)
     if context_length <= framed:
         raise SourceError(f"context_length {context_length} leaves no room beside {framed} special tokens; raise it")
-    path = model_folder / "config.json"
-    limit = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    path = model_folder / "identity.json"
+    limit = read_json(path).get("longest_context") if path.is_file() else None
     if limit is not None and context_length > limit:
         raise SourceError(
-            f"harvest.context_length is {context_length}, but {path} allows max_position_embeddings {limit}: lower it"
+            f"harvest.context_length is {context_length}, but the model has positions for {limit} tokens "
+            f"({path}: longest_context): lower it to at most {limit}"
         )
 
 

@@ -41,7 +41,7 @@ def audit_model(
     subject = Subject(loaded, contexts, counted, storage_dtype)
     captured = capture(loaded, contexts, hooks)
     output = checks.check_clean_output(subject)
-    results = [output]
+    results = [output, checks.check_clean_loss(subject)] if output.passed else [output]
     for hook in hooks:
         results += _check_hook(subject, hook, captured[hook], output)
     failed = [check for check in results if check.passed is False]
