@@ -1,9 +1,11 @@
 """Models, corpora and mixes."""
 
+from datetime import date
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from atlas.chat_template import CHAT_DATE
 from atlas.config.base import Name, Section
 from atlas.config.sources import Source
 from atlas.hook_points import HookPoint
@@ -156,6 +158,10 @@ class Corpus(Section):
         default="plain",
         description="'plain' text; 'conversation' writes messages as 'role: text' paragraphs; "
         "'chat_template' uses the model's own template.",
+    )
+    chat_date: date = Field(
+        default=CHAT_DATE,
+        description="Day that a chat template takes for today, where it writes the date; it is on the run card.",
     )
     wrapper: Wrapper | None = Field(
         default=None,

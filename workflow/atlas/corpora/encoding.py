@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas.chat_template import CHAT_DATE, write_chat
 from atlas.corpora.templates import Template
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file
@@ -30,6 +32,7 @@ class Encoder:
 
     tokenizer: "PreTrainedTokenizerBase" = field(repr=False)
     template: Template
+    chat_date: date
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     separator: int
@@ -50,9 +53,10 @@ class Encoder:
 
         stand_ins = _stand_ins(messages, self.specials)
         try:
-            written = self.tokenizer.apply_chat_template(
+            written = write_chat(
+                self.tokenizer,
                 [message | {"content": _replace(message["content"], stand_ins)} for message in messages],
-                tokenize=False,
+                self.chat_date,
             )
         except TemplateError:
             return None
@@ -76,8 +80,11 @@ class Encoder:
         return ids
 
 
-def make_encoder(model_folder: Path, template: Template) -> Encoder:
-    """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template."""
+def make_encoder(model_folder: Path, template: Template, chat_date: date = CHAT_DATE) -> Encoder:
+    """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template.
+
+    `chat_date` is the day that a chat template takes for today.
+    """
     import transformers
 
     try:
@@ -100,7 +107,7 @@ def make_encoder(model_folder: Path, template: Template) -> Encoder:
     structural = {*specials.values(), *prefix, *suffix, separator}
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in (separator, *prefix, *suffix):
         structural -= {tokenizer.unk_token_id}  # it stands for a word of the text
-    return Encoder(tokenizer, template, prefix, suffix, separator, specials, frozenset(structural))
+    return Encoder(tokenizer, template, chat_date, prefix, suffix, separator, specials, frozenset(structural))
 
 
 def tokenizer_sha256(model_folder: Path) -> str:
