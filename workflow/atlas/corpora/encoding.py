@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.chat_template import CHAT_DATE, write_chat
+from atlas.corpora.slices import encode_texts
 from atlas.corpora.templates import Template
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file
@@ -63,7 +64,7 @@ class Encoder:
         if stand_ins:
             ids = self._encode_pieces(written, {value: key for key, value in stand_ins.items()})
         else:
-            ids = self.tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = encode_texts(self.tokenizer, [written])[0]
         if self.prefix and tuple(ids[: len(self.prefix)]) == self.prefix:
             ids = ids[len(self.prefix) :]  # each context begins with it already
         closed = any(token in self.not_counted for token in ids[-2:])  # many templates end with a newline
@@ -121,7 +122,7 @@ def tokenizer_sha256(model_folder: Path) -> str:
 
 
 def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return encode_texts(tokenizer, texts, split_special_tokens=True)
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:
