@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from atlas.autointerp.clients import Reply, Request
+from atlas.chat_template import CHAT_DATE, uses_date, write_chat
 from atlas.errors import EvaluationError
 from atlas.models.load import load_model
 
@@ -28,12 +29,13 @@ class LocalModelClient:
                 "autointerp.client.model"
             )
         self.identity = f"local-1 {known['weights_sha256']} {known['tokenizer_sha256']} {known['dtype']}"
+        self.identity += f" {CHAT_DATE}" if uses_date(self.loaded.tokenizer) else ""
 
     @torch.inference_mode()
     def complete(self, request: Request) -> Reply:
         """The reply to a conversation; text beyond the model's context is an EvaluationError."""
         messages = [{"role": role, "content": content} for role, content in request.messages]
-        written = self.loaded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        written = write_chat(self.loaded.tokenizer, messages, add_generation_prompt=True)
         ids = self._ids(written)
         most = getattr(self.loaded.model.config, "max_position_embeddings", None)
         if most is not None and ids.shape[1] + request.max_tokens > most:
