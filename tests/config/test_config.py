@@ -97,6 +97,12 @@ def test_nulls_have_the_recipe_of_the_sweep():
         ),
         ("studies/llama_sweep/rows/0/override", {"k": 1200, "n_latents": 1200}, r"rows\[0\]\.override: .*k is 1200"),
         ("studies/llama_sweep/rows/0/override", {"depth": 2}, r"rows\[0\]\.override\.depth: 2: Extra inputs"),
+        ("recipes/topk/warmup_steps", 1500, r"recipes\.topk: warmup_steps is 1500: must be below steps \(1500\)"),
+        (
+            "studies/llama_sweep/rows/0/override",
+            {"steps": 100},
+            r"rows\[0\]\.override: .*warmup_steps is 100: must be below steps \(100\), .* leave it out for 5",
+        ),
         (
             "recipes/topk/max_epochs",
             5,
@@ -144,7 +150,7 @@ def test_same_sae_with_two_recipes_in_two_studies_is_refused():
 
 def test_batch_topk_that_would_never_set_its_threshold_is_refused():
     with pytest.raises(ValueError, match="threshold_start_step is 1000: must be below steps"):
-        Recipe(architecture="batch_topk", n_latents=64, k=4, steps=1000)
+        Recipe(architecture="batch_topk", n_latents=64, k=4, steps=1000, threshold_start_step=1000)
 
 
 def test_any_number_of_epochs_can_be_asked_for():

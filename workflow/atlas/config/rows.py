@@ -208,7 +208,7 @@ def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
 
 def _override(recipe: Recipe, row: StudyRow, where: str) -> Recipe:
     try:
-        return Recipe.model_validate(recipe.model_dump() | row.override)
+        return Recipe.model_validate(recipe.model_dump(exclude_unset=True) | row.override)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(["override", *map(str, first["loc"])])
