@@ -1,19 +1,17 @@
 # What all rules share: the checked configuration, look-ups by wildcard, and the hash of each stage's code.
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
-import sys
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-# Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this workflow.
-LIBRARY = Path(str(workflow.current_basedir)).parent
-sys.path.insert(0, str(LIBRARY))
+from snakemake.common.configfile import load_configfile
 
 from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
 from atlas.config import expand_rows, load_config
 from atlas.config.data import ModelSpec, TokenBudget
+from atlas.config.layers import replace_whole
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
@@ -24,8 +22,26 @@ from atlas.training.tracking import require_trackers
 
 export_library_path()
 
+
+def config_layers():
+    """Names and contents of what Snakemake merged to `config`, the lowest first; empty where it is one file."""
+    given = list(workflow.config_settings.configfiles)
+    own = [] if workflow.config_settings.replace_workflow_config else workflow.configfiles[len(given) :]
+    inside = f"{Path.cwd()}/"
+    layers = {str(path).removeprefix(inside): path for path in [*own, *given]}
+    values = dict(workflow.config_settings.config)
+    if len(layers) + bool(values) < 2:
+        return {}
+    return {name: load_configfile(path) for name, path in layers.items()} | ({"--config": values} if values else {})
+
+
 try:
-    CONFIG = load_config(config, workflow.configfiles)
+    LAYERS = config_layers()
+    whole, replaced = replace_whole(config, list(LAYERS.values()))
+    if workflow.is_main_process:
+        for note in replaced:
+            logger.warning(f"{', '.join(LAYERS)}: {note}")
+    CONFIG = load_config(whole, LAYERS or workflow.configfiles)
     # With conda jobs have an environment of their own, and look for themselves.
     if not workflow.deployment_settings.deployment_method:
         require_trackers(CONFIG.tracking)
@@ -113,11 +129,28 @@ def wheel_path(wheel):
     return f"results/downloads/{wheel.package}-{wheel.version}.whl"
 
 
+def present(path):
+    """A local path of the configuration. Raises WorkflowError with its key where nothing is there and no rule makes it."""
+    if not Path(path).exists() and not any(rule.is_producer(path) for rule in workflow.rules):
+        tables = {"models": CONFIG.models, "corpora": CONFIG.corpora, "latents": {"embedder": CONFIG.latents.embedder}}
+        tables["probing"] = {"": CONFIG.probing}
+        keys = [
+            f"{table}.{name}.source.path".replace("..", ".")
+            for table, entries in tables.items()
+            for name, entry in entries.items()
+            if entry is not None and getattr(entry.source, "path", None) == path
+        ]
+        raise WorkflowError(
+            f"{', '.join(keys)}: {path!r} does not exist; correct the path, which is relative to {Path.cwd()}"
+        )
+    return path
+
+
 def source_input(source):
     """Input of a job that reads a source: its wheels, the local path, or nothing for a hub."""
     if wheels := wheels_of(source):
         return [wheel_path(wheel) for wheel in wheels]
-    return [source.path] if isinstance(source, PathSource) else []
+    return [present(source.path)] if isinstance(source, PathSource) else []
 
 
 @cache

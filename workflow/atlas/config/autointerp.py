@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from atlas.config.base import Section
+from atlas.config.base import Section, Seeds
+from atlas.config.faults import shown
 
 # Explainers and scorers that ask nobody.
 _WITHOUT_MODEL = ("lexical", "embedding", "intruder_embedding")
@@ -56,9 +57,13 @@ class LabelClient(Section):
     @model_validator(mode="after")
     def _keys_of_the_kind(self):
         if (self.kind in ("transformers", "openai")) != (self.model is not None):
-            raise ValueError(f"kind {self.kind!r} with model {self.model!r}: 'words' has none, the others need one")
+            raise ValueError(
+                f"kind {self.kind!r} with model {shown(self.model)}: 'words' has none, the others need one"
+            )
         if (self.kind == "openai") != (self.base_url is not None):
-            raise ValueError(f"kind {self.kind!r} with base_url {self.base_url!r}: 'openai' needs it, others have none")
+            raise ValueError(
+                f"kind {self.kind!r} with base_url {shown(self.base_url)}: 'openai' needs it, others have none"
+            )
         if self.kind != "openai" and self.api_key_env is not None:
             raise ValueError(f"kind {self.kind!r} with api_key_env {self.api_key_env!r}: only 'openai' sends a key")
         return self
@@ -98,16 +103,14 @@ class Autointerp(Section):
         default=10, ge=2, description="Examples of each kind below which a latent is not scored, and counted as such."
     )
     swaps: int = Field(default=10, ge=1, description="Other latents' labels behind the control 'shuffled'.")
-    seeds: tuple[int, ...] = Field(
-        default=(0, 1), min_length=1, description="Splits of the documents; the first is scored, all give labels."
-    )
+    seeds: Seeds = Field(default=(0, 1), description="Splits of the documents; the first is scored, all give labels.")
     sample: int | None = Field(default=None, ge=1, description="Latents that are labelled, at random; null: all.")
 
     @model_validator(mode="after")
     def _consistent(self):
         if self.top_examples > self.train_examples:
             raise ValueError(f"top_examples is {self.top_examples}: at most train_examples, {self.train_examples}")
-        for key in ("explainers", "scorers", "roles", "seeds"):
+        for key in ("explainers", "scorers", "roles"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} {list(values)} repeat")

@@ -1,12 +1,13 @@
 """Models, corpora and mixes."""
 
+import re
 from datetime import date
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from atlas.chat_template import CHAT_DATE
-from atlas.config.base import Name, Section
+from atlas.config.base import Name, Pattern, Section
 from atlas.config.sources import ModelSource, Source
 from atlas.hook_points import HookPoint
 
@@ -115,7 +116,7 @@ class Criterion(Section):
     """One test of a record: a pattern in a field, or the density of a vocabulary in it."""
 
     field: str = Field(description="Field of the record.")
-    pattern: str | None = Field(default=None, description="Regular expression, searched without regard to case.")
+    pattern: Pattern | None = Field(default=None, description="Regular expression, searched without regard to case.")
     vocabulary: tuple[str, ...] = Field(default=(), description="Words counted in the field.")
     min_per_1000_words: float = Field(default=0.0, ge=0, description="Density of vocabulary words that accepts.")
 
@@ -123,6 +124,8 @@ class Criterion(Section):
     def _one_test(self):
         if (self.pattern is None) == (not self.vocabulary):
             raise ValueError("give either 'pattern' or 'vocabulary'")
+        if self.vocabulary and self.min_per_1000_words == 0:
+            raise ValueError("min_per_1000_words is 0, which accepts every record: must be above 0 with 'vocabulary'")
         return self
 
 
@@ -198,7 +201,7 @@ class Corpus(Section):
         description="Field that names what a record is part of; all parts go to one side of the split. Records of text "
         "files have the fields 'file' and 'heading'.",
     )
-    group_pattern: str = Field(
+    group_pattern: Pattern = Field(
         default="(.*)", description="Regular expression whose first group is that name, matched from the field's start."
     )
     expected_documents: int | None = Field(
@@ -208,6 +211,14 @@ class Corpus(Section):
         default=False,
         description="The source is known to be cut off: its whole records are used and the end is reported.",
     )
+
+    @model_validator(mode="after")
+    def _pattern_has_a_group(self):
+        if re.compile(self.group_pattern).groups < 1:
+            raise ValueError(
+                f"group_pattern is {self.group_pattern!r}: must have a group in parentheses, which is the name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_template(self):
