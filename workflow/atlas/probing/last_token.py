@@ -46,7 +46,7 @@ def last_token_rows(
     where a model can go on from it (`read_prefix`); rows are the same but for rounding.
     """
     rows = {hook: torch.empty(len(contexts), loaded.identity["d_model"], dtype=loaded.dtype) for hook in hooks}
-    with progress(sum(map(len, contexts)), title) as shown:
+    with progress(sum(map(len, contexts)), title, "token") as shown:
         for group in [range(len(contexts))] if alike is None else alike:
             prefix, cache = _shared(loaded, [contexts[place] for place in group], hooks, 1 + n_after)
             for batch in _batches([len(contexts[place]) - len(prefix) for place in group]):

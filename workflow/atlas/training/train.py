@@ -153,7 +153,7 @@ def _train(run: _Run, state: TrainingState, history: History, trackers: Trackers
     before = history.wall_seconds, history.stall_seconds
     started = time.monotonic()
     with (
-        progress(recipe.steps * size, f"{recipe.architecture} seed {run.seed}", "row") as shown,
+        progress(recipe.steps * size, "train", "row") as shown,
         prefetch(run.stream, state.step, recipe.steps) as batches,
         listen() as asked_to_end,
     ):
