@@ -116,7 +116,8 @@ def test_dictionary_learning_config_says_what_it_is_of(tmp_path):
             "layer": 3,
             "submodule_name": "resid_post_layer_3",
             "lm_name": "tiny",
-        }
+        },
+        "atlas": {"model": "tiny", "hook": "resid_post.3"},
     }
 
 

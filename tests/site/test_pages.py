@@ -82,6 +82,16 @@ def test_results_of_another_sae_are_refused(tmp_path):
     assert not (scene.site / SAE).exists()
 
 
+def test_pages_name_the_model(site):
+    first = (site / "index.html").read_text()
+    assert "<small>tiny: 2 dictionaries" in first
+    assert "<small>tiny</small>" in first
+    page = (site / SAE / "index.html").read_text()
+    assert "<h1>tiny · resid_post.0 · chat · topk · seed 0" in page
+    assert "<title>tiny · resid_post.0" in page
+    assert "tiny · resid_post.0" in (site / SAE / "latents/0.html").read_text()
+
+
 def test_latents_as_neuronpedia_reads_them(scene, tmp_path):
     export_neuronpedia(scene.inputs(0), Place(HOOK, 0, (), ()), SETTINGS, tmp_path / "batches")
     batch = json.loads((tmp_path / "batches/batch-0.json").read_text())

@@ -1,6 +1,7 @@
 # What all rules share: the checked configuration, look-ups by wildcard, and the hash of each stage's code.
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
+import time
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.errors import ConfigError
 from atlas.files import sha256_code
 from atlas.job import export_library_path
+from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
 
 export_library_path()
@@ -49,6 +51,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STUDIES = expand_rows(CONFIG)
+STARTED = time.time()
 ROWS = [row for rows in STUDIES.values() for row in rows]
 SAES = {}
 for row in ROWS:

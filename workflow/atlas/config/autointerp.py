@@ -48,6 +48,17 @@ class LabelClient(Section):
         description="Of 'openai': have the server hold answers to their form by a JSON schema (`response_format`), so "
         "that they always parse; llama.cpp and vLLM do.",
     )
+    omit: tuple[Literal["temperature", "seed", "logprobs"], ...] = Field(
+        default=(),
+        description="Of 'openai': fields of a request that the server refuses, and that are left out. Without "
+        "'temperature' replies are sampled, without 'logprobs' answers are 0 or 1.",
+    )
+    reasoning_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Of 'openai': tokens that a model may spend on thought before each answer, added to its limit. The "
+        "thought is cut off; a reply that ends inside it is no answer.",
+    )
     concurrency: int = Field(default=4, ge=1, description="Of 'openai': requests at once.")
     timeout_s: float = Field(default=120.0, gt=0, description="Of 'openai': seconds to wait for an answer.")
     retries: int = Field(
@@ -66,6 +77,13 @@ class LabelClient(Section):
             )
         if self.kind != "openai" and self.api_key_env is not None:
             raise ValueError(f"kind {self.kind!r} with api_key_env {self.api_key_env!r}: only 'openai' sends a key")
+        if self.kind != "openai" and (self.omit or self.reasoning_tokens):
+            raise ValueError(
+                f"kind {self.kind!r} with omit {list(self.omit)} and reasoning_tokens {self.reasoning_tokens}: only "
+                "'openai' has a server; 'transformers' has the model answer without thought"
+            )
+        if len(set(self.omit)) != len(self.omit):
+            raise ValueError(f"omit {list(self.omit)} repeats")
         return self
 
 

@@ -146,7 +146,7 @@ def _pack_split(
     before, after = _wrapper_ids(corpus, encoder)
     refused: list[int] = []
     taken: list[int] = []
-    with progress(budget.tokens(split), f"tokenise {name} {split}") as shown:
+    with progress(budget.tokens(split), f"tokenise {name} {split}", "token") as shown:
 
         def encoded() -> Iterator[tuple[int, list[int]]]:
             for first, texts in _texts(folder / "documents.parquet", split):

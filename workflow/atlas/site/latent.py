@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from atlas.autointerp.explainers import Promoted, first_of_names
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
 from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
@@ -44,16 +45,20 @@ class Links:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each."""
+    """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each.
+
+    `promoted` is what labels say of the output too; `logits` are raw ones, of Neuronpedia's batches alone.
+    """
 
     tables: Tables
     corpora: Corpora
     pieces: TokenPieces
     contexts: ContextSettings
-    logits: Logits | None
+    promoted: Promoted | None
     nearest: np.ndarray
     cosines: np.ndarray
     links: Links
+    logits: Logits | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
         "answers": _answers(scene, firings),
         "corpora": _corpora(rows),
         "classes": _classes(home),
-        "promoted": _tokens(scene, latent, "promoted"),
-        "suppressed": _tokens(scene, latent, "suppressed"),
+        "promoted": _tokens(scene, latent, "raised"),
+        "suppressed": _tokens(scene, latent, "lowered"),
         "neighbours": _neighbours(scene, latent),
         "partners": _partners(scene, latent),
     }
@@ -152,6 +157,8 @@ def _groups(scene: Scene, firings: Firings) -> list[Group]:
             title = f"Stratum {stratum} of {scene.contexts.strata}"
             bounds = f"activations {short(first.low)} to {short(first.high)}"
             note = f"{bounds}, {percent(first.share)} of firings; drawn by chance"
+            if any(context.again for context in own):
+                note += "; there are too few documents: some are shown before"
         groups.append(Group(title, note, [_line(scene, firings, context) for context in own]))
     return groups
 
@@ -177,7 +184,8 @@ def fewer_lines(groups: Sequence[Group], n_bytes: int) -> list[Group]:
 def _line(scene: Scene, firings: Firings, context: Context) -> Line:
     tokens = scene.corpora.tokens(context.corpus, context.start, context.start + len(context.values))
     peak = context.peak - context.start
-    text = highlighted(scene.pieces, tokens, context.values.tolist(), firings.largest, peak)
+    massive = context.massive.tolist()
+    text = highlighted(scene.pieces, tokens, context.values.tolist(), firings.shade_scale, peak, massive)
     return Line(scene.corpora.names[context.corpus], short(context.peak_value), text)
 
 
@@ -220,7 +228,8 @@ def _answers(scene: Scene, firings: Firings) -> list[dict[str, Any]]:
 def _window(scene: Scene, firings: Firings, row: Mapping[str, Any]) -> Line:
     corpus, start, stop = scene.corpora.names.index(row["corpus"]), row["start"], row["start"] + row["width"]
     values = scene.corpora.around(firings, corpus, start, stop).tolist()
-    text = highlighted(scene.pieces, scene.corpora.tokens(corpus, start, stop), values, firings.largest)
+    tokens, massive = scene.corpora.tokens(corpus, start, stop), scene.corpora.massive(corpus, start, stop).tolist()
+    text = highlighted(scene.pieces, tokens, values, firings.shade_scale, massive=massive)
     return Line(row["corpus"], f"{row['answer']:.2f}".replace("-", "−"), text)
 
 
@@ -249,11 +258,12 @@ def _classes(home: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _tokens(scene: Scene, latent: int, which: str) -> list[tuple[str, str]]:
-    if scene.logits is None:
+    """Tokens with values, each name once, as labels list them."""
+    if scene.promoted is None:
         return []
-    tokens = getattr(scene.logits, which)[latent].tolist()
-    values = getattr(scene.logits, f"{which}_values")[latent].tolist()
-    return [(visible(scene.pieces.text(token)), short(value)) for token, value in zip(tokens, values, strict=True)]
+    tokens, values = getattr(scene.promoted, which)[latent], getattr(scene.promoted, f"{which}_values")[latent]
+    places = [place for _, place in first_of_names(tokens, scene.promoted.texts)]
+    return [(visible(scene.pieces.text(int(tokens[place]))), short(values[place])) for place in places]
 
 
 def _neighbours(scene: Scene, latent: int) -> list[dict[str, Any]]:
@@ -282,4 +292,4 @@ def _name(said: Mapping[str, Any]) -> str:
 
 def promoted_text(scene: Scene, latent: int, count: int = 5) -> Sequence[str]:
     """The first promoted tokens, without spaces, for searching."""
-    return [text.strip() for text, _ in _tokens(scene, latent, "promoted")[:count]]
+    return [text.strip() for text, _ in _tokens(scene, latent, "raised")[:count]]

@@ -69,11 +69,17 @@ def _shown(character: str) -> str:
 
 
 def highlighted(
-    pieces: TokenPieces, tokens: Sequence[int], values: Sequence[float], largest: float, peak: int | None = None
+    pieces: TokenPieces,
+    tokens: Sequence[int],
+    values: Sequence[float],
+    largest: float,
+    peak: int | None = None,
+    massive: Sequence[bool] | None = None,
 ) -> Markup:
     """A context as HTML: tokens that fire are shaded by their share of `largest`, and carry their value.
 
-    `peak` is the token that the context was chosen for.
+    `peak` is the token that the context was chosen for; those on `massive` activations, which may have more than
+    `largest`, are outlined.
     """
     parts = []
     for first, stop, text in pieces.pieces(tokens):
@@ -81,7 +87,10 @@ def highlighted(
         shown = escape(visible(text))
         if value > 0:
             shade = min(SHADES, 1 + int(SHADES * value / largest)) if largest > 0 else 1
-            mark = " class=p" if peak is not None and first <= peak < stop else ""
+            names = "p" if peak is not None and first <= peak < stop else ""
+            if massive is not None and any(massive[first:stop]):
+                names = f'"{names} m"' if names else "m"
+            mark = f" class={names}" if names else ""
             shown = f"<i{mark} data-{shade}={value:.3g}>{shown}</i>"
         elif pieces.special[tokens[first]]:
             shown = f"<em>{shown}</em>"
