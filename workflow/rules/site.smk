@@ -3,9 +3,6 @@
 #            codes of an SAE -> results/neuronpedia/<sae id>/batch-<n>.json
 # Not part of `all`: ask for results/atlas/index.html by name.
 
-# Templates, style sheet and scripts change pages as code does.
-SITE_LOOK = sha256_code(sorted((LIBRARY / "atlas" / "site").glob("*/*.*")))
-
 
 rule sae_pages:
     """Pages of one SAE: health beside nulls, the table of its latents, and every latent with its contexts and label."""
@@ -42,8 +39,7 @@ rule sae_pages:
         seeds=lambda w: [row.seed for row in seed_rows(w) if row.sae_id in SITE_SAES],
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(),
-        code=CODE["site"],
-        look=SITE_LOOK,
+        code=code_of("sae_pages"),
     message:
         "Pages of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
@@ -74,7 +70,7 @@ rule neuronpedia:
     params:
         corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
-        code=CODE["site"],
+        code=code_of("neuronpedia"),
     message:
         "Neuronpedia batches of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -100,8 +96,7 @@ rule site_index:
         runtime=10,
     params:
         studies={study: saes_of(study) for study in SITE_STUDIES},
-        code=CODE["site"],
-        look=SITE_LOOK,
+        code=code_of("site_index"),
     message:
         "Writing results/atlas/index.html"
     script:

@@ -30,7 +30,7 @@ rule stability:
         corpus=lambda w: in_sample_corpus(seed_rows(w)[0]),
         stability=CONFIG.stability.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["stability"],
+        code=code_of("stability"),
     message:
         "Stability of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
     script:
@@ -55,7 +55,7 @@ rule study_stability:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["studies"],
+        code=code_of("study_stability"),
     message:
         "Writing results/{wildcards.study}_stability.csv"
     script:
