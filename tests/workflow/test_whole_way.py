@@ -24,6 +24,7 @@ from project import (
     read_config,
     snakemake,
     wait_for_halt,
+    warm_command,
     write_config,
 )
 
@@ -92,6 +93,40 @@ def test_model_is_added_by_the_lines_of_the_documentation(finished):
         assert digests(finished) == before
     finally:
         write_config(finished, config)
+
+
+def test_model_of_no_study_is_audited(finished):
+    """On the first corpus that is trained on; the next study to use it finds the audit done."""
+    config = read_config(finished)
+    write_config(finished, config | {"models": config["models"] | {"spare": config["models"]["llama"]}})
+    try:
+        snakemake(finished, "results/audits/spare.json")
+        assert json.loads((finished / "results/audits/spare.json").read_text())["status"] == "pass"
+        assert "'spar' is not in models of the configuration, which has: llama, spare" in snakemake(
+            finished, "--dry-run", "results/audits/spar.json", fails=True
+        )
+    finally:
+        write_config(finished, config)
+
+
+def test_source_that_is_not_there_is_named_by_its_key(finished):
+    config, changed = read_config(finished), read_config(finished)
+    changed["corpora"]["more"] = {"source": {"kind": "path", "path": "data/wikki.jsonl"}}
+    write_config(finished, changed)
+    try:
+        text = snakemake(finished, "--dry-run", "results/corpora/more/documents.parquet", fails=True)
+        assert f"corpora.more.source.path is 'data/wikki.jsonl', and {finished}/data/wikki.jsonl does not exist" in text
+    finally:
+        write_config(finished, config)
+
+
+def test_python_whose_path_a_shell_would_cut_is_refused_at_once(finished):
+    call = warm_command("--dry-run", TABLE)
+    call[2] = "/some where/.venv/bin/python"
+    done = subprocess.run(call, cwd=finished, capture_output=True, text=True)
+    assert done.returncode == 1
+    refusal = f"{call[2]}: the path of the Python that runs Snakemake has a space"
+    assert refusal in done.stdout + done.stderr
 
 
 def test_watching_reruns_nothing(finished):

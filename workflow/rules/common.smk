@@ -98,6 +98,22 @@ ENVS = LIBRARY.parent / "envs"
 if Path("envs").is_dir() and ENVS.samefile("envs"):
     ENVS = Path("envs")
 
+
+class Entries(dict):
+    """Entries of a section of the configuration; a target that names another one is an error which lists them."""
+
+    def __init__(self, section, entries):
+        super().__init__(entries)
+        self._section = section
+
+    def __missing__(self, name):
+        raise WorkflowError(f"{name!r} is not in {self._section} of the configuration, which has: {', '.join(self)}")
+
+
+CONFIG = CONFIG.model_copy(
+    update={name: Entries(name, getattr(CONFIG, name)) for name in ("models", "corpora", "mixes", "recipes")}
+)
+
 STUDIES = expand_rows(CONFIG)
 ROWS = [row for rows in STUDIES.values() for row in rows]
 SAES = {}
@@ -184,10 +200,18 @@ def wheel_path(source):
     return f"results/downloads/{source.package}-{source.version}.whl"
 
 
-def source_input(source):
-    """Input of a job that reads a source: the wheel, the local path, or nothing for a hub."""
+def source_input(key, entry):
+    """Input of a job that reads the source of an entry: the wheel, the local path, or nothing for a hub."""
+    source = entry.source
     if isinstance(source, PackageSource):
         return [wheel_path(source)]
+    # A workflow that uses this one may make the file itself, and on a storage it is no file of this machine.
+    alone = not workflow.modifier.is_module and workflow.storage_settings.default_storage_provider is None
+    if isinstance(source, PathSource) and alone and not Path(source.path).exists():
+        raise WorkflowError(
+            f"{key}.source.path is {source.path!r}, and {os.path.abspath(source.path)} does not exist; expected a file or "
+            "folder, absolute or relative to the folder in which snakemake is called (or --directory)"
+        )
     return [beside_results(source.path)] if isinstance(source, PathSource) else []
 
 
@@ -230,10 +254,11 @@ for study, section in CONFIG.finance.items():
 
 
 def splits_used(model, corpus):
-    """Which splits of a corpus any study needs from a model, in a fixed order."""
+    """Which splits of a corpus any study, or the audit, needs from a model, in a fixed order."""
     near = [row for row in SAES.values() if row.model == model]
     far = [row for row in ROWS if row.shift and row.judged.model == model]
     trained = any(corpus in CONFIG.mixes[row.mix].corpora for row in [*near, *far])
+    trained = trained or corpus == first_training_corpus(model)
     evaluated = any(corpus in [*ROLES[row.sae_id], *RETOLD.get(row.sae_id, [])] for row in near)
     evaluated = evaluated or any(corpus in row.judged.roles for row in far)
     return [split for split, used in (("train", trained), ("eval", evaluated)) if used]
@@ -250,10 +275,9 @@ def apart(mix, judged):
 
 
 def first_training_corpus(model):
-    """The first corpus that any mix draws for this model."""
-    return next(
-        corpus for row in ROWS if model in (row.model, row.judged.model) for corpus in CONFIG.mixes[row.mix].corpora
-    )
+    """The corpus on which a model is audited: the first that its studies train on, else the first of any mix."""
+    mixes = [row.mix for row in ROWS if model in (row.model, row.judged.model)]
+    return next(corpus for mix in (*mixes, *CONFIG.mixes) for corpus in CONFIG.mixes[mix].corpora)
 
 
 def wheel_source(wildcards):

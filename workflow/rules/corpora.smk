@@ -4,7 +4,7 @@
 rule build_documents:
     """Read a source, apply filter and template, split its documents by hash."""
     input:
-        source=lambda w: source_input(CONFIG.corpora[w.corpus].source),
+        source=lambda w: source_input(f"corpora.{w.corpus}", CONFIG.corpora[w.corpus]),
     output:
         documents="results/corpora/{corpus}/documents.parquet",
         summary="results/corpora/{corpus}/corpus.json",

@@ -37,7 +37,7 @@ rule encode:
 rule prepare_embedder:
     """The sentence encoder behind coherence, and how it pools."""
     input:
-        source=lambda w: source_input(CONFIG.latents.embedder.source),
+        source=lambda w: source_input("latents.embedder", CONFIG.latents.embedder),
     output:
         folder=directory("results/embedder"),
     log:

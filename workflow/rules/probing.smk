@@ -11,7 +11,7 @@ rule probe_rows:
     input:
         model="results/models/{model}",
         audit="results/audits/{model}.json",
-        source=source_input(CONFIG.probing.source),
+        source=lambda w: source_input("probing", CONFIG.probing),
     output:
         rows="results/probing/{model}/rows.safetensors",
     log:
