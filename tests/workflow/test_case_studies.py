@@ -88,6 +88,18 @@ def test_study_is_planned(empty, study, scale):
     assert sources == {"package" if scale == "embedded" else "hub"}
 
 
+@pytest.mark.parametrize("target", ["results/llama_sweep_stability.csv", "results/atlas/index.html"])
+def test_a_study_trains_no_seed_of_another_study(empty, target):
+    """Another study has more seeds of a recipe of the sweep."""
+    rows = expand_rows(read_config(empty / "config/config.yaml"))
+    own = {row.sae_id for row in rows["llama_sweep"]}
+    others = {row.sae_id for study in rows.values() for row in study} - own
+    assert {sae.rpartition("/")[0] for sae in own} & {sae.rpartition("/")[0] for sae in others}
+    jobs = planned(empty, target)
+    assert jobs["train"] == len(own) == 8
+    assert jobs["stability"] == 4
+
+
 @pytest.mark.parametrize("study", ENDS)
 def test_what_needs_a_network_is_made_apart(empty, study):
     """For nodes without one: models and text by one target, where there is a network."""

@@ -16,8 +16,8 @@ rule sae_pages:
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         latents=rules.latents.output.table,
         summary=rules.latents.output.summary,
-        stability=rules.stability.output.summary,
-        partners=rules.stability.output.table,
+        stability=page_stability("stability.json"),
+        partners=page_stability("latents.parquet"),
         labels=label_file("latents.parquet"),
         answers=label_file("answers.parquet"),
         label_summary=label_file("autointerp.json"),
@@ -36,7 +36,7 @@ rule sae_pages:
     params:
         corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
         studies=lambda w: SITE_SAES.get(sae_row(w).sae_id, []),
-        seeds=lambda w: [row.seed for row in seed_rows(w) if row.sae_id in SITE_SAES],
+        seeds=lambda w: [row.seed for row in seeds_in(page_study(w), w) if row.sae_id in SITE_SAES],
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(),
         code=code_of("sae_pages"),
@@ -54,7 +54,7 @@ rule neuronpedia:
         config=rules.train.output.config,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         latents=rules.latents.output.table,
-        partners=rules.stability.output.table,
+        partners=page_stability("latents.parquet"),
     output:
         folder=directory("results/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:
