@@ -1,5 +1,6 @@
 """Reading and checking configuration, with errors for people."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from atlas.config.rows import expand_rows
 from atlas.config.sections import AtlasConfig
 from atlas.errors import ConfigError
 
+# What pydantic adds to the place of a fault for a type that it tried: no key of the file.
+_TYPE = re.compile(r"constrained-str|str|int|float|bool|(tuple|list|dict)\[.*\]")
+
 
 def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> AtlasConfig:
     """Validate a merged configuration, and every row of every study.
@@ -24,8 +28,8 @@ def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Atl
     try:
         config = AtlasConfig.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors())
-        raise ConfigError(f"{origin}: {error.error_count()} fault(s)\n{faults}") from None
+        faults = [f"  {_describe(fault)}" for fault in _first_faults(error.errors())]
+        raise ConfigError("\n".join([f"{origin}: {len(faults)} fault(s)", *faults])) from None
     try:
         expand_rows(config)
         expand_frameworks(config)
@@ -57,11 +61,32 @@ def _merge(into: dict[str, Any], update: Mapping[str, Any]) -> None:
             into[key] = value
 
 
+def _first_faults(faults: Sequence[Any]) -> list[Any]:
+    """Faults without what only follows from another one.
+
+    A list whose entries are faulty counts as too short. A value of which several types are tried has a fault for each.
+    """
+    kept: dict[tuple[int | str, ...], Any] = {}
+    for fault in faults:
+        place = fault["loc"]
+        inside = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in faults)
+        if fault["type"] == "too_short" and inside:
+            continue
+        while place and _TYPE.fullmatch(str(place[-1])):
+            place = place[:-1]
+        if place in kept:
+            message = f"{kept[place]['msg']}, or {fault['msg'].removeprefix('Input should be ')}"
+            kept[place] = kept[place] | {"msg": message}
+        else:
+            kept[place] = fault | {"loc": place}
+    return list(kept.values())
+
+
 def _describe(fault: Any) -> str:
     # Union tags ("package", "hub") are no keys of the file; the tag is the branch that was tried.
-    place = ".".join(
-        str(part) for part in fault["loc"] if part not in ("package", "hub", "path") or fault["loc"][-1] == part
-    )
+    parts = list(map(str, fault["loc"]))
+    tags = {number for number, part in enumerate(parts) if part in ("package", "hub", "path") and "source" in parts}
+    place = ".".join(part for number, part in enumerate(parts) if number not in tags or parts[number - 1] != "source")
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = "unknown key"
