@@ -1,15 +1,18 @@
 import copy
+import re
 
 import jsonschema
 import pytest
 import yaml
 
 from atlas.autointerp.cost import cost
-from atlas.config import expand_rows, load_config, read_config
 from atlas.config.budget import mean_weights
 from atlas.config.data import Mix
+from atlas.config.load import load_config, read_config
 from atlas.config.recipe import Recipe
 from atlas.config.reference import FOLDER, readme_text, schema_text
+from atlas.config.rows import expand_rows
+from atlas.config.sections import ENDINGS
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint
 
@@ -168,11 +171,54 @@ def test_average_shares_of_a_curriculum():
     assert mean_weights(Mix(phases=phases)) == pytest.approx({"a": 0.25 + 0.75 * 0.6, "b": 0.75 * 0.4})
 
 
-def test_a_study_must_not_be_named_as_a_file_of_another():
+@pytest.mark.parametrize("ending", [*ENDINGS, "_runs", "_public"])
+def test_a_study_must_not_be_named_as_a_file_of_another(ending):
     raw = copy.deepcopy(RAW)
-    raw["studies"]["llama_sweep_runs"] = raw["studies"].pop("llama_sweep")
-    with pytest.raises(ConfigError, match=r"studies\.llama_sweep_runs ends in '_runs'"):
+    raw["studies"][f"a{ending}"] = raw["studies"]["llama_sweep"]
+    with pytest.raises(ConfigError, match=rf"studies\.a{ending} ends in '{ending}': files of 'a' would have its name"):
         load_config(raw)
+
+
+def test_every_ending_of_a_file_of_a_study_is_known():
+    """Of the rules' outputs: tables, figures, pages."""
+    rules = "".join(path.read_text() for path in sorted((FOLDER.parent / "workflow/rules").glob("*.smk")))
+    found = set(re.findall(r'"results/(?:\w+/)?\{study\}(_\w+)\.', rules))
+    assert found == set(ENDINGS)
+
+
+@pytest.mark.parametrize("name", ["frameworks", "frameworks.v2"])
+def test_a_study_must_not_be_named_as_the_comparison_of_frameworks(name):
+    raw = copy.deepcopy(RAW)
+    raw["studies"][name] = raw["studies"]["llama_sweep"]
+    with pytest.raises(ConfigError, match=rf"studies\.{name}: results/frameworks\.csv is the table"):
+        load_config(raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (
+            "mixes/chat/phases",
+            [{"until": 2.0, "weights": {"chat": 1.0}}],
+            "mixes.chat.phases.0.until: 2.0 Input should be less than or equal to 1",
+        ),
+        (
+            "studies/llama_sweep/evaluation/in_sample",
+            5,
+            "studies.llama_sweep.evaluation.in_sample: 5 Input should be a valid string, or a valid tuple",
+        ),
+        ("corpora/chat/source", {"kind": "path"}, "corpora.chat.source.path: required key is missing"),
+        (
+            "corpora/chat/source",
+            {"kind": "path", "path": 5},
+            "corpora.chat.source.path: 5 Input should be a valid string",
+        ),
+    ],
+)
+def test_one_fault_is_reported_once(path, value, fault):
+    with pytest.raises(ConfigError) as raised:
+        load_config(changed(path, value))
+    assert str(raised.value).splitlines() == ["configuration: 1 fault(s)", f"  {fault}"]
 
 
 def test_all_faults_are_reported_at_once():

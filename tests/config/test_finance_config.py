@@ -6,9 +6,10 @@ import re
 import pytest
 import yaml
 
-from atlas.config import expand_rows, load_config
 from atlas.config.data import Harvest
+from atlas.config.load import load_config
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 from atlas.errors import ConfigError
 
 RAW = yaml.safe_load((FOLDER / "config.yaml").read_text())

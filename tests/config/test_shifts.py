@@ -5,8 +5,9 @@ import copy
 import pytest
 import yaml
 
-from atlas.config import expand_rows, load_config
+from atlas.config.load import load_config
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 from atlas.errors import ConfigError
 
 RAW = yaml.safe_load((FOLDER / "config.yaml").read_text())

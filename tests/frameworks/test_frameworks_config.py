@@ -5,8 +5,8 @@ import copy
 import pytest
 import yaml
 
-from atlas.config import load_config
 from atlas.config.framework_rows import expand_frameworks
+from atlas.config.load import load_config
 from atlas.config.reference import FOLDER
 from atlas.errors import ConfigError
 

@@ -38,9 +38,9 @@ rule autointerp:
         corpora=autointerp_corpora,
         autointerp=CONFIG.autointerp.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["autointerp"],
+        replies=f"{RESULTS}/replies",
+        code=code_of("autointerp"),
         asks=lambda w: str(autointerp_cost(w)),
-        bridge=sha256_code([LIBRARY / "peers" / "delphi_bridge.py"]) if CONFIG.autointerp.needs_delphi else None,
     message:
         "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}: {params.asks}"
     script:
@@ -67,7 +67,7 @@ rule latent_outcomes:
         runtime=lambda w, attempt: 20 * attempt,
     params:
         autointerp=CONFIG.autointerp.model_dump(mode="json", include={"explainers", "scorers", "seeds", "client"}),
-        code=CODE["autointerp"],
+        code=code_of("latent_outcomes"),
     message:
         "Outcomes of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -95,7 +95,7 @@ rule study_autointerp:
     params:
         corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
         asks=study_autointerp_cost,
-        code=CODE["studies"],
+        code=code_of("study_autointerp"),
     message:
         "Writing results/{wildcards.study}_autointerp.csv; labelling {params.asks}"
     script:
@@ -126,7 +126,7 @@ rule autointerp_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("autointerp_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_autointerp.pdf"
     script:

@@ -15,7 +15,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             codes=dict(zip(corpora, map(Path, files.codes), strict=True)),
             random_codes=dict(zip(corpora, map(Path, files.random), strict=True)),
             embedder=Path(files.embedder[0]) if files.embedder else None,
-            replies=Path("results/replies"),
+            replies=Path(snakemake.params.replies),
             delphi=Path(files.delphi[0]).with_name("bin") / "python" if files.delphi else None,
             client_model=Path(files.client_model[0]) if files.client_model else None,
         ),

@@ -1,5 +1,6 @@
 """Reading and checking configuration, with errors for people."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from atlas.config.rows import expand_rows
 from atlas.config.sections import AtlasConfig
 from atlas.errors import ConfigError
 from atlas.yaml_files import read_yaml
+
+# What pydantic adds to the place of a fault for a type that it tried: no key of the file.
+_TYPE = re.compile(r"constrained-str|str|int|float|bool|(tuple|list|dict)\[.*\]")
 
 
 def load_config(raw: Mapping[str, Any], files: Mapping[str, Any] | Sequence[str | Path] = ()) -> AtlasConfig:

