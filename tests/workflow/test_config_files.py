@@ -65,11 +65,3 @@ def test_an_overlay_replaces_a_source_and_a_recipe_as_a_whole(project):
     assert "recipes.topk: architecture is 'relu' instead of 'topk', hence replaced as a whole; keys no longer" in text
     assert "download_wheel" in planned(project, "--", TABLE)
     assert "download_wheel" not in planned(project, "--configfile", "mine.yaml", "--", TABLE)
-
-
-def test_a_path_that_does_not_exist_is_named_by_its_key(project):
-    config = read_config(project)
-    config["corpora"]["news"]["source"]["path"] = "data/olds.jsonl"
-    write_config(project, config)
-    said = refusal(project)
-    assert "corpora.news.source.path: 'data/olds.jsonl' does not exist; correct the path, which is rel" in said
