@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
-from atlas.files import atomic_path
+from atlas.tables import read_arrow, write_parquet
 
 # As in the outcome of an SAE: latents whose decoder cosine is above this are copies (docs/metrics.md, section 7).
 CLOSE_COPY = 0.9
@@ -22,7 +21,7 @@ def write_latent_outcomes(latents: Path, labels: Path, scores: Path, settings: A
 
     Explainer, scorer and seed are the first configured. Raises EvaluationError when the tables are of different SAEs.
     """
-    tables = [pq.read_table(path) for path in (latents, labels, scores)]
+    tables = [read_arrow(path) for path in (latents, labels, scores)]
     about = [table.schema.metadata for table in tables]
     for path, found in zip((labels, scores), about[1:], strict=True):
         if found != about[0]:
@@ -42,8 +41,7 @@ def write_latent_outcomes(latents: Path, labels: Path, scores: Path, settings: A
         rows[f"{kind}_reason"] = part["reason"].to_numpy()
         rows = rows.assign(**{f"{kind}_{name}": part[name].astype(float).to_numpy() for name in _MEASURES})
     written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
-    with atomic_path(target) as temporary:
-        pq.write_table(written, temporary)
+    write_parquet(target, written)
 
 
 def latent_outcomes(latents: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:

@@ -10,17 +10,17 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 
 from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
 from atlas.corpora.packing import Packed, pack
-from atlas.errors import SourceError
-from atlas.files import AGAIN, read_json, sha256_strings
-from atlas.hdf5 import new_hdf5
+from atlas.errors import DamagedFileError, SourceError
+from atlas.files import AGAIN, read_json, read_plain_json, sha256_strings
+from atlas.hdf5 import new_hdf5, open_sealed
 from atlas.progress import progress
+from atlas.tables import open_parquet
 
 log = logging.getLogger(__name__)
 
@@ -85,14 +85,14 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     if not path.is_file():
         raise SourceError(f"{path} is missing: run the rule that tokenises this corpus")
     try:
-        with h5py.File(path, "r") as file:
+        with open_sealed(path) as file:
             if split not in file:
                 raise SourceError(f"{path} has no split {split!r}, only {sorted(file)}; {AGAIN}")
             group = file[split]
             arrays = [group[name][...] for name in ("tokens", "document", "counted")]
             fingerprint, corpus, length = group.attrs["fingerprint"], file.attrs["corpus"], file.attrs["context_length"]
-    except (OSError, KeyError, RuntimeError) as error:
-        raise SourceError(f"{path}: not a whole token file ({error}); {AGAIN}") from error
+    except DamagedFileError as error:
+        raise SourceError(f"not a whole token file: {error}") from error
     tokens, document, counted = arrays
     expected = (len(tokens), int(length))
     if any(array.shape != expected for array in arrays) or counted.dtype != np.bool_:
@@ -203,10 +203,10 @@ def _documents(path: Path) -> Iterator[pq.ParquetFile]:
     if not Path(path).is_file():
         raise SourceError(f"{path} is missing: run the rule that builds this corpus")
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: truncated or altered ({error}); {AGAIN}") from error
+    except DamagedFileError as error:
+        raise SourceError(str(error)) from error
 
 
 def _write_split(group: h5py.Group, packed: Packed) -> None:
@@ -220,7 +220,7 @@ def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> 
     if context_length <= framed:
         raise SourceError(f"context_length {context_length} leaves no room beside {framed} special tokens; raise it")
     path = model_folder / "config.json"
-    limit = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    limit = read_plain_json(path).get("max_position_embeddings") if path.is_file() else None
     if limit is not None and context_length > limit:
         raise SourceError(
             f"harvest.context_length is {context_length}, but {path} allows max_position_embeddings {limit}: lower it"

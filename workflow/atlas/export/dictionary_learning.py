@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atlas.errors import ExportError
 from atlas.export.source import TrainedSae
-from atlas.files import atomic_path, write_json
+from atlas.files import atomic_path, write_plain_json
 from atlas.hook_points import HookPoint
 from atlas.training.sae import Sae
 
@@ -112,7 +112,7 @@ def write(trained: TrainedSae, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.state(trained).items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         torch.save(state, temporary)  # the format: a pickle, though of tensors alone, as weights_only loading asks
-    write_json(folder / CONFIG_FILE, {"trainer": _trainer(trained, entry.name)})
+    write_plain_json(folder / CONFIG_FILE, {"trainer": _trainer(trained, entry.name)})
 
 
 def _trainer(trained: TrainedSae, dict_class: str) -> dict[str, Any]:
