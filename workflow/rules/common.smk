@@ -20,6 +20,7 @@ from atlas.config.sources import PackageSource, PathSource
 from atlas.errors import ConfigError
 from atlas.files import sha256_code
 from atlas.job import export_library_path
+from atlas.sources.state import state_of
 from atlas.training.tracking import require_trackers
 
 export_library_path()
@@ -111,6 +112,11 @@ def source_input(source):
     if isinstance(source, PackageSource):
         return [wheel_path(source)]
     return [source.path] if isinstance(source, PathSource) else []
+
+
+def source_state(source):
+    """A param of a job that reads a source: hash of a local one's files, which an older date changes too."""
+    return state_of(source.path) if isinstance(source, PathSource) else None
 
 
 @cache
