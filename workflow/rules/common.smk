@@ -17,9 +17,10 @@ from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PathSource
-from atlas.errors import ConfigError
+from atlas.errors import AtlasError, ConfigError
 from atlas.files import sha256_code
 from atlas.job import export_library_path
+from atlas.job_lock import claim_results
 from atlas.sources.state import state_of
 from atlas.training.tracking import require_trackers
 
@@ -100,6 +101,14 @@ def sae_row(wildcards):
     if sae_id not in SAES:
         raise WorkflowError(f"{sae_id} is in no study; the studies have: {', '.join(SAES)}")
     return SAES[sae_id]
+
+
+def claim(folder):
+    """Hold a results folder against other calls, of other checkouts too, as long as this one lives."""
+    try:
+        claim_results(Path(folder))
+    except AtlasError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def wheel_path(source):
