@@ -13,9 +13,13 @@ TESTERS ?= 2
 PINS := $(shell cat envs/peers/*.txt envs/kubernetes.txt envs/triton.txt | git hash-object --stdin | cut -c 1-12)
 export ATLAS_TEST_ENVIRONMENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae-atlas/test-environments-$(PINS)
 
+# Of a call that was killed: kill -9, a closed terminal or a power cut leave Snakemake's lock.
+UNLOCK = @PYTHONPATH=workflow $(BIN)/python -m atlas.unlock $(BIN)/snakemake
+
 .PHONY: sweep atlas test test-fast lint format docs lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
+	$(UNLOCK)
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/llama_sweep.csv results/figures/llama_sweep.pdf
 
 atlas: sweep  ## the sweep, and results/atlas/index.html with labels
