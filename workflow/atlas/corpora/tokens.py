@@ -92,7 +92,7 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
             arrays = [group[name][...] for name in ("tokens", "document", "counted")]
             fingerprint, corpus, length = group.attrs["fingerprint"], file.attrs["corpus"], file.attrs["context_length"]
     except DamagedFileError as error:
-        raise SourceError(f"not a whole token file: {error}") from error
+        raise SourceError(str(error)) from error
     tokens, document, counted = arrays
     expected = (len(tokens), int(length))
     if any(array.shape != expected for array in arrays) or counted.dtype != np.bool_:

@@ -55,10 +55,10 @@ def read_trained(folder: Path) -> TrainedSae:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = read_run_card(path)
-    except (OSError, DamagedFileError) as error:
-        raise ExportError(f"{path}: missing or no YAML ({error}); train the SAE again") from error
-    if not isinstance(card, dict):
-        raise ExportError(f"{path}: holds {type(card).__name__}, expected the sections of a run card")
+    except OSError as error:
+        raise ExportError(f"{path}: missing ({error}); train the SAE again") from error
+    except DamagedFileError as error:
+        raise ExportError(str(error)) from error
     if card.get("reporting") != "public" and (missing := missing_fields(card)):
         raise ExportError(
             f"{path}: the run card lacks {', '.join(missing)}; it is damaged or of an older version: train "
