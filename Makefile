@@ -24,9 +24,13 @@ ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR): this path has a space, with which neither make nor Snakemake's jobs work; move the checkout)
 endif
 
+# Of a call that was killed: kill -9, a closed terminal or a power cut leave Snakemake's lock.
+UNLOCK = @PYTHONPATH=workflow $(BIN)/python -m atlas.unlock $(BIN)/snakemake
+
 .PHONY: sweep atlas report test test-fast test-kernels lint format docs record lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
+	$(UNLOCK)
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/llama_sweep.csv results/figures/llama_sweep.pdf
 
 atlas: sweep  ## the sweep, and results/atlas/index.html with labels

@@ -1,10 +1,13 @@
 """Two processes never make one output at the same time."""
 
+import errno
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from atlas.job_lock import only_one
+from atlas.job_lock import RESULTS_LOCK, claim_results, only_one, read_holder
 
 LIBRARY = Path(__file__).parents[1] / "workflow"
 COUNT = """
@@ -71,3 +74,48 @@ def test_lock_of_a_killed_process_is_free(tmp_path):
     with only_one("job", tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+CLAIM = """
+import sys, time; sys.path.insert(0, {library!r})
+from pathlib import Path
+from atlas.job_lock import claim_results
+claim_results(Path({folder!r}))
+print("mine", flush=True)
+if sys.argv[1:]: time.sleep(600)
+"""
+
+
+def claim(folder, *arguments):
+    script = CLAIM.format(library=str(LIBRARY), folder=str(folder))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], **pipes)
+
+
+def test_checkouts_that_share_results_by_a_link_are_kept_apart(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results").symlink_to(shared)
+    first = claim(tmp_path / "one/results", "stay")
+    assert first.stdout.readline() == "mine\n"
+    second = claim(tmp_path / "two/results")
+    assert second.wait(60) == 1
+    assert re.search(
+        rf"AtlasError: {shared}: process {first.pid} on .* works on these results now; .* a results folder of its own",
+        second.stderr.read(),
+    )
+    first.kill()  # the system frees the lock, and the text stays to say who was killed
+    first.wait(60)
+    assert read_holder(shared / RESULTS_LOCK).startswith(f"process {first.pid} on ")
+    assert claim(tmp_path / "two/results").communicate(timeout=60)[0] == "mine\n"
+    assert list(shared.iterdir()) == []
+
+
+def test_a_results_folder_that_cannot_be_written_is_not_claimed(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    claim_results(tmp_path)

@@ -11,7 +11,7 @@ from atlas.absorption.letters import candidates, dense_probe, few_latents_f1, ma
 from atlas.absorption.run import absorption, raw_absorption, run_absorption, run_raw_absorption
 from atlas.absorption.words import GROUP
 from atlas.config.downstream import Absorption
-from atlas.files import write_json
+from atlas.files import read_json, write_json
 from atlas.probing.probes import stratified_split
 from atlas.probing.rows import LabelledRows, write_rows
 from atlas.studies.absorption import write_absorption_table
@@ -184,7 +184,7 @@ def test_what_is_not_defined_is_null_with_the_reason(tmp_path, hook, known, expe
     write_rows(rows, {GROUP: {}}, {GROUP: torch.zeros(0, dtype=torch.int64)}, {"reason": known})
     settings = {"settings": SETTINGS, "bootstrap_samples": 100, "device": torch.device("cpu")}
     run_raw_absorption(rows, [], hook=hook, settings=SETTINGS, bootstrap_samples=100, target=tmp_path / "raw.json")
-    assert json.loads((tmp_path / "raw.json").read_text()) == {"raw": None}
+    assert read_json(tmp_path / "raw.json") == {"raw": None}
     run_absorption(tmp_path, rows, tmp_path / "raw.json", [], hook=hook, seed=0, target=target, **settings)
     result = json.loads(target.read_text())
     assert result["sae"] is None

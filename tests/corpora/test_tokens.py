@@ -271,7 +271,7 @@ def test_damaged_token_files_are_named(tmp_path, folders):
     with pytest.raises(SourceError, match=r"t\.h5: the tokens of train are not those.*delete this file and run again"):
         read_tokens(path, "train")
     path.write_bytes(good[: len(good) // 2])
-    with pytest.raises(SourceError, match=r"t\.h5: not a whole token file"):
+    with pytest.raises(SourceError, match=r"t\.h5: missing, truncated or altered"):
         read_tokens(path, "train")
 
 

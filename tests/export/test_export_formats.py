@@ -197,8 +197,18 @@ def remove_card(folder):
     (folder / "run_card.yaml").unlink()
 
 
+def text_of_card(folder):
+    """The card without its first line, the checksum: as an earlier version wrote it."""
+    return (folder / "run_card.yaml").read_text().split("\n", 1)[1]
+
+
+def altered_card(folder):
+    path = folder / "run_card.yaml"
+    path.write_text(path.read_text().replace("n_latents: 60", "n_latents: 61"))
+
+
 def cut_card(folder):
-    lines = (folder / "run_card.yaml").read_text().splitlines()
+    lines = text_of_card(folder).splitlines()
     (folder / "run_card.yaml").write_text("\n".join(line for line in lines if not line.startswith("seed:")))
 
 
@@ -207,12 +217,12 @@ def card_is_a_list(folder):
 
 
 def card_of_another_hook(folder):
-    text = (folder / "run_card.yaml").read_text()
+    text = text_of_card(folder)
     (folder / "run_card.yaml").write_text(text.replace("hook: resid_post.3", "hook: resid_post.4"))
 
 
 def card_of_another_size(folder):
-    text = (folder / "run_card.yaml").read_text()
+    text = text_of_card(folder)
     (folder / "run_card.yaml").write_text(text.replace("n_latents: 60", "n_latents: 61"))
 
 
@@ -223,7 +233,8 @@ def card_of_another_size(folder):
         (truncate_weights, "sae_weights.safetensors: missing, truncated"),
         (not_a_number, "W_enc has values that are not finite"),
         (foreign_config, "cfg.json: is not the configuration of an SAE of this project"),
-        (remove_card, "run_card.yaml: there is no such file"),
+        (remove_card, "run_card.yaml: missing"),
+        (altered_card, "run_card.yaml: truncated or altered since it was written"),
         (cut_card, "run_card.yaml: the run card lacks seed"),
         (card_is_a_list, "run_card.yaml: holds list"),
         (card_of_another_hook, "run_card.yaml: hook is 'resid_post.4', but the SAE beside it has 'resid_post.3'"),

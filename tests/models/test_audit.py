@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from atlas.errors import AuditError
+from atlas.files import read_json
 from atlas.models import adapters, checks, forward
 from atlas.models.adapters import Place, find_place, get_blocks
 from atlas.models.audit import audit_model, norm_summary, write_audit
@@ -53,7 +54,7 @@ def test_sound_models_pass(name, hooks, storage_dtype, contexts, tmp_path, reque
     report = audit(request.getfixturevalue(name), contexts, hooks, storage_dtype)
     write_audit(report, tmp_path / "audit.json")
     assert failures(report) == set()
-    assert json.loads((tmp_path / "audit.json").read_text()) == report
+    assert read_json(tmp_path / "audit.json") == report
     assert report["status"] == "pass"
     assert len(report["checks"]) == 2 + 8 * len(hooks)
     for hook in hooks:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from atlas.errors import AuditError
+from atlas.files import read_json, write_json
 from atlas.models.gate import audit_on_text, require_passed
 from tiny import prepare_and_load, tiny_llama
 
@@ -38,8 +39,8 @@ def test_failed_audit_leaves_no_target_but_keeps_its_report(loaded, tmp_path, mo
 
 def test_failed_or_foreign_report_keeps_the_gate_shut(loaded, tmp_path):
     audit(loaded, tmp_path / "m.json")
-    report = json.loads((tmp_path / "m.json").read_text())
+    report = read_json(tmp_path / "m.json")
     for changes, message in (({"status": "fail"}, "nothing is harvested"), ({"weights_sha256": "0" * 64}, "other")):
-        (tmp_path / "x.json").write_text(json.dumps(report | changes))
+        write_json(tmp_path / "x.json", report | changes)
         with pytest.raises(AuditError, match=message):
             require_passed(tmp_path / "x.json", loaded, HOOKS)

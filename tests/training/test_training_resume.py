@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from training.planted import PlantedStream, recipe, train
 
+from atlas import tensors as tensors_module
 from atlas.errors import TrainingError
 from atlas.files import atomic_path
 from atlas.runcard import read_run_card
+from atlas.tensors import facts_of, open_tensors
 from atlas.training import checkpoint
 from atlas.training import train as train_module
 from atlas.training import update as update_module
@@ -104,7 +105,7 @@ def test_a_run_killed_while_it_writes_checkpoints_ends_in_the_same_bits(tmp_path
         torn.append(temporary)
         raise KilledError
 
-    monkeypatch.setattr(checkpoint, "atomic_path", sometimes_torn)
+    monkeypatch.setattr("atlas.files.atomic_path", sometimes_torn)
     cut = None
     while cut is None:
         try:
@@ -175,13 +176,13 @@ def test_sigterm_writes_a_checkpoint_of_that_step_and_ends_with_143(tmp_path):
     assert 1 <= ended.value.step <= 6
     assert signal.getsignal(signal.SIGTERM) is before
     (path,) = checkpoints(tmp_path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        assert file.metadata()["step"] == str(ended.value.step)
+    with open_tensors(path) as file:
+        assert facts_of(file, path)["step"] == ended.value.step
     assert not (tmp_path / "sae").exists()
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
-    save, calls = checkpoint.save_file, []
+    save, calls = tensors_module.save_file, []
 
     def full_at_the_second(tensors, path, metadata):
         calls.append(path)
@@ -190,7 +191,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         save(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_at_the_second)
+    monkeypatch.setattr(tensors_module, "save_file", full_at_the_second)
     stream = PlantedStream(batch_size=256)
     with pytest.raises(TrainingError, match=r"checkpoint.safetensors: the checkpoint of step 14 .*No space left"):
         train(tmp_path / "cut", settings(), stream)
@@ -273,8 +274,19 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     interrupted(tmp_path, settings())
     (path,) = checkpoints(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(TrainingError, match=r"checkpoint.safetensors: damaged checkpoint .* delete it"):
+    with pytest.raises(TrainingError, match=r"damaged checkpoint: .*checkpoint.safetensors: .*; delete it"):
         train(tmp_path, settings(), PlantedStream(batch_size=256))
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_trained_on(tmp_path):
+    interrupted(tmp_path, settings())
+    (path,) = checkpoints(tmp_path)
+    whole, places = path.read_bytes(), random.Random(0)
+    for _ in range(8):
+        place = places.randrange(len(whole) // 2, len(whole))  # of the tensors
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << places.randrange(8)]) + whole[place + 1 :])
+        with pytest.raises(TrainingError, match=r"checkpoint.safetensors: truncated or altered .*; delete it to train"):
+            train(tmp_path, settings(), PlantedStream(batch_size=256))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from atlas.errors import TrainingError
 from atlas.hook_points import SITES
 from atlas.models.adapters import _ADAPTERS
+from atlas.sealed import UNSEALED, sealed
 from atlas.training.architectures import ARCHITECTURES
 from atlas.training.sae import Sae, load_sae, saelens_hook_names, save_sae
 from atlas.training.transformer_lens import transformer_lens_name
@@ -172,7 +173,8 @@ def alter_config(folder, **changes):
     path = folder / "cfg.json"
     config = json.loads(path.read_text())
     config["metadata"]["atlas"] |= changes.pop("atlas", {})
-    path.write_text(json.dumps(config | changes))
+    config["metadata"]["atlas"]["integrity"] = UNSEALED
+    path.write_bytes(sealed(json.dumps(config | changes).encode()))
 
 
 def test_damaged_folders_are_named(tmp_path):

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,9 +40,12 @@ from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.tokens import read_tokens, tokenise_corpus
 from atlas.errors import AtlasError
 from atlas.evaluation.references import References
+from atlas.job_lock import RESULTS_LOCK, lock_if_free, read_holder
 from atlas.models.gate import require_passed
 from atlas.models.load import load_model
+from atlas.runcard import read_run_card
 from atlas.studies.table import write_study_table
+from atlas.tables import read_csv, read_parquet
 from atlas.training.sae import load_sae
 
 pytestmark = pytest.mark.slow
@@ -278,24 +282,44 @@ def read_metrics(project: Path):
     write_study_table("study", paths, corpora, None, project / "again.csv")
 
 
+def read_card(project: Path):
+    return read_run_card(project / SAE / "run_card.yaml")
+
+
+def read_curves(project: Path):
+    return read_parquet(project / SAE / "training.parquet").to_json()
+
+
+def read_study_table(project: Path):
+    return read_csv(project / TABLE).to_json()
+
+
 READERS: dict[str, tuple[str, str, Callable]] = {
     "weights of the model": (
         "audit, harvest and all that runs the model",
         "results/models/llama/model.safetensors",
         read_model,
     ),
+    "configuration of the model": (
+        "audit, harvest and all that runs the model",
+        "results/models/llama/config.json",
+        read_model,
+    ),
+    "tokenizer": ("tokens", "results/models/llama/tokenizer.json", read_documents),
     "documents": ("tokens", "results/corpora/news/documents.parquet", read_documents),
     "tokens": ("harvest", "results/tokens/llama/news.h5", read_token_file),
     "activations": ("training, evaluation", "results/activations/llama/chat/train-001.h5", read_shard),
     "SAE": ("evaluation and all that uses an SAE", f"{SAE}/sae_weights.safetensors", read_sae),
+    "configuration of an SAE": ("evaluation and all that uses an SAE", f"{SAE}/cfg.json", read_sae),
+    "run card": ("tables of runs, pages and exports", f"{SAE}/run_card.yaml", read_card),
+    "training curves": ("figures, pages", f"{SAE}/training.parquet", read_curves),
     "references": ("evaluation", "results/references/llama/news.h5", read_references),
     "audit": ("harvest", "results/audits/llama.json", read_audit),
     "metrics": ("table", METRICS, read_metrics),
+    "table": ("figures, printed tables", TABLE, read_study_table),
 }
 NAMED = "an error that says what to delete before the same command is run again"
 NOTICED = {"flipped": f"{NAMED}, or a bit that no reader uses", "truncated": NAMED}
-# A changed digit is a number like any other: texts are only checked for being whole.
-FLIPPED = [what for what, (_, path, _) in READERS.items() if not path.endswith(".json")]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +346,7 @@ def test_truncated_input_is_named(finished_once, tmp_path, what):
     "what",
     [
         pytest.param(what, marks=fault(READERS[what][0], f"flipped bit in {what}", NOTICED["flipped"]))
-        for what in FLIPPED
+        for what in READERS
     ],
 )
 def test_no_flipped_bit_goes_unnoticed(finished_once, tmp_path, what):
@@ -348,6 +372,28 @@ def same(one, other) -> bool:
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     return one == other
+
+
+# Sources that change ----------------------------------------------------------------------------------------------
+
+
+@fault(
+    "model; documents",
+    "a local source is replaced by files of an older date",
+    "it is prepared again, and what depends on it; the old files again: nothing runs",
+)
+def test_replaced_sources(finished_once, tmp_path):
+    project = copy_of(finished_once, tmp_path)
+    assert planned(project, TABLE) == {}
+    for source, rule in (("data/news.jsonl", "build_documents"), ("data/llama/model.safetensors", "prepare_model")):
+        path = project / source
+        whole, status = path.read_bytes(), path.stat()
+        path.write_bytes(whole[:-2] + b"\0\0")
+        os.utime(path, (status.st_atime - 1e6, status.st_mtime - 1e6))
+        assert rule in planned(project, TABLE)
+        path.write_bytes(whole)
+        os.utime(path, (status.st_atime - 1e6, status.st_mtime - 1e6))
+        assert planned(project, TABLE) == {}
 
 
 # Snakemake's own view ---------------------------------------------------------------------------------------------
@@ -487,6 +533,59 @@ def test_two_calls_on_one_folder(finished_once, tmp_path):
     assert left_behind(project) == []
 
 
+@fault(
+    "any, by the results folder's own lock",
+    "two checkouts that share results by a link",
+    "the second stops before its first job and names the call that works there",
+)
+def test_two_checkouts_on_one_results_folder(finished_once, tmp_path):
+    project = copy_of(finished_once, tmp_path)
+    (project / TABLE).unlink()
+    holder = lock_if_free(project / "results" / RESULTS_LOCK)
+    os.write(holder, b"process 1 on another-host in /another/checkout\n")
+    try:
+        text = snakemake(project, TABLE, fails=True)
+    finally:
+        os.close(holder)
+    assert "process 1 on another-host in /another/checkout works on these results now" in text
+    assert not (project / TABLE).exists()
+    snakemake(project, TABLE)
+    assert digests(project) == digests(finished_once)
+    assert not (project / "results" / RESULTS_LOCK).exists()
+    assert left_behind(project) == []
+
+
+@fault(
+    "any",
+    "kill -9 of the call itself",
+    "`make` takes its lock away and goes on; after plain `snakemake`, its message says `snakemake --unlock`",
+)
+def test_a_killed_call_is_unlocked(finished_once, tmp_path):
+    project = copy_of(finished_once, tmp_path)
+    (project / TABLE).unlink()
+    (project / METRICS).unlink()
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command("--rerun-triggers", "mtime", "--", TABLE), cwd=project, **silent) as call:
+        deadline = time.monotonic() + 300
+        while not read_holder(project / "results" / RESULTS_LOCK) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        children = psutil.Process(call.pid).children(recursive=True)
+        for process in (psutil.Process(call.pid), *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert list(project.glob(".snakemake/locks/*"))
+    assert "--unlock" in snakemake(project, TABLE, fails=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "atlas.unlock", sys.executable, "-m", "snakemake"],
+        cwd=project, env=os.environ | {"PYTHONPATH": "workflow"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "unlocking this folder" in done.stderr
+    snakemake(project, "--rerun-triggers", "mtime", "--", TABLE)
+    assert digests(project) == digests(finished_once)
+    assert left_behind(project) == []
+
+
 def test_the_page_shows_what_tests_assert(request):
     """Rows of the tests that run now are on the page; where all run, nothing else is."""
     if request.config.option.fault_table:
@@ -494,6 +593,6 @@ def test_the_page_shows_what_tests_assert(request):
     on_page = read_table(REPOSITORY / "docs/reliability.md")
     asserted = {row for item in request.session.items for row in rows_of(item)}
     assert asserted <= on_page
-    files = [REPOSITORY / "tests/sources/test_hub.py", Path(__file__)]
+    files = [REPOSITORY / "tests/sources/test_hub.py", REPOSITORY / "tests/test_sealed.py", Path(__file__)]
     if {item.path for item in request.session.items} >= set(files) and not request.config.option.keyword:
         assert on_page == asserted

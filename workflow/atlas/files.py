@@ -5,14 +5,13 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from atlas.errors import DamagedFileError
-
-AGAIN = "delete this file and run again; it will be made anew"
+from atlas.sealed import AGAIN, KEY, UNSEALED, seal, sealed, verify_content
 
 
 @contextmanager
@@ -78,25 +77,69 @@ def write_text(target: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: Path | str, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, because JSON has neither: use null and a reason."""
-    write_text(target, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+@contextmanager
+def sealed_path(target: Path | str) -> Iterator[Path]:
+    """The same as `atomic_path`, for a file that the body writes with `UNSEALED` in it: the checksum is put there."""
+    with atomic_path(target) as temporary:
+        yield temporary
+        seal(temporary)
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file. Raises DamagedFileError that names it when it is not whole."""
+def write_sealed_text(target: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically, with its checksum where the text has `UNSEALED`."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(sealed(text.encode("utf-8")))
+
+
+def json_text(value: Any) -> str:
+    """JSON as it is written; NaN and infinity are refused, because JSON has neither: use null and a reason."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_json(target: Path | str, value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, with its checksum as the last key, which `read_json` verifies."""
+    write_sealed_text(target, json_text({**value, KEY: UNSEALED}))
+
+
+def write_plain_json(target: Path | str, value: Any) -> None:
+    """Write JSON of another program's format atomically: without a key that the format does not have."""
+    write_text(target, json_text(value))
+
+
+def read_json(path: Path | str, remedy: str = AGAIN) -> Any:
+    """Read JSON that `write_json` wrote. Raises DamagedFileError that names the file when a bit of it has changed.
+
+    A file without checksum, of an earlier version, is named in the log.
+    """
+    content, value = _read_json(path, f"get it again, or, if it is a result, {remedy}")
+    if isinstance(value, dict) and KEY in value and UNSEALED[:-32] not in str(value[KEY]):
+        raise DamagedFileError(f"{path}: {KEY} is {value[KEY]!r}, which is no checksum; {remedy}")
+    verify_content(path, content, remedy)
+    return {key: each for key, each in value.items() if key != KEY} if isinstance(value, dict) else value
+
+
+def read_plain_json(path: Path | str) -> Any:
+    """Read JSON of another program, which has no checksum. Raises DamagedFileError when it is not whole."""
+    return _read_json(path, "get it again")[1]
+
+
+def _read_json(path: Path | str, remedy: str) -> tuple[bytes, Any]:
+    content = Path(path).read_bytes()
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return content, json.loads(content.decode("utf-8"))
     except ValueError as error:
-        raise DamagedFileError(
-            f"{path}: not whole JSON ({error}); get it again, or, if it is a result, {AGAIN}"
-        ) from error
+        raise DamagedFileError(f"{path}: not whole JSON ({error}); {remedy}") from error
 
 
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_files(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of each file by its name."""
+    return {path.name: sha256_file(path) for path in paths}
 
 
 def sha256_strings(parts: Iterable[str]) -> str:

@@ -106,6 +106,12 @@ def _try_lock(path: Path) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError as error:
+        os.close(descriptor)
+        raise AtlasError(
+            f"{path}: the file system of {path.parent} has no file locks ({error.strerror}), and without them two jobs "
+            "would compute on one GPU; set ATLAS_GPU_LOCKS to a folder on a local disk"
+        ) from error
     if not is_still(path, descriptor):
         os.close(descriptor)  # its holder removed it between our opening and locking it
         return None

@@ -1,9 +1,11 @@
-"""One process at a time makes an output.
+"""One process at a time makes an output, and one call at a time works on a folder of results.
 
 Snakemake's own lock covers one call. A call that is killed leaves its cluster jobs running; after `--unlock` the next
 call submits them again, and both would write the same temporary files.
 """
 
+import atexit
+import errno
 import fcntl
 import hashlib
 import logging
@@ -11,10 +13,15 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from atlas.errors import AtlasError
+
 log = logging.getLogger(__name__)
+
+# In the folder of results, which every checkout that shares it sees.
+RESULTS_LOCK = ".lock"
 
 _RETRY_SECONDS = 1.0
 
@@ -36,6 +43,65 @@ def only_one(job: str, folder: Path = Path(".snakemake/atlas-jobs")) -> Iterator
         if descriptor is not None:
             path.unlink(missing_ok=True)
             os.close(descriptor)
+
+
+def claim_results(folder: Path) -> None:
+    """Hold the lock of a results folder as long as this process lives.
+
+    Snakemake's own lock is in the checkout: two checkouts can share results by a link, and each would delete what the
+    other makes. Raises AtlasError that names the call that works there. A file system without locks is named in the
+    log.
+    """
+    path = folder / RESULTS_LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = lock_if_free(path)
+    except BlockingIOError:
+        holder = read_holder(path) or "another call"
+        raise AtlasError(
+            f"{folder.resolve()}: {holder} works on these results now; two calls would delete each other's files: wait "
+            "for it to end, or give this checkout a results folder of its own"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):  # who cannot write here makes nothing: the first job says so
+            log.warning(
+                "%s: cannot be locked (%s); a second call on these results would not be noticed",
+                folder.resolve(),
+                error.strerror,
+            )
+        return
+    with suppress(OSError):  # a full disk: the text only names the holder
+        os.write(descriptor, f"{_whoami()} in {Path.cwd()}\n".encode())
+    atexit.register(_release, path, descriptor, os.getpid())
+
+
+def lock_if_free(path: Path) -> int:
+    """The descriptor of a file that is locked and empty now; raises BlockingIOError when another process has it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_still(path, descriptor):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder removed it between our opening and locking it
+
+
+def read_holder(path: Path) -> str:
+    """What the holder of a lock, or who was killed with it, wrote of itself; empty when nothing is known."""
+    try:
+        return path.read_bytes()[:1000].decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _release(path: Path, descriptor: int, holder: int) -> None:
+    if os.getpid() == holder:  # not in a process that was forked from it
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def is_still(path: Path, descriptor: int) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from atlas.errors import DamagedFileError, TrainingError
-from atlas.files import write_text
+from atlas.files import AGAIN, write_sealed_text
 from atlas.redaction import redacted
-from atlas.yaml_files import read_yaml
+from atlas.sealed import KEY, UNSEALED, verify_content
 
 # Fields that must be present; those of NULLABLE may be null, where a setting does not apply. An empty tuple: any form.
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -101,7 +101,7 @@ def write_run_card(path: Path | str, fields: dict[str, Any]) -> None:
         text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
     except yaml.representer.RepresenterError as error:
         raise TrainingError(f"{path}: a run card holds plain values only ({error})") from error
-    write_text(path, redacted(text))
+    write_sealed_text(path, f"# {KEY}: {UNSEALED}\n{redacted(text)}")
 
 
 def require_fields(path: Path | str, fields: dict[str, Any], filled_later: Collection[str] = ()) -> None:
@@ -112,8 +112,16 @@ def require_fields(path: Path | str, fields: dict[str, Any], filled_later: Colle
 
 
 def read_run_card(path: Path | str) -> dict[str, Any]:
-    """Read a card. Raises DamagedFileError with file and line where it is no YAML."""
-    return read_yaml(path, DamagedFileError, "train the SAE again")
+    """Read a card; raises DamagedFileError that names it when a bit of it has changed."""
+    content = Path(path).read_bytes()
+    verify_content(path, content)  # the checksum is the first line: YAML that ends early is YAML
+    try:
+        card = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise DamagedFileError(f"{path}: not whole YAML ({error}); {AGAIN}") from error
+    if not isinstance(card, dict):
+        raise DamagedFileError(f"{path}: holds {type(card).__name__}, expected the sections of a run card; {AGAIN}")
+    return card
 
 
 def missing_fields(fields: dict[str, Any]) -> list[str]:

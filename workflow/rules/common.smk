@@ -72,8 +72,10 @@ from atlas.config.rows import expand_rows
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
-from atlas.errors import ConfigError
+from atlas.errors import AtlasError, ConfigError
 from atlas.job import export_library_path
+from atlas.job_lock import claim_results
+from atlas.sources.state import state_of
 from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
 
@@ -218,6 +220,14 @@ def sae_row(wildcards):
     return SAES[sae_id]
 
 
+def claim(folder):
+    """Hold a results folder against other calls, of other checkouts too, as long as this one lives."""
+    try:
+        claim_results(Path(folder))
+    except AtlasError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def wheels_of(source):
     """The wheels that a source is in."""
     if isinstance(source, PartsSource):
@@ -243,6 +253,11 @@ def source_input(key, entry):
             "folder, absolute or relative to the folder in which snakemake is called (or --directory)"
         )
     return [beside_results(source.path)] if isinstance(source, PathSource) else []
+
+
+def source_state(source):
+    """A param of a job that reads a source: hash of a local one's files, which an older date changes too."""
+    return state_of(source.path) if isinstance(source, PathSource) else None
 
 
 @cache

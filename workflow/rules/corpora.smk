@@ -20,6 +20,7 @@ rule build_documents:
         runtime=lambda w, attempt: 60 * attempt,
     params:
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json"),
+        files=lambda w: source_state(CONFIG.corpora[w.corpus].source),
         code=code_of("build_documents"),
     message:
         "Building corpus {wildcards.corpus}"

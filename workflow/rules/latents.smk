@@ -52,6 +52,7 @@ rule prepare_embedder:
         runtime=lambda w, attempt: 60 * attempt,
     params:
         spec=lambda w: CONFIG.latents.embedder.model_dump(mode="json"),
+        files=lambda w: source_state(CONFIG.latents.embedder.source),
         code=code_of("prepare_embedder"),
     message:
         "Preparing the sentence encoder"

@@ -44,6 +44,7 @@ rule prepare_model:
         runtime=model_minutes,
     params:
         spec=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
+        files=lambda w: source_state(CONFIG.models[w.model].source),
         code=code_of("prepare_model"),
     message:
         "Preparing model {wildcards.model}"

@@ -28,6 +28,7 @@ rule probe_rows:
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
         probing=CONFIG.probing.model_dump(mode="json", include={"source", "datasets", "max_prompts", "max_tokens"}),
+        files=lambda w: source_state(CONFIG.probing.source),
         code=code_of("probe_rows"),
     message:
         "Reading labelled prompts with {wildcards.model}"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, IDENTITY, ROW_DATASETS
 from atlas.errors import StoreError
+from atlas.hdf5 import open_hdf5
 
 _REMEDY = "delete this file and run again; it will be made anew"
 
@@ -216,7 +217,7 @@ class Shard:
 def _opened(path: Path) -> Iterator[h5py.File]:
     """The file for reading; what its damage may surface as becomes a StoreError that names it."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path, "r") as file:
             yield file
     except FileNotFoundError:
         raise StoreError(f"{path}: no such activation file") from None

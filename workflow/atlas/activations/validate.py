@@ -20,13 +20,14 @@ from atlas.activations.layout import (
     IDENTITY,
     ROW_DATASETS,
 )
+from atlas.hdf5 import open_hdf5
 from atlas.massive import MASSIVE_FACTOR
 
 
 def violations(path: Path | str) -> list[str]:
     """Every rule of the format that the file breaks, in words; empty when it is valid."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path, "r") as file:
             return list(_check_file(file))
     except OSError as error:
         return [f"cannot be opened as HDF5: {error}"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, ROW_DATASETS
 from atlas.errors import StoreError
-from atlas.hdf5 import require_space
+from atlas.hdf5 import open_hdf5, require_space
 from atlas.massive import MASSIVE_FACTOR
 
 
@@ -76,7 +76,7 @@ class ShardWriter:
         """Compute statistics and checksums from what is on disk, and compare it with what was captured."""
         finished = dict(zip(self.widths, self._threads.map(self._finish_hook, self.widths), strict=True))
         self._rows.clear()
-        with h5py.File(self.path, "r+") as file:
+        with open_hdf5(self.path, "r+") as file:
             for name, (checksums, statistics) in finished.items():
                 group = file["hooks"][name]
                 means = {key: statistics.pop(key) for key in ("mean", "mean_regular")}
@@ -121,7 +121,7 @@ class ShardWriter:
     def _create(self, columns: RowColumns) -> dict[str, int]:
         # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.
         require_space(self.path, self._needed() + 65536)
-        with h5py.File(self.path, "w", libver=("v110", "v110")) as file:
+        with open_hdf5(self.path, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "complete": False})
             for name, kind in ROW_DATASETS.items():
                 values = getattr(columns, name).astype(kind)

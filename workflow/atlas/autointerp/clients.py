@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
-from atlas.files import sha256_strings, write_text
+from atlas.files import read_json, sha256_strings, write_json
 from atlas.progress import progress
 
 log = logging.getLogger(__name__)
@@ -99,13 +99,13 @@ class CachedClient:
         if path.is_file():
             return _read(path)
         reply = self.client.complete(request)
-        write_text(path, json.dumps(asdict(reply), ensure_ascii=True) + "\n")
+        write_json(path, asdict(reply))
         return reply
 
 
 def _read(path: Path) -> Reply:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path, _REMEDY)
         if known["probabilities"] is not None:
             known["probabilities"] = tuple(map(float, known["probabilities"]))
         return Reply(**known)

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas.autointerp.by_token import TOLD_BY_TOKEN
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.files import atomic_path
+from atlas.tables import read_arrow, write_parquet
 
 # As in the outcome of an SAE: latents whose decoder cosine is above this are copies (docs/metrics.md, section 7).
 CLOSE_COPY = 0.9
@@ -31,7 +30,7 @@ def write_latent_outcomes(
     Explainer and seed are the first configured. The scores are those of the scorer that tells, or of the first one.
     Raises EvaluationError when the tables are of different SAEs.
     """
-    tables = [pq.read_table(path) for path in (latents, labels, scores, tokens)]
+    tables = [read_arrow(path) for path in (latents, labels, scores, tokens)]
     about = [table.schema.metadata for table in tables]
     for path, found in zip((labels, scores, tokens), about[1:], strict=True):
         if found != about[0]:
@@ -52,8 +51,7 @@ def write_latent_outcomes(
         rows[f"{kind}_reason"] = part["reason"].to_numpy()
         rows = rows.assign(**{f"{kind}_{name}": part[name].astype(float).to_numpy() for name in _MEASURES})
     written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
-    with atomic_path(target) as temporary:
-        pq.write_table(written, temporary)
+    write_parquet(target, written)
 
 
 def latent_outcomes(

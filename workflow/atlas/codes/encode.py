@@ -18,10 +18,10 @@ from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
 from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.facts import TrainingFacts
-from atlas.files import atomic_path, read_json, sha256_file, sha256_strings
+from atlas.files import atomic_path, sha256_file, sha256_strings
 from atlas.hook_points import SaeHooks
 from atlas.progress import progress
-from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae
+from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae, read_atlas_metadata
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _load(folder: Path, hooks: SaeHooks) -> Sae:
         sae = load_sae(folder)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
-    ours = read_json(Path(folder) / CONFIG_FILE)["metadata"]["atlas"]
+    ours = read_atlas_metadata(folder)
     for key, expected in (("hook_name", hooks.source), ("target_hook_name", hooks.target_hook)):
         if ours.get(key) != expected:
             raise EvaluationError(f"{folder}: {key} is {ours.get(key)!r}, expected {expected!r}: another hook's SAE")
@@ -172,7 +172,7 @@ def _load(folder: Path, hooks: SaeHooks) -> Sae:
 
 
 def _require_consistent(folder: Path, sae: Sae, hooks: SaeHooks, shards: Sequence[Shard]) -> None:
-    ours = read_json(Path(folder) / CONFIG_FILE)["metadata"]["atlas"]
+    ours = read_atlas_metadata(folder)
     first = shards[0]
     if first.identity["model"] != ours["model_name"]:
         raise EvaluationError(

@@ -21,6 +21,7 @@ from atlas.codes.layout import (
     map_entries,
 )
 from atlas.errors import StoreError
+from atlas.hdf5 import open_hdf5
 
 _REMEDY = "delete this file and run again; it will be made anew"
 _SHAPE = ("n_rows", "n_latents", "n_entries", "block_rows")
@@ -72,7 +73,7 @@ class Codes:
         path = Path(path)
         names = [*ROW_DATASETS, "starts", *(f"checksums/{name}" for name in ENTRY_DATASETS)]
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path, "r") as file:
                 attributes = _read_attributes(file, path)
                 arrays = {name: _read_checked(file[name], path) for name in names}
                 offsets = {name: file[name].id.get_offset() or 0 for name in ENTRY_DATASETS}

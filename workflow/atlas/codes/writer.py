@@ -27,7 +27,7 @@ from atlas.codes.layout import (
     map_entries,
 )
 from atlas.errors import StoreError
-from atlas.hdf5 import require_space
+from atlas.hdf5 import open_hdf5, require_space
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CodesWriter:
             raise self._explain(error) from error
         finally:
             self._scratch.close()
-        with h5py.File(self.path, "r+") as file:
+        with open_hdf5(self.path, "r+") as file:
             for name, dtype in ENTRY_DATASETS.items():
                 entries = map_entries(self.path, "r", offsets[name], n_entries, dtype)
                 if bit_sum(entries) != self._bits[name]:
@@ -112,7 +112,7 @@ class CodesWriter:
     def _create(self, starts: np.ndarray, n_entries: int) -> dict[str, int]:
         # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.
         require_space(self.path, 16 * n_entries + 16 * self.n_rows + starts.nbytes + 65536)
-        with h5py.File(self.path, "w", libver=("v110", "v110")) as file:
+        with open_hdf5(self.path, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "complete": False})
             file.attrs.update({"n_rows": self.n_rows, "n_latents": self.n_latents, "n_entries": n_entries})
             file.attrs["block_rows"] = self.block_rows

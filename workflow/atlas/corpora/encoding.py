@@ -12,7 +12,8 @@ from atlas.chat_template import CHAT_DATE, write_chat
 from atlas.corpora.slices import encode_texts
 from atlas.corpora.templates import Template
 from atlas.errors import SourceError
-from atlas.files import read_json, sha256_file
+from atlas.files import sha256_file
+from atlas.prepared import IDENTITY_FILE, read_identity, verified_identity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,6 +107,8 @@ def make_encoder(model_folder: Path, template: Template, chat_date: date = CHAT_
     """
     import transformers
 
+    if (Path(model_folder) / IDENTITY_FILE).is_file():
+        verified_identity(model_folder)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             model_folder, local_files_only=True, trust_remote_code=False
@@ -136,9 +139,9 @@ def make_encoder(model_folder: Path, template: Template, chat_date: date = CHAT_
 
 def tokenizer_sha256(model_folder: Path) -> str:
     """Hash that names the tokenizer: from the model's identity, else of tokenizer.json itself."""
-    identity, tokenizer = Path(model_folder) / "identity.json", Path(model_folder) / "tokenizer.json"
+    identity, tokenizer = Path(model_folder) / IDENTITY_FILE, Path(model_folder) / "tokenizer.json"
     if identity.is_file():
-        return read_json(identity)["tokenizer_sha256"]
+        return read_identity(model_folder)["tokenizer_sha256"]
     if tokenizer.is_file():
         return sha256_file(tokenizer)
     raise SourceError(f"{model_folder} has neither identity.json nor tokenizer.json; prepare the model again")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from atlas.corpora.templates import Document
 from atlas.files import sha256_strings
+from atlas.tables import parquet_writer
 
 SCHEMA = pa.schema([("document_id", pa.string()), ("split", pa.string()), ("text", pa.large_string())])
 _SPILLED = pa.schema([("document_id", pa.string()), ("group", pa.string()), ("text", pa.large_string())])
@@ -50,7 +51,7 @@ class OrderedDocuments:
         """Write the Parquet file; returns the ids of each split in order, the duplicates dropped, the characters."""
         ids: dict[str, list[str]] = {"train": [], "eval": []}
         n_added, n_characters, held, rows = 0, 0, 0, []
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        with parquet_writer(path, SCHEMA, compression="zstd") as writer:
             for bucket in self._buckets():
                 n_added += len(bucket)
                 unique = {document_id: (group, text) for document_id, group, text in bucket}

@@ -10,17 +10,17 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 
 from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
 from atlas.corpora.packing import Packed, pack
-from atlas.errors import SourceError
+from atlas.errors import DamagedFileError, SourceError
 from atlas.files import AGAIN, read_json, sha256_strings
-from atlas.hdf5 import new_hdf5
+from atlas.hdf5 import new_hdf5, open_sealed
 from atlas.progress import progress
+from atlas.tables import open_parquet
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,14 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     if not path.is_file():
         raise SourceError(f"{path} is missing: run the rule that tokenises this corpus")
     try:
-        with h5py.File(path, "r") as file:
+        with open_sealed(path) as file:
             if split not in file:
                 raise SourceError(f"{path} has no split {split!r}, only {sorted(file)}; {AGAIN}")
             group = file[split]
             arrays = [group[name][...] for name in ("tokens", "document", "counted")]
             fingerprint, corpus, length = group.attrs["fingerprint"], file.attrs["corpus"], file.attrs["context_length"]
-    except (OSError, KeyError, RuntimeError) as error:
-        raise SourceError(f"{path}: not a whole token file ({error}); {AGAIN}") from error
+    except DamagedFileError as error:
+        raise SourceError(str(error)) from error
     tokens, document, counted = arrays
     expected = (len(tokens), int(length))
     if any(array.shape != expected for array in arrays) or counted.dtype != np.bool_:
@@ -209,10 +209,10 @@ def _documents(path: Path) -> Iterator[pq.ParquetFile]:
     if not Path(path).is_file():
         raise SourceError(f"{path} is missing: run the rule that builds this corpus")
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: truncated or altered ({error}); {AGAIN}") from error
+    except DamagedFileError as error:
+        raise SourceError(str(error)) from error
 
 
 def _write_split(group: h5py.Group, packed: Packed) -> None:

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.errors import EvaluationError
+from atlas.errors import DamagedFileError, EvaluationError
 from atlas.evaluation.facts import counted_mean
 from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
 from atlas.files import AGAIN
-from atlas.hdf5 import new_hdf5
+from atlas.hdf5 import new_hdf5, open_sealed
 from atlas.hook_points import HookPoint
 from atlas.models.forward import capture, final_hidden, run_from
 from atlas.models.load import LoadedModel
@@ -227,12 +227,12 @@ class References:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file, whose checksums HDF5 verifies as it is read; what it finds becomes an error with a remedy."""
+    """The file, verified as a whole; what is wrong with it becomes an error with a remedy."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_sealed(path) as file:
             yield file
-    except (OSError, KeyError, RuntimeError) as error:
-        raise EvaluationError(f"{path}: missing, truncated or altered ({error}); {AGAIN}") from error
+    except DamagedFileError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def _values(stored: np.ndarray) -> Tensor:

@@ -20,7 +20,7 @@ from atlas.errors import ExportError
 from atlas.export.environments import run_isolated
 from atlas.export.formats import verify_files
 from atlas.export.source import TrainedSae, read_trained
-from atlas.files import write_json
+from atlas.files import write_json, write_plain_json
 from atlas.training.sae import Sae
 
 TOLERANCE = 1e-5
@@ -76,7 +76,7 @@ def _read_with_peer(
         save_file({"rows": rows[number]}, given)
         job = {"format": export.format_name, "folder": str(export.folder), "hooks": str(trained.hooks)}
         jobs.append(job | {"rows": str(given), "target": str(scratch / f"read-{number}.safetensors")})
-    write_json(scratch / "jobs.json", jobs)
+    write_plain_json(scratch / "jobs.json", jobs)
     what = f"loading {', '.join(job['folder'] for job in jobs)} with {python}"
     run_isolated(python, [str(READER_SCRIPT), str(scratch / "jobs.json")], what)
     return [Path(job["target"]) for job in jobs]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atlas.errors import ExportError
 from atlas.export.source import TrainedSae
-from atlas.files import atomic_path, write_json
+from atlas.files import atomic_path, write_plain_json
 from atlas.hook_points import HookPoint
 from atlas.training.sae import Sae
 
@@ -113,7 +113,7 @@ def write(trained: TrainedSae, folder: Path) -> None:
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         torch.save(state, temporary)  # the format: a pickle, though of tensors alone, as weights_only loading asks
     ours = {"model": trained.model_name, "hook": trained.hooks.source}
-    write_json(folder / CONFIG_FILE, {"trainer": _trainer(trained, entry.name), "atlas": ours})
+    write_plain_json(folder / CONFIG_FILE, {"trainer": _trainer(trained, entry.name), "atlas": ours})
 
 
 def _trainer(trained: TrainedSae, dict_class: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import DamagedFileError, ExportError, TrainingError
-from atlas.files import read_json, sha256_file
+from atlas.files import sha256_file
 from atlas.hook_points import SaeHooks
 from atlas.runcard import missing_fields, read_run_card
-from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae
+from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae, read_atlas_metadata
 
 CARD_FILE = "run_card.yaml"
 
@@ -41,7 +41,7 @@ def read_trained(folder: Path) -> TrainedSae:
         sae = load_sae(folder)
     except TrainingError as error:
         raise ExportError(f"no SAE to export: {error}") from error
-    metadata = read_json(folder / CONFIG_FILE)["metadata"]["atlas"]
+    metadata = read_atlas_metadata(folder)
     try:
         hooks = SaeHooks.of(metadata["hook_name"], metadata.get("target_hook_name"))
         model_name = metadata["model_name"]
@@ -55,8 +55,10 @@ def read_trained(folder: Path) -> TrainedSae:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = read_run_card(path)
-    except (OSError, DamagedFileError) as error:
-        raise ExportError(f"no run card: {error}") from error
+    except OSError as error:
+        raise ExportError(f"{path}: missing ({error}); train the SAE again") from error
+    except DamagedFileError as error:
+        raise ExportError(str(error)) from error
     if not isinstance(card, dict):
         raise ExportError(f"{path}: holds {type(card).__name__}, expected the sections of a run card")
     if card.get("reporting") != "public" and (missing := missing_fields(card)):

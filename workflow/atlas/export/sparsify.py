@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from atlas.export.source import TrainedSae
-from atlas.files import atomic_path, write_json
+from atlas.files import atomic_path, write_plain_json
 from atlas.training.architectures import ARCHITECTURES
 from atlas.training.sae import Sae
 
@@ -36,7 +36,7 @@ def write(trained: TrainedSae, folder: Path) -> None:
     }
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-    write_json(
+    write_plain_json(
         folder / CONFIG_FILE,
         {
             "d_in": sae.d_model,

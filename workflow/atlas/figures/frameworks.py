@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from atlas.figures.captions import listed, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+from atlas.tables import read_csv
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ PANELS = (
 def draw_frameworks(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/frameworks.csv to every target (.pdf, .png)."""
     use_style()
-    rows = pd.read_csv(table)
+    rows = read_csv(table)
     figure = plot_frameworks(rows)
     save(figure, targets, describe_frameworks(rows))
     plt.close(figure)

@@ -20,7 +20,7 @@ from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.references import References
 from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.undefined import without_nonfinite
-from atlas.files import atomic_path, read_json, write_json
+from atlas.files import write_json
 from atlas.finance.estimates import Estimate
 from atlas.finance.kinds import GROUPS, TokenTexts, in_group
 from atlas.finance.latents import Rule, firings_of, latent_kinds
@@ -32,7 +32,9 @@ from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model
 from atlas.models.objectives import TOKEN_OBJECTIVES
-from atlas.training.sae import CONFIG_FILE, Sae, load_sae
+from atlas.prepared import read_identity
+from atlas.tables import write_parquet
+from atlas.training.sae import Sae, load_sae, read_atlas_metadata
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +119,8 @@ def run_finance(
     }
     log.info("%s", {key: result[key] for key in ("explained_variance_financial", "turnover_excess", "latents_number")})
     write_json(target, without_nonfinite(result, reasons) | {"reasons": reasons})
-    with atomic_path(draws) as temporary:
-        columns = {name: each.draws for name, each in estimates.items() if each is not None}
-        pd.DataFrame(columns).to_parquet(temporary, index=False)
+    columns = {name: each.draws for name, each in estimates.items() if each is not None}
+    write_parquet(draws, pd.DataFrame(columns))
 
 
 def _load(inputs: FinanceInputs, hook: str) -> tuple[Sae, TrainingFacts]:
@@ -127,7 +128,7 @@ def _load(inputs: FinanceInputs, hook: str) -> tuple[Sae, TrainingFacts]:
         sae = load_sae(inputs.sae)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
-    own = read_json(inputs.sae / CONFIG_FILE)["metadata"]["atlas"]["hook_name"]
+    own = read_atlas_metadata(inputs.sae)["hook_name"]
     if own != hook:
         raise EvaluationError(f"{inputs.sae}: hook_name is {own!r}, expected {hook!r}: another hook's SAE")
     training = TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook)
@@ -140,7 +141,7 @@ def _load(inputs: FinanceInputs, hook: str) -> tuple[Sae, TrainingFacts]:
 
 
 def _open(paths: list[Path], inputs: FinanceInputs) -> list:
-    identity = read_json(inputs.model / "identity.json")
+    identity = read_identity(inputs.model)
     expected = {key: identity[key] for key in ("weights_sha256", "tokenizer_sha256")}
     return open_shards(paths, expected | {"split": "eval"})
 

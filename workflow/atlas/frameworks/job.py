@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from atlas.activations.store import Shard
 from atlas.activations.stream import BatchStream
 from atlas.config.recipe import Recipe
-from atlas.files import atomic_path, write_json
+from atlas.files import atomic_path, write_plain_json
+from atlas.hdf5 import open_hdf5
 from atlas.training.normalise import normalisation_of_sae
 from atlas.training.schedule import base_lr
 
@@ -51,7 +51,7 @@ def write_job(
     order_file = target.with_suffix(".npy")
     with atomic_path(order_file) as temporary, temporary.open("wb") as stream:
         np.save(stream, order)
-    write_json(
+    write_plain_json(
         target,
         {name: getattr(recipe, name) for name in TAKEN}
         | {"lr": base_lr(recipe), "d_model": d_model, "seed": seed, "threads": threads, "device": device}
@@ -64,7 +64,7 @@ def rows_files(shards: list[Shard], hook: str) -> list[RowsFile]:
     """Where a hook's rows lie in the activation files."""
     found = []
     for shard in shards:
-        with h5py.File(shard.path, "r") as file:
+        with open_hdf5(shard.path, "r") as file:
             offset = file["hooks"][hook]["activations"].id.get_offset()
         found.append(RowsFile(str(shard.path.absolute()), offset, shard.n_rows))
     return found

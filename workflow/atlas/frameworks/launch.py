@@ -7,7 +7,7 @@ from typing import Any
 
 from atlas.config.frameworks import OURS
 from atlas.errors import AtlasError
-from atlas.files import read_json
+from atlas.files import read_plain_json
 from atlas.processes import peer_environment
 
 WEIGHTS_FILE, RESULT_FILE = "weights.safetensors", "result.json"
@@ -42,7 +42,7 @@ def train_with(framework: str, job: Path, folder: Path, environments: Path | Non
     )
     if done.returncode:
         raise FrameworkError(f"{framework} failed on {job} (status {done.returncode}):\n{_end(done.stdout)}")
-    return read_json(Path(folder) / RESULT_FILE)
+    return read_plain_json(Path(folder) / RESULT_FILE)
 
 
 def _end(output: str) -> str:

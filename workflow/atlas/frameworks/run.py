@@ -9,7 +9,8 @@ from atlas.activations.store import shards_by_corpus
 from atlas.activations.stream import BatchStream, median_norm, sample_rows
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
-from atlas.files import atomic_path, read_json, write_json
+from atlas.errors import DamagedFileError
+from atlas.files import AGAIN, atomic_path, read_json, read_plain_json, sha256_file, write_json
 from atlas.frameworks.job import order_of_stream, rows_files, scale_of_stream, write_job
 from atlas.frameworks.launch import RESULT_FILE, WEIGHTS_FILE, train_with
 from atlas.frameworks.weights import held_out_loss, sae_of
@@ -57,10 +58,13 @@ def train_run(
             dict(options),
         )
         result = train_with(framework, place / "job.json", place / "out", environments)
-        job = {key: value for key, value in read_json(place / "job.json").items() if key not in ("files", "order")}
+        told = read_plain_json(place / "job.json")
+        job = {key: value for key, value in told.items() if key not in ("files", "order")}
         with atomic_path(folder / WEIGHTS_FILE) as temporary:
             (place / "out" / WEIGHTS_FILE).rename(temporary)
-    write_json(folder / RESULT_FILE, {"framework": framework, **result, "job": job})
+            # The file is the framework's, so its hash stands in ours.
+            hashed = {"weights_sha256": sha256_file(temporary)}
+            write_json(folder / RESULT_FILE, {"framework": framework, **result, **hashed, "job": job})
 
 
 def convert_run(
@@ -72,6 +76,11 @@ def convert_run(
     """
     result = read_json(folder / RESULT_FILE)
     job = result["job"]
+    if (found := sha256_file(folder / WEIGHTS_FILE)) != result["weights_sha256"]:
+        raise DamagedFileError(
+            f"{folder / WEIGHTS_FILE}: SHA-256 {found}, but {RESULT_FILE} says {result['weights_sha256']}: altered "
+            f"since it was trained; {AGAIN}"
+        )
     sae = sae_of(folder, job["architecture"], job["k"], job["scale"])
     save_sae(
         sae,

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from atlas.config.frameworks import OURS
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.frameworks.launch import FrameworkError
+from atlas.tables import write_csv
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ def write_frameworks_table(runs: Mapping[str, RunFiles], corpus: str, table: Pat
     if not runs:
         raise FrameworkError(f"{table}: the configuration has no section 'frameworks', so there is nothing to compare")
     rows = compared([_row(run_id, files, corpus) for run_id, files in runs.items()])
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

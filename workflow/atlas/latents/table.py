@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from atlas.codes.store import Codes
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.files import atomic_path
 from atlas.intervals import rate_interval
 from atlas.latents.activity import Activity, formatting_artefact, measure_activity
 from atlas.latents.coherence import Coherence
@@ -21,6 +19,7 @@ from atlas.latents.drift import Firings, log_ratio, newly_silent
 from atlas.latents.fragmentation import Fragmentation, measure_fragmentation
 from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD, TokenTable
+from atlas.tables import write_parquet
 from atlas.training.sae import Sae
 
 _CHUNK = 1024
@@ -120,8 +119,7 @@ def write_sae_table(path: Path, rows: pd.DataFrame, first: Sequence[str], sae_id
     """Write rows about latents as parquet, columns `first` ahead, NaN as null; metadata says which SAE they are of."""
     ordered = rows[[*first, *(name for name in rows if name not in first)]]
     written = pa.Table.from_pandas(ordered, preserve_index=False)
-    with atomic_path(path) as temporary:
-        pq.write_table(written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}), temporary)
+    write_parquet(path, written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}))
 
 
 def _token_columns(activity: Activity, text: CorpusText, tokens: TokenTable) -> dict[str, np.ndarray]:

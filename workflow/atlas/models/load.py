@@ -14,9 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
-from atlas.files import read_json, sha256_file, sha256_strings
+from atlas.files import sha256_file, sha256_strings
 from atlas.models.adapters import Adapter, find_adapter
 from atlas.models.widened import widen_products
+from atlas.prepared import verified_identity
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,11 @@ class LoadedModel:
 def load_model(folder: Path, device: torch.device) -> LoadedModel:
     """Load what `prepare_model` saved in `folder`.
 
-    Raises SourceError when the folder is not such a folder, or its weights are no longer those that were saved: they
+    Raises SourceError when the folder is not such a folder, or its files are no longer those that were saved: they
     are hashed each time, because a model with a flipped bit runs as well as any.
     """
     folder = Path(folder)
-    identity = read_identity(folder)
+    identity = verified_identity(folder)
     if (found := hash_weights(folder)) != identity["weights_sha256"]:
         raise SourceError(
             f"{folder}/*.safetensors: SHA-256 {found}, but identity.json says {identity['weights_sha256']}: "
@@ -84,21 +85,13 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
 
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a prepared model; needs no weights."""
-    read_identity(Path(folder))
+    verified_identity(folder)
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def hash_weights(folder: Path) -> str:
     """SHA-256 over the hashes of a folder's safetensors files, in the order of their names."""
     return sha256_strings(sha256_file(path) for path in sorted(folder.glob("*.safetensors")))
-
-
-def read_identity(folder: Path) -> dict[str, Any]:
-    """identity.json of a prepared model; raises SourceError when there is none."""
-    path = folder / "identity.json"
-    if not path.is_file():
-        raise SourceError(f"{path} is missing: {folder} is not a prepared model; run the rule that prepares it")
-    return read_json(path)
 
 
 @contextmanager

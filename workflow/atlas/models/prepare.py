@@ -16,7 +16,7 @@ from atlas.config.data import ModelSpec
 from atlas.config.sources import HubSource, PackageSource, PartsSource
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
-from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
+from atlas.files import atomic_path, sha256_file, sha256_files, sha256_strings, write_json
 from atlas.models import checkpoint
 from atlas.models.adapters import find_adapter, longest_context
 from atlas.models.dequantise import plain_weights
@@ -191,6 +191,8 @@ def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Pat
         "dtype": model.dtype,
         "weights_sha256": hash_weights(folder),
         "tokenizer_sha256": _hash_files([path for path in files if path.name not in models_own]),
+        # Of what is read with the weights: a changed digit of the configuration is another model.
+        "files_sha256": sha256_files(path for path in files if path not in weights),
         "licence": model.source.licence,
         "versions": {
             "torch": torch.__version__,

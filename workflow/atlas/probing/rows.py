@@ -1,18 +1,16 @@
 """Files of labelled activations: one per model, made once, read for every SAE."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from atlas.errors import StoreError
-from atlas.files import atomic_path
+from atlas.errors import DamagedFileError, StoreError
+from atlas.tensors import facts_of, open_tensors, write_tensors
 
 _REMEDY = "delete this file and run again"
 
@@ -31,25 +29,24 @@ def write_rows(
     """Write rows (group → hook → (n, d_model)) with each group's labels; `facts` are kept as JSON."""
     tensors = {f"{group}/{hook}": rows.contiguous() for group, hooks in groups.items() for hook, rows in hooks.items()}
     tensors |= {f"{group}/labels": values.contiguous() for group, values in labels.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"facts": json.dumps(facts, ensure_ascii=False)})
+    write_tensors(path, tensors, facts)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """What `write_rows` was told; raises StoreError for another or a damaged file."""
     try:
-        with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["facts"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: missing, truncated or not a file of labelled rows ({error!r}); {_REMEDY}") from error
+        with open_tensors(path, _REMEDY) as file:
+            return facts_of(file, path, _REMEDY)
+    except DamagedFileError as error:
+        raise StoreError(str(error)) from error
 
 
 def read_rows(path: Path, group: str, hook: str) -> LabelledRows:
     """One group at one hook, float32; raises StoreError when it is not there or not finite."""
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path, _REMEDY) as file:
             rows, labels = file.get_tensor(f"{group}/{hook}").float(), file.get_tensor(f"{group}/labels")
-    except (OSError, SafetensorError) as error:
+    except (DamagedFileError, OSError, SafetensorError) as error:
         raise StoreError(f"{path}: no rows of {group!r} at {hook} ({error}); {_REMEDY}") from error
     if not bool(rows.isfinite().all()):
         raise StoreError(f"{path}: rows of {group!r} at {hook} are not finite; audit the model")

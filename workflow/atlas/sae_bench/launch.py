@@ -16,7 +16,8 @@ from atlas.activations.store import Shard
 from atlas.errors import AtlasError
 from atlas.evaluation.units import context_batches
 from atlas.export.formats import verify_files
-from atlas.files import atomic_path, read_json, write_json
+from atlas.files import atomic_path, read_plain_json, write_json, write_plain_json
+from atlas.prepared import read_identity
 from atlas.processes import peer_environment
 
 RUNNER = Path(__file__).parents[2] / "peers" / "run_sae_bench.py"
@@ -53,7 +54,7 @@ def run_core(bench: Bench, shards: Sequence[Shard], loss_tokens: int, batch_cont
     Raises SaeBenchError when the environment is missing, the SAE is not of this model, or SAE Bench fails.
     """
     for shard in shards:
-        expected = read_json(bench.model / "identity.json")["weights_sha256"]
+        expected = read_identity(bench.model)["weights_sha256"]
         if shard.identity["weights_sha256"] != expected:
             raise SaeBenchError(f"{shard.path}: holds text for another model than {bench.model}; harvest it again")
     tokens = loss_contexts(shards, loss_tokens)
@@ -93,7 +94,7 @@ def _run(bench: Bench, job: dict[str, Any], results: Results) -> None:
     job |= {"threads": bench.threads, "device": bench.device}
     with tempfile.TemporaryDirectory() as scratch:
         file, folder = Path(scratch) / "job.json", Path(scratch) / "out"
-        write_json(file, job)
+        write_plain_json(file, job)
         command = [str(bench.python.absolute()), "-I", str(RUNNER), str(file), str(folder)]
         done = subprocess.run(
             command,
@@ -108,14 +109,14 @@ def _run(bench: Bench, job: dict[str, Any], results: Results) -> None:
                 f"SAE Bench failed on {bench.export} (status {done.returncode}); its output ends:\n"
                 f"{done.stdout[-_SHOWN:]}"
             )
-        for name, target in ((THEIRS, results.theirs), (RUN, results.run)):
-            with atomic_path(target) as temporary:
-                temporary.write_bytes((folder / name).read_bytes())
+        with atomic_path(results.theirs) as temporary:
+            temporary.write_bytes((folder / THEIRS).read_bytes())
+        write_json(results.run, read_plain_json(folder / RUN))
 
 
 def _check_sae(bench: Bench) -> None:
-    exported, model = verify_files(bench.export), read_json(bench.model / "identity.json")
-    config = read_json(bench.export / "cfg.json")
+    exported, model = verify_files(bench.export), read_identity(bench.model)
+    config = read_plain_json(bench.export / "cfg.json")
     if exported["format"] != "saelens" or exported["model"] != model["name"]:
         raise SaeBenchError(
             f"{bench.export}: is the {exported['format']} export of an SAE of model {exported['model']!r}, expected "

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.studies.rows import identity
+from atlas.tables import write_csv
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def write_sae_bench_table(study: str, saes: Mapping[str, Files | str], corpora: 
     empty, and has its reason in the column `reason`.
     """
     rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files, corpora[sae_id])]
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows, columns=COLUMNS))
 
 
 COLUMNS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas.files import atomic_path, write_json
+from atlas.files import atomic_path, write_plain_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.site.contexts import Context, Firings
 from atlas.site.latent import Scene
@@ -37,7 +37,7 @@ def write_neuronpedia(scene: Scene, sae_id: str, target: Path) -> None:
             if firings.latent in scene.links.pages:
                 batch.append(feature(scene, firings))
             if len(batch) == BATCH_LATENTS or (batch and firings.latent == scene.tables.n_latents - 1):
-                write_json(folder / f"batch-{number}.json", head | {"features": batch})
+                write_plain_json(folder / f"batch-{number}.json", head | {"features": batch})
                 batch, number = [], number + 1
 
 

@@ -22,6 +22,7 @@ from atlas.site.dials import BAD, LOOK, Dial, dials
 from atlas.site.latent import Links
 from atlas.site.numbers import known, percent, short
 from atlas.site.tables import Tables
+from atlas.tables import read_parquet
 
 # Latents drawn on the map of a dictionary; of a larger one as many by chance.
 MAP_LATENTS = 3000
@@ -74,7 +75,7 @@ class SaeFacts:
                 raise EvaluationError(
                     f"{path}: is of {found['sae_id']!r}, expected {sae_id!r}; delete it and run again"
                 )
-        curves = pd.read_parquet(files.curves)
+        curves = read_parquet(files.curves)
         return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels)
 
     def dials(self, corpus: str, seed: int, limits: Taxonomy) -> list[Dial]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from atlas.autointerp.outcome import latent_outcomes
 from atlas.errors import EvaluationError
+from atlas.tables import read_arrow, read_parquet
 
 # Columns of autointerp's table of latents that a site without labels lacks.
 _NO_SCORES = pd.DataFrame({"latent": [], "scorer": [], "negatives": [], "score_low": [], "specificity_low": []})
@@ -48,7 +48,7 @@ class Tables:
             labelled = outcomes.assign(label=None).set_index("latent")
         else:
             labelled = _read(files.labels, sae_sha256).set_index("latent")
-        partners = pd.read_parquet(files.partners)
+        partners = read_parquet(files.partners)
         return cls(
             own.set_index(["corpus", "latent"]),
             rows[(rows.dictionary == "random") & (rows.corpus == home)],
@@ -108,7 +108,7 @@ class Tables:
 
 
 def _read(path: Path, sae_sha256: str) -> pd.DataFrame:
-    table = pq.read_table(path)
+    table = read_arrow(path)
     found = (table.schema.metadata or {}).get(b"sae_sha256", b"").decode()
     if found != sae_sha256:
         raise EvaluationError(

@@ -100,10 +100,22 @@ def read_token(source: HubSource) -> str | None:
 
 @contextmanager
 def _exclusive(lock: Path) -> Iterator[None]:
-    """Hold `lock` against other processes. The lock is on a file beside it, because `lock` itself gets replaced."""
+    """Hold `lock` against other processes. The lock is on a file beside it, because `lock` itself gets replaced.
+
+    On a file system without locks it is not held, and the log says so: the file is replaced as a whole all the same.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.with_name(f".{lock.name}.guard").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        except OSError as error:
+            log.warning(
+                "%s: the file system of %s has no file locks (%s): two jobs that resolve revisions at once could each "
+                "lose the other's line; give 'revision' as a commit, or look at the file when all have ended",
+                guard.name,
+                lock.parent,
+                error.strerror,
+            )
         yield  # closing the file releases it
 
 

@@ -15,10 +15,11 @@ from atlas.codes.store import Codes
 from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.bootstrap import MAX_GROUPS, bootstrap_interval
-from atlas.files import atomic_path, read_json, write_json
+from atlas.files import read_json, write_json
 from atlas.ranks import rank_correlation
 from atlas.stability.firing import Firing, firing_jaccard
 from atlas.stability.measures import MEASURES, Directions, Likeness, isotropic_nulls, spectrum_nulls
+from atlas.tables import write_parquet
 from atlas.training.sae import load_sae
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,7 @@ def run_stability(
         },
     }
     write_json(summary, result)
-    with atomic_path(table) as temporary:
-        _latent_table(members, likeness).to_parquet(temporary, index=False)
+    write_parquet(table, _latent_table(members, likeness))
 
 
 def _open(seed: int, files: SeedFiles, device: torch.device) -> Member:

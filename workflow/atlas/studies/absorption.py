@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.studies.rows import identity
 from atlas.studies.table import flat
+from atlas.tables import write_csv
 
 DICTIONARIES = ("sae", "random", "raw")
 
@@ -20,8 +21,7 @@ def write_absorption_table(study: str, results: Mapping[str, Path], table: Path)
     Rows are the SAE and, beside it, a random dictionary and the raw dimensions; columns: docs/metrics.md.
     """
     rows = [row for sae_id, path in results.items() for row in _rows(identity(study, sae_id), read_json(path))]
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def _rows(who: dict[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -10,10 +10,11 @@ import pandas as pd
 
 from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM
 from atlas.errors import EvaluationError
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.intervals import difference_interval
 from atlas.studies.rows import identity
 from atlas.studies.table import flat, random_seed
+from atlas.tables import read_parquet, write_csv
 
 # What the labels are held against: the guide's redundancy, and how badly rows are reconstructed.
 _REDUNDANCY = ("absorption_guide", "mean_max_cosine")
@@ -41,8 +42,7 @@ def write_autointerp_table(study: str, saes: Mapping[str, SaeFiles], table: Path
     outcomes. Columns: docs/metrics.md, section 14. Raises EvaluationError when a file is of another SAE.
     """
     rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files)]
-    with atomic_path(table) as temporary:
-        beside_random_model(pd.DataFrame(rows)).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, beside_random_model(pd.DataFrame(rows)))
 
 
 def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
     for path, found in ((files.summary, summary), (files.metrics, metrics)):
         if found["sae_id"] != sae_id:
             raise EvaluationError(f"{path}: is of SAE {found['sae_id']!r}, expected {sae_id!r}; delete it, run again")
-    latents = pd.read_parquet(files.latents, columns=["outcome", "told_by"])
+    latents = read_parquet(files.latents, columns=["outcome", "told_by"])
     shares = latents.outcome.value_counts(normalize=True)
     told = latents.told_by.fillna("nothing").value_counts(normalize=True)
     for own in summary["rows"]:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from atlas.errors import EvaluationError
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.studies.rows import identity
 from atlas.studies.table import flat
+from atlas.tables import read_parquet, write_csv
 
 _LEVELS = (0.025, 0.975)
 
@@ -44,8 +45,7 @@ def write_finance_table(
             row["baseline_mix"] = identity(study, baseline)["mix"]
             row |= dict(flat("gain", _gains(results[sae_id], result, found[baseline], draws[sae_id], draws[baseline])))
         rows.append(row | {"reasons": json.dumps(result["reasons"], ensure_ascii=False, sort_keys=True)})
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def _gains(
@@ -54,7 +54,7 @@ def _gains(
     for key in ("corpus", "n_tokens", "n_documents"):
         if here[key] != there[key]:
             raise EvaluationError(f"{path}: {key} is {here[key]!r}, but {there[key]!r} of its baseline; run both again")
-    ours, theirs = pd.read_parquet(here_draws), pd.read_parquet(there_draws)
+    ours, theirs = read_parquet(here_draws), read_parquet(there_draws)
     gains: dict[str, Any] = {}
     for name in ours.columns.intersection(theirs.columns, sort=False):
         if name.startswith("random_") or here[name] is None or there[name] is None:

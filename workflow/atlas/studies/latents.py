@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
 from atlas.hook_points import SaeHooks
 from atlas.studies.table import flat
+from atlas.tables import parquet_writer, read_arrow, write_csv
 
 _REMEDY = "delete this file and run again"
 
@@ -28,20 +29,18 @@ def write_latents_table(
     Raises EvaluationError when a table is of another SAE than its place says, or has other columns than the first.
     """
     schema = None
-    with atomic_path(target) as temporary:
+    with atomic_path(target) as temporary, ExitStack() as opened:
         writer = None
         for sae_id, path in tables.items():
-            table = pq.read_table(path)
+            table = read_arrow(path)
             _require_sae(path, (table.schema.metadata or {}).get(b"sae_id", b"").decode(), sae_id)
             table = table.filter(pc.is_in(table["corpus"], pa.array(corpora[sae_id]))).replace_schema_metadata(None)
             table = _with_names(table, study, sae_id)
             schema = schema or table.schema
             if table.schema != schema:
                 raise EvaluationError(f"{path}: columns are {table.schema.names}, expected {schema.names}; {_REMEDY}")
-            writer = writer or pq.ParquetWriter(temporary, schema)
+            writer = writer or opened.enter_context(parquet_writer(temporary, schema))
             writer.write_table(table)
-        if writer is not None:
-            writer.close()
 
 
 def write_health_table(
@@ -57,8 +56,7 @@ def write_health_table(
         summary = read_json(path)
         _require_sae(path, summary["sae_id"], sae_id)
         rows += [_health_row(study, sae_id, corpus, summary) for corpus in corpora[sae_id]]
-    with atomic_path(target) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(target, pd.DataFrame(rows))
 
 
 def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.files import atomic_path
+from atlas.tables import read_csv
 
 # Always shown, and shown where they tell rows of a study apart.
 _NAMES = {"layer": "layer", "n_latents": "latents", "k": "k", "seed": "seed", "corpus": "corpus"}
@@ -95,7 +96,7 @@ def print_study(table: Path, markdown: Path, latex: Path) -> None:
     Intervals are 95 % over documents; what is not defined is a dash, and the table's `reasons` say why. The LaTeX is
     for `\\input` inside a table environment; one of more than 45 rows is a longtable, which stands alone.
     """
-    cells = printed(pd.read_csv(table))
+    cells = printed(read_csv(table))
     with atomic_path(markdown) as temporary:
         temporary.write_text(as_markdown(cells), encoding="utf-8")
     with atomic_path(latex) as temporary:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.studies.rows import identity
 from atlas.studies.table import flat
+from atlas.tables import write_csv
 
 # The data set's name of rows that are means over all data sets.
 ALL = "(all)"
@@ -20,8 +21,7 @@ def write_probing_table(study: str, results: Mapping[str, Path], table: Path) ->
     Rows of data set `(all)` are means over data sets, with intervals over data sets; columns: docs/metrics.md.
     """
     rows = [row for sae_id, path in results.items() for row in _rows(identity(study, sae_id), read_json(path))]
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def _rows(who: dict[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.intervals import rate_interval
 from atlas.studies.rows import identity
 from atlas.studies.table import because
+from atlas.tables import write_csv
 
 RANDOM = "random dictionary"
 # Rows that agree in these have one random dictionary at one place.
@@ -42,8 +43,7 @@ def write_regimes(
     ]
     frame = pd.DataFrame(found)
     for target, values in ((table, frame), (confusion, confusion_table(frame))):
-        with atomic_path(target) as temporary:
-            values.to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(target, values)
 
 
 def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], regime: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path
 from atlas.runcard import read_run_card
+from atlas.tables import write_csv
 
 # Sections that are results, not settings, and names that repeat the SAE's own.
 _NO_SETTINGS = ("names", "outcomes", "cost", "warnings", "seed")
@@ -34,8 +34,7 @@ def write_runs_table(cards: Mapping[str, Path], table: Path) -> None:
         | {"warnings": "; ".join(warning.split(":", 1)[0] for warning in card["warnings"])}
         for sae_id, card in read.items()
     ]
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def _identity(sae_id: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.studies.rows import identity
 from atlas.studies.table import flat
+from atlas.tables import write_csv
 
 
 def write_stability_table(study: str, summaries: Mapping[str, Path], table: Path) -> None:
@@ -18,8 +19,7 @@ def write_stability_table(study: str, summaries: Mapping[str, Path], table: Path
     What is not defined is empty and `reasons` says why; columns are documented in docs/metrics.md.
     """
     rows = [_row(study, sae_id, read_json(path)) for sae_id, path in summaries.items()]
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def _row(study: str, sae_id: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.studies.published import published_for
+from atlas.tables import write_csv
 
 
 def write_study_table(
@@ -25,8 +26,7 @@ def write_study_table(
         for sae_id, path in metrics.items()
         for corpus in corpora[sae_id]
     ]
-    with atomic_path(table) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, pd.DataFrame(rows))
 
 
 def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:

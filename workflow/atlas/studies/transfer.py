@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.files import atomic_path, read_json
+from atlas.files import read_json
 from atlas.studies.rows import identity
 from atlas.studies.table import flat
+from atlas.tables import write_csv
 
 # Of all numbers that change, those that say what becomes of an SAE; all others are in transfer.json.
 _METRICS = (
@@ -35,8 +36,7 @@ def write_transfer_table(study: str, rows: Sequence[Mapping[str, Any]], results:
         for corpus, values in found["corpora"].items()
         if corpus in row["corpora"]
     )
-    with atomic_path(table) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, frame)
 
 
 def _row(

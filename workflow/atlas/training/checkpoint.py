@@ -5,7 +5,6 @@ beside what the old recipe has left; edited back, it goes on where it was. docs/
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
-from atlas.errors import TrainingError
-from atlas.files import atomic_path, sha256_strings
+from atlas.errors import DamagedFileError, TrainingError
+from atlas.files import sha256_strings
+from atlas.tensors import facts_of, open_tensors, write_tensors
 from atlas.training.memory import MicroBatch
 from atlas.training.state import TrainingState
 
@@ -26,6 +25,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _MOMENTS = ("mean", "mean_square")
+_REMEDY = "delete it to train from the start"
 _SHOWN = 16  # characters of a digest that name a folder
 
 
@@ -75,15 +75,10 @@ def write_checkpoint(folder: Path, state: TrainingState, history: History, ident
         for moment in _MOMENTS:
             tensors[f"{name}.{moment}"] = getattr(state.optimizer, moment)[name]
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {
-        "identity": json.dumps(dict(identity.parts)),
-        "step": str(state.step),
-        "history": json.dumps(dataclasses.asdict(history), allow_nan=False),
-    }
+    facts = {"identity": dict(identity.parts), "step": state.step, "history": dataclasses.asdict(history)}
     target = checkpoint_path(folder, identity)
     try:
-        with atomic_path(target) as temporary:
-            save_file(tensors, temporary, metadata)
+        write_tensors(target, tensors, facts)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{target}: the checkpoint of step {state.step} could not be written ({error}); "
@@ -95,28 +90,29 @@ def read_checkpoint(folder: Path, state: TrainingState, identity: Identity, hist
     """Bring `state` to the run's checkpoint and return its history; without one, change nothing and return `history`.
 
     Checkpoints of other identities are left alone, and named in the log with what differs. Raises TrainingError naming
-    the file when it cannot be read, or holds another run than its folder says.
+    the file when it cannot be read, when a bit of it has changed, or it holds another run than its folder says.
     """
     _mention_others(folder, identity)
     path = checkpoint_path(folder, identity)
     if not path.exists():
         return history
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            found = json.loads(metadata["identity"])
-            if differences := identity.differences(found):
+        with open_tensors(path, _REMEDY) as file:
+            facts = facts_of(file, path, _REMEDY)
+            if differences := identity.differences(facts["identity"]):
                 raise TrainingError(
                     f"{path}: is the checkpoint of another run ({differences}), but lies in the folder of this one; "
                     "move it back, or delete it to train from the start"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        state.step = int(metadata["step"])
+        state.step = facts["step"]
         _restore(state, tensors)
-        saved = json.loads(metadata["history"])
+        saved = facts["history"]
         history = History(**saved | {"micro_batch": MicroBatch(**saved["micro_batch"])})
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path}: damaged checkpoint ({error}); delete it to train from the start") from error
+    except DamagedFileError as error:
+        raise TrainingError(f"damaged checkpoint: {error}") from error
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise TrainingError(f"{path}: damaged checkpoint ({error}); {_REMEDY}") from error
     history.resumed_from.append(state.step)
     log.info("resumed from %s at step %d", path, state.step)
     return history
@@ -127,10 +123,10 @@ def _mention_others(folder: Path, identity: Identity) -> None:
         if path == checkpoint_path(folder, identity):
             continue
         try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                metadata = file.metadata() or {}
-            step, differences = metadata["step"], identity.differences(json.loads(metadata["identity"]))
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            with open_tensors(path, _REMEDY) as file:
+                facts = facts_of(file, path, _REMEDY)
+            step, differences = facts["step"], identity.differences(facts["identity"])
+        except (DamagedFileError, KeyError, TypeError, AttributeError) as error:
             step, differences = "unknown", f"cannot be read: {error}"
         log.warning(
             "%s: the checkpoint of another run, at step %s, with %s. It is not used; with those settings back, "

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from atlas.files import atomic_path
+from atlas.tables import write_parquet
 from atlas.training.state import TrainingState
 from atlas.training.update import Report
 
@@ -39,5 +39,4 @@ def write_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write training.parquet; the same rows give the same bytes."""
     curves = pd.DataFrame(rows, columns=list(_COLUMNS))
     types = {name: kind for name, kind in _COLUMNS.items() if kind in ("float64", "Int64")}
-    with atomic_path(path) as temporary:
-        curves.astype(types).to_parquet(temporary, index=False)
+    write_parquet(path, curves.astype(types))

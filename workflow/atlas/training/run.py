@@ -17,6 +17,7 @@ from atlas.errors import StoreError, TrainingError
 from atlas.files import read_json
 from atlas.hook_points import SaeHooks
 from atlas.massive import MASSIVE_FACTOR
+from atlas.prepared import read_identity
 from atlas.training.tracking import Tracked, require_trackers
 from atlas.training.train import train_sae
 
@@ -56,7 +57,7 @@ def run_training(
     """
     if tracked is not None:
         require_trackers(tracked.settings)
-    identity = read_json(inputs.model / "identity.json")
+    identity = read_identity(inputs.model)
     expected = {"weights_sha256": identity["weights_sha256"], "tokenizer_sha256": identity["tokenizer_sha256"]}
     shards = shards_by_corpus(inputs.shards, expected)
     watched = shards_by_corpus(inputs.monitors, expected)

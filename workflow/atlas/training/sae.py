@@ -7,7 +7,6 @@ metadata keeps our own name for it.
 """
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -22,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atlas.errors import TrainingError
-from atlas.files import AGAIN, atomic_path, sha256_file, write_json
+from atlas.files import AGAIN, atomic_path, json_text, read_json, sha256_file, write_sealed_text
+from atlas.sealed import KEY, UNSEALED
 from atlas.training.architectures import ARCHITECTURES, Architecture
 from atlas.training.transformer_lens import transformer_lens_name
 
@@ -134,8 +134,9 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     _check_tensors(tensors, where, sae.d_model, sae.n_latents, sae.d_target)
     with atomic_path(where) as temporary:
         save_file(tensors, temporary)
-        hashed = {**metadata, "weights_sha256": sha256_file(temporary)}
-        write_json(Path(folder) / CONFIG_FILE, _saelens_config(sae, hashed))
+        # The checksum is with what is ours: SAELens does not know the key.
+        ours = {**metadata, "weights_sha256": sha256_file(temporary), KEY: UNSEALED}
+        write_sealed_text(Path(folder) / CONFIG_FILE, json_text(_saelens_config(sae, ours)))
 
 
 def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +178,12 @@ def saelens_hook_names(metadata: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
+def read_atlas_metadata(folder: Path) -> dict[str, Any]:
+    """What `save_sae` was told besides the SAE; raises DamagedFileError when a bit of the configuration has changed."""
+    ours = read_json(Path(folder) / CONFIG_FILE)["metadata"]["atlas"]
+    return {key: value for key, value in ours.items() if key != KEY}
+
+
 def load_sae(folder: Path) -> Sae:
     """Read an SAE that `save_sae` wrote.
 
@@ -185,7 +192,7 @@ def load_sae(folder: Path) -> Sae:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         ours = config["metadata"]["atlas"]
         name, d_model, n_latents = ours["architecture"], config["d_in"], config["d_sae"]
         k, threshold, is_transcoder = ours["k"], ours["threshold"], "target_hook_name" in ours

@@ -14,8 +14,9 @@ from atlas.config.shifts import Place
 from atlas.errors import EvaluationError
 from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.undefined import without_nonfinite
-from atlas.files import atomic_path, read_json, write_json
+from atlas.files import read_json, write_json
 from atlas.latents.drift import drift_from, log_ratio, metric_changes, newly_silent
+from atlas.tables import write_parquet
 from atlas.training.sae import Sae, load_sae
 from atlas.transfer.usage import Side, TokenByToken, firings, same_tokens
 
@@ -73,8 +74,7 @@ def run_transfer(
         }
         rows.append(latents.assign(corpus=corpus, judged_on=other))
     write_json(target, without_nonfinite({"sae_id": sae_id, "corpora": results}, reasons) | {"reasons": reasons})
-    with atomic_path(table) as temporary:
-        pd.concat(rows, ignore_index=True).to_parquet(temporary, index=False)
+    write_parquet(table, pd.concat(rows, ignore_index=True))
 
 
 def _compare(here: Side, there: Side, samples: int) -> tuple[dict[str, Any], pd.DataFrame]:
