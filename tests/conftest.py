@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import faults
+import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # an update took more than ten minutes instead of one. Jobs of a workflow set their own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+# How long a draw of inputs takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 # What tests compare computed arrays by.
 _COMPARISON = re.compile(r"\b(assert_close|assert_allclose|isclose|allclose|torch\.equal)\(")

@@ -20,8 +20,8 @@ class Tokenizer:
     def __len__(self):
         return len(VOCABULARY)
 
-    def decode(self, ids):
-        return VOCABULARY[ids[0]]
+    def decode(self, ids, **options):
+        return "".join(VOCABULARY[index] for index in ids)
 
 
 class FakeEncoder:

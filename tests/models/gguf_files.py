@@ -9,11 +9,18 @@ from safetensors.torch import load_file
 
 
 def write_gguf(
-    source: Path, target: Path, tokens: list[str], types: list[int], pre: str | None, **tokenizer: Any
+    source: Path,
+    target: Path,
+    tokens: list[str],
+    types: list[int],
+    pre: str | None,
+    more: dict[str, Any] | None = None,
+    **tokenizer: Any,
 ) -> Path:
     """The tiny Llama of the folder `source`, unquantised, with a byte-level vocabulary.
 
-    `types` are the format's (1 normal, 3 control); `pre` names the rule of splitting; `tokenizer` may hold `merges`.
+    `types` are the format's (1 normal, 3 control); `pre` names the rule of splitting; `more` are arrays that
+    are stored beside the weights; `tokenizer` may hold `merges`.
     """
     config = json.loads((source / "config.json").read_text())
     weights = {name: value.numpy() for name, value in load_file(source / "model.safetensors").items()}
@@ -45,6 +52,8 @@ def write_gguf(
             rows = value.shape[0] // config[heads] // 2
             value = value.reshape(config[heads], 2, rows, -1).swapaxes(1, 2).reshape(value.shape)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value.copy())
+    for name, value in (more or {}).items():
+        writer.add_tensor(name, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -7,10 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atlas.errors import TrainingError
+from atlas.hook_points import SITES
+from atlas.models.adapters import _ADAPTERS
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.sae import Sae, load_sae, saelens_hook_name, save_sae
+from atlas.training.sae import Sae, load_sae, saelens_hook_names, save_sae
+from atlas.training.transformer_lens import transformer_lens_name
 
-METADATA = {"model_name": "tiny", "hook_name": "resid_post.3"}
+METADATA = {"model_name": "tiny", "model_architecture": "llama", "hook_name": "resid_post.3"}
 
 
 def random_sae(architecture="topk", d_model=6, n_latents=10):
@@ -117,9 +120,31 @@ def test_inference_paths_with_a_number_per_latent():
     assert gated.to("cpu").latent_parameters["r_mag"] is not None
 
 
-def test_hook_names():
-    assert saelens_hook_name("mlp_out.0") == "blocks.0.hook_mlp_out"
-    assert saelens_hook_name("attn_out.12") == "blocks.12.hook_attn_out"
+@pytest.mark.parametrize(
+    ("architecture", "hook", "name"),
+    [
+        ("llama", "mlp_out.0", "blocks.0.hook_mlp_out"),
+        ("gpt2", "attn_out.12", "blocks.12.hook_attn_out"),
+        ("llama", "mlp_in.3", "blocks.3.mlp.hook_in"),
+        ("gemma2", "mlp_in.3", "blocks.3.mlp.hook_in"),
+        ("bert", "mlp_in.3", "blocks.3.mlp.in.hook_in"),
+        ("bert", "resid_post.3", "blocks.3.hook_out"),
+        ("bert", "attn_out.3", "blocks.3.attn.o.hook_out"),
+        ("nemotron_h", "mlp_in.3", "blocks.3.mixer.hook_in"),
+        ("distilbert", "resid_post.3", None),
+        (None, "resid_post.3", None),
+    ],
+)
+def test_hook_names(architecture, hook, name):
+    assert saelens_hook_names({"model_architecture": architecture, "hook_name": hook}) == {"hook_name": name}
+
+
+def test_no_hook_is_named_as_another_tensor_of_transformer_lens():
+    """Its hook_mlp_in lies before the norm, in every architecture."""
+    architectures = [*_ADAPTERS, None]
+    names = [transformer_lens_name(f"{site}.3", own) for site in SITES for own in architectures]
+    assert len(names) == len(SITES) * len(architectures)
+    assert not [name for name in names if name is not None and name.endswith("hook_mlp_in")]
 
 
 @pytest.mark.parametrize("threshold", [None, -1.0, float("nan"), float("inf")])

@@ -252,7 +252,7 @@ def test_transcoder_round_trip_and_layout(tmp_path, architecture, theirs):
     threshold = 0.25 if architecture == "batch_topk" else None
     sae = Sae(architecture, **weights, k=2, threshold=threshold, is_transcoder=True)
     metadata = {"model_name": "tiny", "hook_name": "mlp_in.3", "target_hook_name": "mlp_out.3"}
-    save_sae(sae, tmp_path, metadata)
+    save_sae(sae, tmp_path, metadata | {"model_architecture": "llama"})
     loaded = load_sae(tmp_path)
     rows = torch.randn(20, 6)
     torch.testing.assert_close(loaded.pre_activations(rows), rows @ sae.W_enc + sae.b_enc)
@@ -261,6 +261,7 @@ def test_transcoder_round_trip_and_layout(tmp_path, architecture, theirs):
     config = json.loads((tmp_path / "cfg.json").read_text())
     assert (config["architecture"], config["d_in"], config["d_out"]) == (theirs, 6, 4)
     assert config["apply_b_dec_to_input"] is False
+    assert config["metadata"]["hook_name"] == "blocks.3.mlp.hook_in"
     assert config["metadata"]["hook_name_out"] == "blocks.3.hook_mlp_out"
     assert config["metadata"]["atlas"]["target_hook_name"] == "mlp_out.3"
     with pytest.raises(TrainingError, match="metadata lacks 'target_hook_name'"):

@@ -53,7 +53,7 @@ def compute_references(
     means = {hook: counted_mean(shards, hook).float().to(loaded.device) for hook in hooks}
     with new_hdf5(target) as file:
         writer, ablated = _Writer(file, n_contexts), _Ablated(loaded, means)
-        with progress(n_contexts * length, f"references {shards[0].identity['corpus']}") as shown:
+        with progress(n_contexts * length, f"references {shards[0].identity['corpus']}", "token") as shown:
             for batch in context_batches(shards, n_contexts, batch_contexts):
                 writer.write(batch.first, _batch_references(loaded, batch, ablated))
                 shown.update(batch.n_contexts * length)
