@@ -1,6 +1,7 @@
 """Tables of pages are what the recorded results say, and recording keeps what was measured and where."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,26 @@ def test_a_column_that_results_lack_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("a\n1\n")
     with pytest.raises(DocsError, match=r"t\.csv: no column b, which a page shows"):
         record.record("t", ["a", "b"], tmp_path / "t.csv", tmp_path, tmp_path / "kept", "abc")
+
+
+def test_the_commit_is_of_the_checkout_that_has_the_results(tmp_path):
+    def git(*words):
+        author = ["-c", "user.name=n", "-c", "user.email=e"]
+        done = subprocess.run(["git", *author, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text("a: 1\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    assert record.commit_of(tmp_path / "results") == git("rev-parse", "HEAD")
+    (tmp_path / "config/config.yaml").write_text("a: 2\n")
+    with pytest.raises(DocsError, match=r"changed since the last commit: config/config\.yaml; commit it"):
+        record.commit_of(tmp_path / "results")
+
+
+def test_results_outside_a_checkout_are_refused(tmp_path):
+    with pytest.raises(DocsError, match=r"git status failed: .*record results of a git checkout"):
+        record.commit_of(tmp_path / "results")

@@ -47,7 +47,10 @@ def table_text(spec: TableSpec, results: Path) -> str:
     path = results / f"{spec.table}.csv"
     if not path.exists():
         how = spec.how or f"snakemake --cores 2 -- results/{spec.table}.csv"
-        return f"*This version has no recorded results here. To fill this table: `{how}`, then `make record`.*"
+        return (
+            f"*This version has no recorded results here. To fill this table: `{how}`, then record it "
+            "(CONTRIBUTING.md).*"
+        )
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return f"{markdown(spec, rows, str(path))}\n\n{origin_text(spec.table, read_json(path.with_suffix('.json')))}"

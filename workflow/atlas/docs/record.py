@@ -95,18 +95,23 @@ def products_of(rows: Iterable[Row], results: Path, name: str) -> list[str]:
     return sorted(found) or [str(fast_matmul_dtype(torch.device("cpu"))).removeprefix("torch.")]
 
 
-def commit_of_this_code() -> str:
-    """The commit of this checkout. Raises DocsError when code or configuration differ from it."""
-    changed = _git("status", "--porcelain", "--", "workflow", "config", "envs")
+def commit_of(results: Path) -> str:
+    """The commit of the checkout that the folder `results` lies in.
+
+    Raises DocsError when code or configuration of that checkout differ from the commit.
+    """
+    checkout = results.absolute().parent
+    changed = _git(checkout, "status", "--porcelain", "--", ":/workflow", ":/config", ":/envs")
     if changed:
-        raise DocsError(f"changed since the last commit: {', '.join(changed.split()[1::2])}; commit it, then record")
-    return _git("rev-parse", "HEAD")
+        names = ", ".join(line.split(maxsplit=1)[1] for line in changed.splitlines())
+        raise DocsError(f"{checkout}: changed since the last commit: {names}; commit it, then record")
+    return _git(checkout, "rev-parse", "HEAD")
 
 
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=pages.ROOT, capture_output=True, text=True)
+def _git(checkout: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True)
     if done.returncode:
-        raise DocsError(f"git {' '.join(words)}: {done.stderr.strip()}; record in a git checkout of the repository")
+        raise DocsError(f"{checkout}: git {words[0]} failed: {done.stderr.strip()}; record results of a git checkout")
     return done.stdout.strip()
 
 
@@ -137,7 +142,7 @@ def main() -> None:
             raise SystemExit(f"{message}; make them with snakemake first")
         log.warning("%s: their tables stay as they were", message)
     try:
-        commit = commit_of_this_code()
+        commit = commit_of(given.results)
         for name in sorted(set(sources) - set(absent)):
             record(name, columns[name], sources[name], given.results, pages.RESULTS, commit)
             log.info("recorded docs/results/%s.csv", name)
