@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from atlas.corpora.templates import Template
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file
+from atlas.sources.tokenizer import load_saved_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,12 +97,8 @@ class Encoder:
 
 def make_encoder(model_folder: Path, template: Template) -> Encoder:
     """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template."""
-    import transformers
-
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            model_folder, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = load_saved_tokenizer(model_folder)
     except (OSError, ValueError) as error:
         raise SourceError(f"{model_folder}: no tokenizer can be loaded ({error}); prepare the model again") from error
     if template == "chat_template" and not tokenizer.chat_template:

@@ -17,6 +17,7 @@ from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, sha256_strings
 from atlas.models.adapters import Adapter, find_adapter
 from atlas.models.widened import widen_products
+from atlas.sources.tokenizer import load_saved_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a prepared model; needs no weights."""
     read_identity(Path(folder))
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return load_saved_tokenizer(folder)
 
 
 def hash_weights(folder: Path) -> str:
