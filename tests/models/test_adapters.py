@@ -83,7 +83,7 @@ def test_contexts_go_on_from_a_shared_prefix_as_if_read_whole(model_type, contex
     whole = capture(loaded, contexts, hooks)
     for _ in range(2):  # the cache is not used up
         for hook, values in capture(loaded, contexts[:, 7:], hooks, cache).items():
-            torch.testing.assert_close(values, whole[hook][:, 7:], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(values, whole[hook][:, 7:], atol=1e-4, rtol=1e-3)
 
 
 def test_no_prefix_is_shared_before_the_first_attention(contexts):

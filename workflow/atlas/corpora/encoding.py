@@ -4,9 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas.chat_template import CHAT_DATE, write_chat
+from atlas.corpora.slices import encode_texts
 from atlas.corpora.templates import Template
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file
@@ -32,6 +35,7 @@ class Encoder:
 
     tokenizer: "PreTrainedTokenizerBase" = field(repr=False)
     template: Template
+    chat_date: date
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     separator: int
@@ -69,16 +73,17 @@ class Encoder:
 
         stand_ins = _stand_ins(messages, self.specials)
         try:
-            written = self.tokenizer.apply_chat_template(
+            written = write_chat(
+                self.tokenizer,
                 [message | {"content": _replace(message["content"], stand_ins)} for message in messages],
-                tokenize=False,
+                self.chat_date,
             )
         except TemplateError:
             return None
         if stand_ins:
             ids = self._encode_pieces(written, {value: key for key, value in stand_ins.items()})
         else:
-            ids = self.tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = encode_texts(self.tokenizer, [written])[0]
         if self.prefix and tuple(ids[: len(self.prefix)]) == self.prefix:
             ids = ids[len(self.prefix) :]  # each context begins with it already
         closed = any(token in self.not_counted for token in ids[-2:])  # many templates end with a newline
@@ -95,8 +100,11 @@ class Encoder:
         return ids
 
 
-def make_encoder(model_folder: Path, template: Template) -> Encoder:
-    """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template."""
+def make_encoder(model_folder: Path, template: Template, chat_date: date = CHAT_DATE) -> Encoder:
+    """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template.
+
+    `chat_date` is the day that a chat template takes for today.
+    """
     try:
         tokenizer = load_saved_tokenizer(model_folder)
     except (OSError, ValueError) as error:
@@ -116,7 +124,9 @@ def make_encoder(model_folder: Path, template: Template) -> Encoder:
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in (separator, *prefix, *suffix):
         structural -= {tokenizer.unk_token_id}  # it stands for a word of the text
     embedded = _embedded(model_folder)
-    encoder = Encoder(tokenizer, template, prefix, suffix, separator, specials, frozenset(structural), embedded)
+    encoder = Encoder(
+        tokenizer, template, chat_date, prefix, suffix, separator, specials, frozenset(structural), embedded
+    )
     encoder.require_embedded([*prefix, *suffix, separator])
     return encoder
 
@@ -137,7 +147,7 @@ def _embedded(model_folder: Path) -> int | None:
 
 
 def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return encode_texts(tokenizer, texts, split_special_tokens=True)
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:

@@ -173,7 +173,7 @@ def _pass_over_rows(
     atlas_sums = AtlasSums(sae, center, groups.count, subject.geometry)
     guide_sums = GuideSums(sae, center)
     random_sums = None if subject.baseline is None else AtlasSums(subject.baseline, center, groups.count, None)
-    with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}") as shown:
+    with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}", "row") as shown:
         for shard, start, stop in row_chunks(shards, chunk_rows(sae)):
             rows = shard.read_rows(hooks.source, start, stop).to(device).float()
             targets = shard.read_rows(hooks.target, start, stop).to(device).float() if hooks.is_transcoder else rows

@@ -48,7 +48,7 @@ def last_token_rows(
     """
     require_positions(loaded, max(map(len, contexts), default=0))  # the longest are read last
     rows = {hook: torch.empty(len(contexts), loaded.identity["d_model"], dtype=loaded.dtype) for hook in hooks}
-    with progress(sum(map(len, contexts)), title) as shown:
+    with progress(sum(map(len, contexts)), title, "token") as shown:
         for group in [range(len(contexts))] if alike is None else alike:
             prefix, cache = _shared(loaded, [contexts[place] for place in group], hooks, 1 + n_after)
             for batch in _batches([len(contexts[place]) - len(prefix) for place in group]):
