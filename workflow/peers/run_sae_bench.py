@@ -34,11 +34,11 @@ def load_model(folder, device):
     import torch
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import get_pretrained_model_config, get_pretrained_state_dict
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     # TransformerLens guesses the architecture from words in a name, so the folder must have one that says nothing.
     Path("model").symlink_to(Path(folder).absolute(), target_is_directory=True)
-    tokenizer = AutoTokenizer.from_pretrained("model", local_files_only=True)
+    tokenizer = load_tokenizer("model")
     reference = AutoModelForCausalLM.from_pretrained("model", dtype=torch.float32, local_files_only=True)
     config = get_pretrained_model_config("model", device=device, dtype=torch.float32)
     weights = get_pretrained_state_dict("model", config, reference, dtype=torch.float32)
@@ -55,6 +55,15 @@ def load_model(folder, device):
             f"largest, more than {LOGIT_TOLERANCE:g}: SAE Bench would judge another model"
         )
     return model, tokenizer, difference
+
+
+def load_tokenizer(folder):
+    """The tokenizer as it was saved: for some architectures the choice of AutoTokenizer ignores the saved class."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    stated = json.loads((Path(folder) / "tokenizer_config.json").read_text()).get("tokenizer_class")
+    own = stated in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(folder, local_files_only=True)
 
 
 def load_sae(job, model):

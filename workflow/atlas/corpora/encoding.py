@@ -14,6 +14,7 @@ from atlas.corpora.templates import Template
 from atlas.errors import SourceError
 from atlas.files import sha256_file
 from atlas.prepared import IDENTITY_FILE, read_identity, verified_identity
+from atlas.sources.tokenizer import load_saved_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,14 +106,10 @@ def make_encoder(model_folder: Path, template: Template, chat_date: date = CHAT_
 
     `chat_date` is the day that a chat template takes for today.
     """
-    import transformers
-
     if (Path(model_folder) / IDENTITY_FILE).is_file():
         verified_identity(model_folder)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            model_folder, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = load_saved_tokenizer(model_folder)
     except (OSError, ValueError) as error:
         raise SourceError(f"{model_folder}: no tokenizer can be loaded ({error}); prepare the model again") from error
     if template == "chat_template" and not tokenizer.chat_template:

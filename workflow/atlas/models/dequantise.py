@@ -121,10 +121,12 @@ def _tensor(path: Path, key: str) -> Tensor:
 
 
 def _refusal(name: str, origin: Path, stated: Mapping[str, Any] | None, kinds: Mapping[str, str]) -> str:
-    example = next((f", for example {key} as {kind}" for key, kind in sorted(kinds.items())), "")
     method = "no quantization_config" if stated is None else f"quant_method {stated['quant_method']!r}"
+    if kinds:
+        key = min(kinds)
+        method += f", for example {key} as {kinds[key]}"
     return (
-        f"models.{name}: {origin} holds quantised weights ({method}{example}) that are not read: must be plain weights "
+        f"models.{name}: {origin} holds quantised weights ({method}) that are not read: must be plain weights "
         f"in float32, float16 or bfloat16, float8 with scales by one of {list(_METHODS)}, or a .gguf file. Give the "
         "unquantised model, or dequantise it with the method's own tools"
     )

