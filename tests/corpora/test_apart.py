@@ -65,6 +65,18 @@ def test_the_same_text_is_refused_whatever_its_template(tmp_path, trained, judge
         check_apart(*paths)
 
 
+def test_held_out_text_of_the_same_corpus_in_another_template_is_no_fault(tmp_path):
+    """Two editions that differ in white space are two documents; on both sides of the split they are counted."""
+    texts = [f"some text of number {n}" for n in range(60)]
+    texts += [text.replace(" ", "  ") for text in texts]
+    paths = [
+        build(tmp_path, name, texts, eval_fraction=0.3, **fields)
+        for name, fields in (("bare", {}), ("wrapped", {"wrapper": {"before": "User: "}}))
+    ]
+    report = check_apart(*paths)
+    assert report["near_duplicates"] == check_apart(paths[0], paths[0])["near_duplicates"] > 5
+
+
 def test_near_duplicates_are_those_with_more_than_half_their_runs_in_one_document(tmp_path):
     """Held-out documents of 112 words, hence 100 runs; n + 12 of the words are a part of a far longer document."""
     generator = random.Random(0)

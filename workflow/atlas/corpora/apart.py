@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,14 @@ def check_apart(trained: Path, judged: Path) -> dict[str, Any]:
 
 def _refuse_same(training: _Split, evaluation: _Split) -> int:
     """Raise SourceError for text on both sides; returns the number of training documents."""
-    same = {same_text(text): document_id for document_id, text in evaluation.documents()}
-    ids, shared, n_training = set(same.values()), set(), 0
+    # The training corpus' own held-out documents, which the other holds too: near-duplicates within one corpus.
+    own = set(replace(training, split="eval").ids())
+    ids, same = set(), {}
+    for document_id, text in evaluation.documents():
+        ids.add(document_id)
+        if document_id not in own:
+            same[same_text(text)] = document_id
+    shared, n_training = set(), 0
     for document_id, text in training.documents():
         n_training += 1
         if document_id in ids:
