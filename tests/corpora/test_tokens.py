@@ -13,10 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from atlas.config.data import Corpus, TokenBudget
+from atlas.corpora.apart import check_apart
 from atlas.corpora.documents import build_documents
 from atlas.corpora.encoding import make_encoder
 from atlas.corpora.packing import pack
-from atlas.corpora.tokens import check_apart, read_tokens, tokenise_corpus, window_of
+from atlas.corpora.tokens import read_tokens, tokenise_corpus, window_of
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, write_json
 from tiny import tiny_tokenizer
@@ -314,7 +315,8 @@ def test_trained_text_is_refused_for_evaluation_under_any_name(tmp_path):
     with pytest.raises(SourceError, match=message):
         check_apart(documents["chat"], documents["copy"])
     compared = check_apart(documents["chat"], documents["other"])
-    assert compared == {"training_documents": n_train, "evaluation_documents": 50}
+    assert (compared["training_documents"], compared["evaluation_documents"]) == (n_train, 50)
+    assert (compared["near_duplicates"], compared["near_duplicate_share"]) == (0, 0.0)
     # No text is trained on in the second; and the same split of the same text, twice, has nothing on both sides.
     check_apart(documents["copy"], documents["chat"])
     again, _ = plain(tmp_path, name="again")

@@ -64,6 +64,7 @@ def prepared(tmp_path_factory) -> Path:
     corpora = (
         "results/tokens/llama/chat.h5",
         "results/tokens/llama/news.h5",
+        "results/corpora/chat/apart_from/chat.json",
         "results/corpora/chat/apart_from/news.json",
     )
     snakemake(folder, "results/audits/llama.json", *corpora)

@@ -1,6 +1,7 @@
 """Training from files: what does not belong together is refused before anything is computed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from training.planted import CPU, recipe
 
 from atlas.config.data import Mix
 from atlas.errors import ConfigError, StoreError, TrainingError
-from atlas.runcard import read_run_card
+from atlas.files import write_json
+from atlas.runcard import public_card, read_run_card
 from atlas.training import run as run_module
 from atlas.training.run import TrainingInputs, run_training
 from atlas.training.tracking import Tracked, Tracking
@@ -72,6 +74,16 @@ def test_a_card_says_how_often_a_corpus_was_visited(inputs, tmp_path):
     (warning,) = card["warnings"]
     assert warning.startswith("rows_repeat: corpora are visited more than once (chat 1.1")
     assert not any("rows_repeat" in text for text in run(inputs, tmp_path, settings(steps=10))["warnings"])
+
+
+def test_a_card_says_how_much_evaluation_text_is_nearly_training_text(inputs, tmp_path):
+    counts = {"near_duplicates": 3, "compared_documents": 60, "near_duplicate_share": 0.05}
+    for judged in ("chat", "news"):
+        write_json(tmp_path / f"chat/apart_from/{judged}.json", counts | {"training_documents": 9, "examples": []})
+    apart = sorted((tmp_path / "chat/apart_from").iterdir())
+    card = run(replace(inputs, apart=apart), tmp_path)
+    assert card["near_duplicates"] == {"chat": {"chat": counts, "news": counts}}
+    assert public_card(card)["near_duplicates"] == card["near_duplicates"]
 
 
 def test_more_epochs_than_allowed_are_refused_before_training(inputs, tmp_path, no_training):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Of a card's sections those that are results of the run, not its settings.
-RESULTS = ("outcomes", "cost", "warnings", "drawn_shares", "epochs", "mixing", "tokens")
+RESULTS = ("outcomes", "cost", "warnings", "drawn_shares", "epochs", "mixing", "tokens", "near_duplicates")
 
 
 def flat(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

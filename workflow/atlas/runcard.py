@@ -80,6 +80,7 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "sae": ("architecture", "d_model", "d_target"),
     "store": ("context_length", "storage_dtype"),
     "corpora": None,
+    "near_duplicates": None,
     "token_fingerprints": None,
     "evaluation_roles": None,
     "monitored": None,

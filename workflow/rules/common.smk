@@ -310,12 +310,11 @@ def splits_used(model, corpus):
 
 
 def apart(mix, judged):
-    """Proofs that no evaluation text of the corpora `judged` is training text of the mix."""
+    """Proofs that no evaluation text of the corpora `judged` is training text of the mix, and how much is nearly so."""
     return [
         f"results/corpora/{trained}/apart_from/{other}.json"
         for trained in CONFIG.mixes[mix].corpora
         for other in judged
-        if other != trained
     ]
 
 

@@ -19,6 +19,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             shards=[Path(path) for path in snakemake.input.shards],
             corpora=[Path(path) for path in snakemake.input.corpora],
             monitors=[Path(path) for path in snakemake.input.monitors],
+            apart=[Path(path) for path in snakemake.input.apart],
         ),
         hook=snakemake.wildcards.hook,
         mix=Mix(**snakemake.params.mix),

@@ -196,6 +196,11 @@ class Corpus(Section):
     eval_fraction: float = Field(
         default=0.1, ge=0, le=1, description="Share of documents, by hash, held out of training."
     )
+    near_duplicates: Literal["count", "drop"] = Field(
+        default="count",
+        description="Held-out documents more than half of whose runs of 13 words are in one training document: 'drop' "
+        "leaves out those of this corpus, 'count' keeps them. Their share is reported and on the run card either way.",
+    )
     group_field: str | None = Field(
         default=None,
         description="Field that names what a record is part of; all parts go to one side of the split. Records of text "

@@ -11,6 +11,7 @@ from typing import Any
 
 from atlas.config.data import Corpus
 from atlas.config.sources import HubSource, PackageSource
+from atlas.corpora.apart import drop_near_duplicates
 from atlas.corpora.filters import make_filter
 from atlas.corpora.formats import DIVIDE, MAX_RECORD
 from atlas.corpora.ordered import OrderedDocuments
@@ -44,6 +45,10 @@ def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path,
         with atomic_path(folder / "documents.parquet") as temporary:
             ids, duplicates, n_characters = collector.documents.write(temporary, corpus.eval_fraction)
             left_out = collector.left_out | {"duplicate": duplicates}
+            if corpus.near_duplicates == "drop":
+                near, dropped_characters = drop_near_duplicates(temporary, corpus.template)
+                ids["eval"] = [member for member in ids["eval"] if member not in set(near)]
+                left_out["near_duplicate"], n_characters = len(near), n_characters - dropped_characters
             if not any(ids.values()):
                 raise SourceError(
                     f"corpora.{name}: no document is left of {collector.n_records} records (left out: {left_out}); "
@@ -69,12 +74,8 @@ def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path,
         },
     )
     log.info("corpus %s: %s documents, left out %s", name, {s: len(m) for s, m in ids.items()}, left_out)
-    if any(collector.messages.values()):
-        log.warning(
-            "corpus %s: of its messages %s are left out of the text: those without text, and calls of tools",
-            name,
-            dict(collector.messages),
-        )
+    if collector.messages["tool_calls"]:
+        log.warning("corpus %s: calls of tools in %d messages are no text", name, collector.messages["tool_calls"])
     if 0 < corpus.eval_fraction < 1 and not all(ids.values()):
         log.warning(
             "corpus %s: all documents are on one side of the split, %s; more documents, or smaller groups, are needed",

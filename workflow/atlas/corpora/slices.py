@@ -9,7 +9,7 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 # Characters of a slice, and of its overlap with the next. Texts of one call have no more than a slice together.
-SLICE, OVERLAP = 2**19, 2**12
+SLICE, OVERLAP = 2**17, 2**12
 # Tokens on each side of a seam on which both slices must agree.
 _AGREED = 16
 

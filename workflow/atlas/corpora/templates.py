@@ -16,6 +16,8 @@ _ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     "system": "system",
 }
+# What can be before a message of a written-out conversation.
+ROLE_NAMES = frozenset({*_ROLES, "tool", "function", "developer", "observation"})
 _NEWLINES = re.compile(r"\r\n?")
 # C0 and C1 controls but newline and tab; half surrogates have no UTF-8 form.
 _CONTROLS, _HALVES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), re.compile(r"[\ud800-\udfff]")

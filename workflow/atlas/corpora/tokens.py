@@ -103,22 +103,6 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     return TokenSplit(tokens, document, counted, str(fingerprint), str(corpus), split, int(length))
 
 
-def check_apart(trained: Path, judged: Path) -> dict[str, int]:
-    """Raise SourceError when an evaluation document of the corpus `judged` is a training document of `trained`.
-
-    Both are documents.parquet files, compared by document id, hence by content: names do not matter. Returns how many
-    documents were compared.
-    """
-    seen, unseen = _ids_by_split(trained)["train"], _ids_by_split(judged)["eval"]
-    if shared := seen & unseen:
-        raise SourceError(
-            f"{len(shared):,} of {len(unseen):,} evaluation documents of {judged} are training documents of {trained}, "
-            f"for example {min(shared)}: text that was trained on cannot be evaluation text; give the two corpora "
-            "different sources, or filters that exclude each other"
-        )
-    return {"training_documents": len(seen), "evaluation_documents": len(unseen)}
-
-
 def window_of(ids: list[int], index: int, longest: int) -> list[int]:
     """At most `longest` tokens of a document: consecutive ones from a place that its index decides, and its last token.
 
@@ -193,7 +177,7 @@ def _wrapper_ids(corpus: Corpus, encoder: Encoder) -> tuple[list[int], list[int]
 def _texts(documents: Path, split: str) -> Iterator[tuple[int, list[str]]]:
     """Batches of a split's texts with the index of the first of each."""
     first = 0
-    with _documents(documents) as file:
+    with open_documents(documents) as file:
         for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["split", "text"]):
             columns: dict[str, list[Any]] = batch.to_pydict()
             pairs = zip(columns["split"], columns["text"], strict=True)
@@ -204,7 +188,7 @@ def _texts(documents: Path, split: str) -> Iterator[tuple[int, list[str]]]:
 
 
 @contextmanager
-def _documents(path: Path) -> Iterator[pq.ParquetFile]:
+def open_documents(path: Path) -> Iterator[pq.ParquetFile]:
     """The documents of a corpus, whose checksums are verified as they are read."""
     if not Path(path).is_file():
         raise SourceError(f"{path} is missing: run the rule that builds this corpus")
@@ -232,12 +216,3 @@ def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> 
             f"harvest.context_length is {context_length}, but the model has positions for {limit} tokens "
             f"({path}: longest_context): lower it to at most {limit}"
         )
-
-
-def _ids_by_split(documents: Path) -> dict[str, set[str]]:
-    with _documents(documents) as file:
-        columns = file.read(["document_id", "split"]).to_pydict()
-    ids: dict[str, set[str]] = {"train": set(), "eval": set()}
-    for document_id, split in zip(columns["document_id"], columns["split"], strict=True):
-        ids[split].add(document_id)
-    return ids

@@ -1,7 +1,7 @@
 """One training from files: open the shards, check that they belong together, gather the run card, train."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from atlas.training.train import train_sae
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Files of one training: prepared model folder, train shards, corpus summaries, eval shards to watch."""
+    """Files of one training: prepared model folder, train shards, corpus summaries, eval shards to watch; reports that
+    evaluation text is apart from training text, named ``<trained>/apart_from/<judged>.json``.
+    """
 
     model: Path
     shards: list[Path]
     corpora: list[Path]
     monitors: list[Path]
+    apart: list[Path] = field(default_factory=list)
 
 
 def run_training(
@@ -76,6 +79,7 @@ def run_training(
         "target_hook": hooks.target_hook,
         "corpora": {summary["name"]: summary for summary in map(read_json, inputs.corpora)},
         "token_fingerprints": {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()},
+        "near_duplicates": _near_duplicates(inputs.apart),
         "mix": mix.model_dump(mode="json"),
         "drawn_shares": stream.drawn_shares(),
         "epochs": stream.epochs(),
@@ -105,6 +109,16 @@ def _require_enough_rows(recipe: Recipe, stream: BatchStream, hook: str) -> None
     rows = {name: shares[name] * needed / number for name, number in epochs.items() if number > 0}
     if fault := too_many_epochs(recipe, {name: shares[name] for name in rows}, rows):
         raise TrainingError(f"{hook}: {fault}")
+
+
+def _near_duplicates(reports: list[Path]) -> dict[str, dict[str, Any]]:
+    """Of each training corpus and each evaluation corpus, how many held-out documents are nearly training text."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in reports:
+        report = read_json(path)
+        keys = ("near_duplicates", "compared_documents", "near_duplicate_share")
+        found.setdefault(path.parents[1].name, {})[path.stem] = {key: report[key] for key in keys}
+    return found
 
 
 def _store_facts(shards: list[Shard]) -> dict[str, Any]:
