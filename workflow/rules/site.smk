@@ -17,6 +17,11 @@ rule sae_pages:
         curves=rules.train.output.curves,
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
+        random=lambda w: (
+            expand(f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id])
+            if CONFIG.site.random_latents
+            else []
+        ),
         latents=rules.latents.output.table,
         summary=rules.latents.output.summary,
         stability=rules.stability.output.summary,
@@ -24,6 +29,8 @@ rule sae_pages:
         labels=label_file("latents.parquet"),
         answers=label_file("answers.parquet"),
         label_summary=label_file("autointerp.json"),
+        all_labels=label_file("labels.parquet"),
+        scores=label_file("scores.parquet"),
     output:
         folder=directory("results/atlas/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:
@@ -42,6 +49,7 @@ rule sae_pages:
         seeds=lambda w: [row.seed for row in seed_rows(w) if row.sae_id in SITE_SAES],
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(),
+        deciding=[CONFIG.autointerp.explainers[0], CONFIG.autointerp.scorers[0], CONFIG.autointerp.seeds[0]],
         code=CODE["site"],
         look=SITE_LOOK,
     message:

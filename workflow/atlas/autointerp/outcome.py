@@ -1,5 +1,6 @@
 """The outcome of a latent: one regime, the first whose rule fires. docs/metrics.md, section 14."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,34 @@ def write_latent_outcomes(latents: Path, labels: Path, scores: Path, settings: A
         if found != about[0]:
             raise EvaluationError(f"{path}: is of {found}, but {latents} is of {about[0]}; delete it and run again")
     own = [table.to_pandas() for table in tables]
-    own = [rows[rows.dictionary == "sae"] for rows in own]
-    explainer, scorer, seed = settings.explainers[0], settings.scorers[0], settings.seeds[0]
-    label = own[1][(own[1].explainer == explainer) & (own[1].seed == seed)].set_index("latent")
-    score = own[2][(own[2].explainer == explainer) & (own[2].scorer == scorer)]
-    outcomes = latent_outcomes(own[0], score)
+    rows = judged_latents(*own, Deciding.of(settings))
+    written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
+    with atomic_path(target) as temporary:
+        pq.write_table(written, temporary)
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """Whose labels, tests and documents decide on a latent: the first configured."""
+
+    explainer: str
+    scorer: str
+    seed: int
+
+    @classmethod
+    def of(cls, settings: Autointerp) -> "Deciding":
+        """Of a configuration."""
+        return cls(settings.explainers[0], settings.scorers[0], settings.seeds[0])
+
+
+def judged_latents(
+    latents: pd.DataFrame, labels: pd.DataFrame, scores: pd.DataFrame, deciding: Deciding, dictionary: str = "sae"
+) -> pd.DataFrame:
+    """One row per latent of a dictionary: label, scores on both kinds of negatives, outcome."""
+    latents, labels, scores = (rows[rows.dictionary == dictionary] for rows in (latents, labels, scores))
+    label = labels[(labels.explainer == deciding.explainer) & (labels.seed == deciding.seed)].set_index("latent")
+    score = scores[(scores.explainer == deciding.explainer) & (scores.scorer == deciding.scorer)]
+    outcomes = latent_outcomes(latents, score)
     rows = pd.DataFrame({"latent": outcomes.index, "outcome": outcomes.to_numpy()})
     rows["label"] = label.label.reindex(outcomes.index).to_numpy()
     for kind, part in score.groupby("negatives"):
@@ -41,9 +65,7 @@ def write_latent_outcomes(latents: Path, labels: Path, scores: Path, settings: A
             rows[f"{kind}_{name}"] = pd.array(part[name].to_numpy(), dtype="Int64")
         rows[f"{kind}_reason"] = part["reason"].to_numpy()
         rows = rows.assign(**{f"{kind}_{name}": part[name].astype(float).to_numpy() for name in _MEASURES})
-    written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
-    with atomic_path(target) as temporary:
-        pq.write_table(written, temporary)
+    return rows
 
 
 def latent_outcomes(latents: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:

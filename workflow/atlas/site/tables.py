@@ -9,11 +9,20 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from atlas.autointerp.outcome import latent_outcomes
+from atlas.autointerp.outcome import Deciding, judged_latents, latent_outcomes
 from atlas.errors import EvaluationError
 
 # Columns of autointerp's table of latents that a site without labels lacks.
 _NO_SCORES = pd.DataFrame({"latent": [], "negatives": [], "score_low": [], "specificity_low": []})
+
+
+@dataclass(frozen=True)
+class AllLabels:
+    """labels.parquet and scores.parquet of autointerp, which have the random dictionary's too, and what decides."""
+
+    labels: Path
+    scores: Path
+    deciding: Deciding
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class TableFiles:
     partners: Path
     labels: Path | None = None
     answers: Path | None = None
+    all_labels: AllLabels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +53,7 @@ class Tables:
         rows = _read(files.latents, sae_sha256)
         own = rows[rows.dictionary == "sae"]
         home = own[own.role == "in_sample"].corpus.iloc[0]
-        if files.labels is None:
-            outcomes = latent_outcomes(own, _NO_SCORES)
-            labelled = pd.DataFrame({"outcome": outcomes, "label": None}, outcomes.index)
-        else:
-            labelled = _read(files.labels, sae_sha256).set_index("latent")
+        labelled = _without_labels(own) if files.labels is None else _read(files.labels, sae_sha256).set_index("latent")
         partners = pd.read_parquet(files.partners)
         return cls(
             own.set_index(["corpus", "latent"]),
@@ -57,6 +63,20 @@ class Tables:
             None if files.answers is None else _read(files.answers, sae_sha256),
             home,
         )
+
+    @classmethod
+    def of_random(cls, files: TableFiles, sae_sha256: str) -> "Tables":
+        """Of the random dictionary beside an SAE; it has no partners in other seeds, and no answers."""
+        every = _read(files.latents, sae_sha256)
+        own = every[every.dictionary == "random"]
+        if files.all_labels is None:
+            labelled = _without_labels(own)
+        else:
+            labels, scores = (_read(path, sae_sha256) for path in (files.all_labels.labels, files.all_labels.scores))
+            labelled = judged_latents(every, labels, scores, files.all_labels.deciding, "random").set_index("latent")
+        home = own[own.role == "in_sample"].corpus.iloc[0]
+        none = pd.DataFrame({"partner": []}, pd.Index([], name="latent"))
+        return cls(own.set_index(["corpus", "latent"]), own[own.corpus == home], labelled, none, None, home)
 
     @property
     def n_latents(self) -> int:
@@ -102,6 +122,11 @@ class Tables:
         for row in [] if self.answers is None else self.answers.to_dict("records"):
             found.setdefault(row["latent"], []).append(row)
         return found
+
+
+def _without_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    outcomes = latent_outcomes(rows, _NO_SCORES)
+    return pd.DataFrame({"outcome": outcomes, "label": None}, outcomes.index)
 
 
 def _read(path: Path, sae_sha256: str) -> pd.DataFrame:
