@@ -79,8 +79,8 @@ def command(way: str, arguments: argparse.Namespace, project: Path) -> list[str]
 
 def rows_of(project: Path, arguments: argparse.Namespace) -> list:
     sys.path.insert(0, str(REPOSITORY / "workflow"))
-    from atlas.config import expand_rows
     from atlas.config.load import read_config
+    from atlas.config.rows import expand_rows
 
     rows = expand_rows(read_config(project / "config/config.yaml"))[arguments.study]
     return [row for row in rows if row.hook == arguments.hook]
@@ -100,8 +100,8 @@ def run(call: list[str], folder: Path) -> tuple[float, float]:
 def call_library(study: str, hook: str) -> None:
     """References, trainings and evaluations of a study's SAEs at a hook, one after the other, in this process."""
     from atlas.activations.store import open_shards
-    from atlas.config import expand_rows
     from atlas.config.load import read_config
+    from atlas.config.rows import expand_rows
     from atlas.config.tracking import Tracking
     from atlas.devices import choose_device, keep_freed_memory, make_deterministic, use_threads
     from atlas.evaluation.references import compute_references

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from atlas.config import expand_rows, load_config
+from atlas.config.load import load_config
+from atlas.config.rows import expand_rows
 from atlas.studies import cost
 
 

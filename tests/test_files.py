@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from atlas.errors import StoreError
-from atlas.files import atomic_path, read_json, sha256_code, sha256_strings, write_json, write_text
+from atlas.files import atomic_path, read_json, sha256_strings, write_json, write_text
 from atlas.job import job
 
 
@@ -68,18 +68,6 @@ def test_json_refuses_nan(tmp_path):
 
 def test_hash_of_strings_cannot_be_shifted():
     assert sha256_strings(["ab", "c"]) != sha256_strings(["a", "bc"])
-
-
-def test_hash_of_code_sees_content_and_names(tmp_path):
-    (tmp_path / "p").mkdir()
-    (tmp_path / "p" / "a.py").write_text("x = 1\n")
-    first = sha256_code([tmp_path / "p"])
-    (tmp_path / "p" / "notes.txt").write_text("not code")
-    assert sha256_code([tmp_path / "p"]) == first
-    with pytest.raises(FileNotFoundError, match="holds no code"):
-        sha256_code([tmp_path / "elsewhere"])
-    (tmp_path / "p" / "a.py").rename(tmp_path / "p" / "b.py")
-    assert sha256_code([tmp_path / "p"]) != first
 
 
 def test_job_prints_our_errors_without_a_traceback(tmp_path):

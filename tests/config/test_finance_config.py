@@ -6,9 +6,10 @@ import re
 import pytest
 import yaml
 
-from atlas.config import expand_rows, load_config
 from atlas.config.data import Harvest
+from atlas.config.load import load_config
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 from atlas.errors import ConfigError
 
 RAW = yaml.safe_load((FOLDER / "config.yaml").read_text())
@@ -71,7 +72,7 @@ def test_every_mix_is_trained_on_as_many_rows_and_judged_on_the_same_four_corpor
         (
             [*STUDY, "rows", 1, "evaluation", "in_sample"],
             ["news"],
-            r"finance_mix\.rows\.1\.evaluation: corpora .* repeat",
+            r"finance_mix\.rows\[1\]\.evaluation: corpora .* repeat",
         ),
         (
             [*STUDY, "rows", 1, "evaluation"],

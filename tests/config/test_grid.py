@@ -5,9 +5,10 @@ import copy
 import pytest
 import yaml
 
-from atlas.config import expand_rows, load_config
 from atlas.config.grid import is_grid
+from atlas.config.load import load_config
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 
 RAW = yaml.safe_load((FOLDER / "config.yaml").read_text())
 

@@ -5,9 +5,10 @@ import copy
 import pytest
 import yaml
 
-from atlas.config import expand_rows, load_config
+from atlas.config.load import load_config
 from atlas.config.recipe import TRANSCODERS
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.training.architectures import ARCHITECTURES

@@ -139,6 +139,7 @@ class SiteScene:
         labels.loc[HOSTILE, "label"] = LABEL
         labels.loc[SILENT, ["outcome", "label", "random_score"]] = ["untested", None, np.nan]
         labels.loc[DENSE, "outcome"] = "noisy"
+        labels = labels.assign(told_by="words", scorer="words", token_correlation=0.4, noisy_above=0.1)
         assert set(labels.outcome) <= set(OUTCOMES)
         write_sae_table(folder / "labels.parquet", labels.assign(random_reason=None), ["latent"], sae_id, sha256)
         every = {"dictionary": "random", "latent": np.arange(N_LATENTS)}
@@ -149,10 +150,13 @@ class SiteScene:
             for kind in ("random", "hard")
         ).assign(explainer="lexical", scorer="embedding", n_positives=10, n_negatives=10)
         write_sae_table(folder / "scores.parquet", tested, ["dictionary", "latent"], sae_id, sha256)
+        by_token = pd.DataFrame(every | {"correlation": 0.1})
+        write_sae_table(folder / "tokens.parquet", by_token, ["dictionary", "latent"], sae_id, sha256)
         rows = [
             (HOSTILE, kind, 0.1 * n, "chat", LENGTH * n, 10) for n, kind in enumerate(("activating", "random", "hard"))
         ]
         answers = pd.DataFrame(rows, columns=["latent", "kind", "answer", "corpus", "start", "width"])
+        answers = pd.concat([answers.assign(scorer="words"), answers.assign(scorer="embedding", answer=-7.0)])
         write_sae_table(folder / "answers.parquet", answers, ["latent"], sae_id, sha256)
         row = {"dictionary": "sae", "negatives": "random", "verdict": "beats its controls", "random_score": 0.51}
         row |= {"score": {"value": 0.6, "interval": [0.55, 0.65]}, "shuffled": {"value": 0.5}}
@@ -160,7 +164,7 @@ class SiteScene:
 
     def inputs(self, seed: int, labels: bool = True, random: bool = True) -> SiteInputs:
         folder = self.sae(seed)
-        deciding = Deciding("lexical", "embedding", 0)
+        deciding = Deciding("lexical", ("embedding",), 0)
         return SiteInputs(
             self.model,
             folder,
@@ -170,7 +174,9 @@ class SiteScene:
                 folder / "partners.parquet",
                 folder / "labels.parquet" if labels else None,
                 folder / "answers.parquet" if labels else None,
-                AllLabels(folder / "all_labels.parquet", folder / "scores.parquet", deciding) if labels else None,
+                AllLabels(*(folder / f"{name}.parquet" for name in ("all_labels", "scores", "tokens")), deciding)
+                if labels
+                else None,
             ),
             self.codes_of(seed, "random") if random else {},
         )

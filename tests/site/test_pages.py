@@ -55,7 +55,7 @@ def test_fewer_lines_take_from_the_largest_group_and_leave_one():
 def test_a_page_says_why_a_latent_has_its_outcome(site):
     said = {latent: (site / SAE / f"latents/{latent}.html").read_text() for latent in (SILENT, DENSE, HOSTILE)}
     assert "It never fires in 1,200 tokens, too few to call it dead." in said[SILENT]
-    assert "of the tokens of chat, more than 10 %" in said[DENSE]
+    assert "of the tokens of chat; above 10 % is too often" in said[DENSE]
     assert "where it is silent, but its nearest latents fire" in said[HOSTILE]
     assert "How its label was tested" not in said[DENSE]
 

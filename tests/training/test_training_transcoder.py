@@ -166,7 +166,9 @@ def test_scales_of_both_hooks_are_folded(tmp_path, architecture):
 def test_a_shift_of_the_rows_goes_into_the_encoder_bias(tmp_path):
     stream, shifted = PlantedPairs(scales=(1.0, 1.0)), PlantedPairs(scales=(1.0, 1.0))
     shifted.offsets = stream.offsets[0] + 4.0, stream.offsets[1]
-    one, two = (load_sae(train(tmp_path / str(i), recipe(), s)) for i, s in enumerate((stream, shifted)))
+    # So few steps that another latent, kept because of rounding, moves no weight by what is allowed here.
+    settings = recipe(steps=8)
+    one, two = (load_sae(train(tmp_path / str(i), settings, s)) for i, s in enumerate((stream, shifted)))
     torch.testing.assert_close(two.W_enc, one.W_enc, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(two.b_enc, one.b_enc - 4.0 * one.W_enc.sum(dim=0), rtol=1e-3, atol=1e-3)
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from project import REPOSITORY, counted, planned, snakemake
 
-from atlas.config import expand_rows, read_config
+from atlas.config.load import read_config
+from atlas.config.rows import expand_rows
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +86,18 @@ def test_study_is_planned(empty, study, scale):
     sources = {config.models[row.model].source.kind for row in rows}
     sources |= {config.corpora[corpus].source.kind for row in rows for corpus in row.judged.roles}
     assert sources == {"package" if scale == "embedded" else "hub"}
+
+
+@pytest.mark.parametrize("target", ["results/llama_sweep_stability.csv", "results/atlas/index.html"])
+def test_a_study_trains_no_seed_of_another_study(empty, target):
+    """Another study has more seeds of a recipe of the sweep."""
+    rows = expand_rows(read_config(empty / "config/config.yaml"))
+    own = {row.sae_id for row in rows["llama_sweep"]}
+    others = {row.sae_id for study in rows.values() for row in study} - own
+    assert {sae.rpartition("/")[0] for sae in own} & {sae.rpartition("/")[0] for sae in others}
+    jobs = planned(empty, target)
+    assert jobs["train"] == len(own) == 8
+    assert jobs["stability"] == 4
 
 
 @pytest.mark.parametrize("study", ENDS)

@@ -84,10 +84,22 @@ def test_kubernetes_profile_plans_the_sweep(tmp_path):
             "train:gpu=2 exceeds --resources gpu=1",
         ),
         ((), "2 GPUs (0, 1) lie idle"),
+        (("--resources", "mem_mb=4000"), "No number of GPUs is given: jobs use the 2 of this machine (0, 1)"),
+        (("--resources", "mem_mb=4000", "--set-resources", "train:gpu=3"), "train:gpu=3 exceeds --resources gpu=2"),
     ],
 )
 def test_gpus_are_neither_cut_down_nor_left_alone_in_silence(arguments, message):
     assert message in plan("--cores", "1", *arguments, "--", TABLE, CUDA_VISIBLE_DEVICES="0,1")
+
+
+@pytest.mark.slow
+def test_a_cpu_is_used_where_no_number_of_gpus_is_given():
+    """--resources replaces the number of the profile, and a workflow that uses this one as a module has no profile."""
+    plain = ("--cores", "1", "--resources", "mem_mb=4000")
+    text = plan(*plain, "--", TABLE, CUDA_VISIBLE_DEVICES="")
+    assert "No number of GPUs is given: everything runs on the CPU" in text
+    asking = (*plain, "--set-resources", "train:gpu=1")
+    assert "train:gpu=1 exceeds --resources gpu=0" in plan(*asking, "--", TABLE, CUDA_VISIBLE_DEVICES="")
 
 
 def test_partitions_are_the_one_file_to_edit():

@@ -1,10 +1,12 @@
 """The real workflow, run by the real snakemake, on tiny models: from files of text to tables and figures."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +24,7 @@ from project import (
     read_config,
     snakemake,
     wait_for_halt,
+    warm_command,
     write_config,
 )
 
@@ -92,6 +95,40 @@ def test_model_is_added_by_the_lines_of_the_documentation(finished):
         write_config(finished, config)
 
 
+def test_model_of_no_study_is_audited(finished):
+    """On the first corpus that is trained on; the next study to use it finds the audit done."""
+    config = read_config(finished)
+    write_config(finished, config | {"models": config["models"] | {"spare": config["models"]["llama"]}})
+    try:
+        snakemake(finished, "results/audits/spare.json")
+        assert json.loads((finished / "results/audits/spare.json").read_text())["status"] == "pass"
+        assert "'spar' is not in models of the configuration, which has: llama, spare" in snakemake(
+            finished, "--dry-run", "results/audits/spar.json", fails=True
+        )
+    finally:
+        write_config(finished, config)
+
+
+def test_source_that_is_not_there_is_named_by_its_key(finished):
+    config, changed = read_config(finished), read_config(finished)
+    changed["corpora"]["more"] = {"source": {"kind": "path", "path": "data/wikki.jsonl"}}
+    write_config(finished, changed)
+    try:
+        text = snakemake(finished, "--dry-run", "results/corpora/more/documents.parquet", fails=True)
+        assert f"corpora.more.source.path is 'data/wikki.jsonl', and {finished}/data/wikki.jsonl does not exist" in text
+    finally:
+        write_config(finished, config)
+
+
+def test_python_whose_path_a_shell_would_cut_is_refused_at_once(finished):
+    call = warm_command("--dry-run", TABLE)
+    call[2] = "/some where/.venv/bin/python"
+    done = subprocess.run(call, cwd=finished, capture_output=True, text=True)
+    assert done.returncode == 1
+    refusal = f"{call[2]}: the path of the Python that runs Snakemake has a space"
+    assert refusal in done.stdout + done.stderr
+
+
 def test_watching_reruns_nothing(finished):
     config = read_config(finished)
     write_config(finished, config | {"tracking": {"tensorboard": True}})
@@ -123,22 +160,53 @@ def test_trainings_of_a_study_are_compared_and_reported(finished):
 
 
 @pytest.mark.parametrize(
-    ("stage", "file", "jobs"),
+    ("old", "new", "message"),
     [
-        ("evaluation", "sparsity.py", {"references": 3, "evaluate": 2, "study_table": 1}),
-        ("training", "sae.py", {"train": 2, "references": 3, "evaluate": 2, "study_table": 1}),
-        ("studies", "table.py", {"study_table": 1}),
+        ('code=code_of("train"),', "", 'its param `code` is not code_of("train")'),
+        ('code=code_of("train"),', 'code=code_of("harvest"),', 'its param `code` is not code_of("train")'),
+        ('code=code_of("train"),', 'code=code_of("traim"),', "scripts/traim.py: no such file"),
+        ('"../scripts/train.py"', '"../scripts/traim.py"', 'its param `code` is not code_of("traim")'),
     ],
 )
-def test_edited_stage_reruns_itself_and_what_follows(finished, stage, file, jobs):
-    path = finished / "workflow" / "atlas" / stage / file
-    original = path.read_text()
-    path.write_text(original + "# edited\n")
-    try:
+def test_a_rule_without_the_hash_of_its_script_is_refused(finished, old, new, message):
+    with edited(finished / "workflow/rules/training.smk", old, new):
+        assert message in snakemake(finished, "--dry-run", TABLE, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "jobs"),
+    [
+        # A root module: which activations are massive.
+        (
+            "atlas/massive.py",
+            "MASSIVE_FACTOR = 10.0",
+            "MASSIVE_FACTOR = 3.0",
+            {"audit_model": 1, "harvest": 5, "train": 2, "references": 3, "evaluate": 2, "study_table": 1},
+        ),
+        ("atlas/evaluation/sparsity.py", "", "EDITED = 1\n", {"evaluate": 2, "study_table": 1}),
+        ("atlas/studies/published.csv", "", "\n", {"study_table": 1}),
+        ("scripts/study_table.py", "", "EDITED = 1\n", {"study_table": 1}),
+        # Comments, docstrings and keys that no job reads plan nothing.
+        ("atlas/training/tracking.py", "", "# edited\n", {}),
+        ("atlas/massive.py", '"""', '"""Again: ', {}),
+        ("scripts/train.py", "", "# edited\n", {}),
+        ("atlas/config/site.py", "", "EDITED = 1\n", {}),
+    ],
+)
+def test_an_edit_plans_what_it_can_change(finished, file, old, new, jobs):
+    with edited(finished / "workflow" / file, old, new):
         assert planned(finished, TABLE) == jobs
-    finally:
-        path.write_text(original)
-    assert planned(finished, TABLE) == {}
+
+
+@contextlib.contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    """Replace the first `old` of a file, or append; as it was, with its time, afterwards."""
+    original, status = path.read_text(), path.stat()
+    path.write_text(original.replace(old, new, 1) if old else original + new)
+    assert path.read_text() != original
+    yield
+    path.write_text(original)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_killed_and_resumed_equals_uninterrupted(finished, tmp_path):

@@ -107,16 +107,3 @@ def sha256_strings(parts: Iterable[str]) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
-
-
-def sha256_code(folders: Iterable[Path]) -> str:
-    """Hash of all Python files below `folders` (names relative to each folder and contents)."""
-    parts: list[str] = []
-    for folder in folders:
-        paths = [folder] if folder.is_file() else sorted(folder.rglob("*.py"))
-        if not paths:
-            raise FileNotFoundError(f"{folder} holds no code: a hash of nothing would never change")
-        for path in paths:
-            name = path.name if folder.is_file() else path.relative_to(folder).as_posix()
-            parts += [f"{folder.name}/{name}", path.read_text(encoding="utf-8")]
-    return sha256_strings(parts)

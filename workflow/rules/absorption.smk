@@ -28,7 +28,7 @@ rule word_rows:
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
         absorption=CONFIG.absorption.model_dump(mode="json", include={"words_per_letter", "examples", "example_sets"}),
-        code=CODE["absorption"],
+        code=code_of("word_rows"),
     message:
         "Reading words with {wildcards.model}"
     script:
@@ -55,7 +55,7 @@ rule raw_absorption:
     params:
         absorption=CONFIG.absorption.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["absorption"],
+        code=code_of("raw_absorption"),
     message:
         "Absorption of raw dimensions of {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
     script:
@@ -86,7 +86,7 @@ rule absorption:
     params:
         absorption=CONFIG.absorption.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["absorption"],
+        code=code_of("absorption"),
     message:
         "Absorption of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
@@ -111,7 +111,7 @@ rule study_absorption:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["studies"],
+        code=code_of("study_absorption"),
     message:
         "Writing results/{wildcards.study}_absorption.csv"
     script:

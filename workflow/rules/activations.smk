@@ -27,7 +27,7 @@ rule harvest:
         harvest=lambda w: CONFIG.models[w.model]
         .harvest.of(w.corpus)
         .model_dump(mode="json", exclude={"keep_train", "corpora"}),
-        code=CODE["activations"],
+        code=code_of("harvest"),
     message:
         "Harvesting {wildcards.model} on {wildcards.corpus}, {wildcards.split} shard {wildcards.shard}"
     script:

@@ -1,5 +1,6 @@
 # Auto-interpretation: codes + model + sentence encoder
-#                          -> results/autointerp/<sae id>/{labels.parquet, scores.parquet, answers.parquet, autointerp.json}
+#                          -> results/autointerp/<sae id>/
+#                             {labels.parquet, scores.parquet, answers.parquet, tokens.parquet, autointerp.json}
 #                      those + latents.parquet -> results/autointerp/<sae id>/latents.parquet, each latent with its outcome
 #                      those of a study's SAEs -> results/<study>_autointerp.csv, results/figures/<study>_autointerp.pdf
 # Not part of a study's own table: ask for results/<study>_autointerp.csv by name. No language model is needed for it.
@@ -21,6 +22,7 @@ rule autointerp:
         labels=f"{AUTOINTERP}/labels.parquet",
         scores=f"{AUTOINTERP}/scores.parquet",
         answers=f"{AUTOINTERP}/answers.parquet",
+        tokens=f"{AUTOINTERP}/tokens.parquet",
         summary=f"{AUTOINTERP}/autointerp.json",
     log:
         "results/logs/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
@@ -38,9 +40,9 @@ rule autointerp:
         corpora=autointerp_corpora,
         autointerp=CONFIG.autointerp.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["autointerp"],
+        replies=f"{RESULTS}/replies",
+        code=code_of("autointerp"),
         asks=lambda w: str(autointerp_cost(w)),
-        bridge=sha256_code([LIBRARY / "peers" / "delphi_bridge.py"]) if CONFIG.autointerp.needs_delphi else None,
     message:
         "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}: {params.asks}"
     script:
@@ -53,6 +55,7 @@ rule latent_outcomes:
         latents=rules.latents.output.table,
         labels=rules.autointerp.output.labels,
         scores=rules.autointerp.output.scores,
+        tokens=rules.autointerp.output.tokens,
     output:
         table=f"{AUTOINTERP}/latents.parquet",
     log:
@@ -67,7 +70,7 @@ rule latent_outcomes:
         runtime=lambda w, attempt: 20 * attempt,
     params:
         autointerp=CONFIG.autointerp.model_dump(mode="json", include={"explainers", "scorers", "seeds", "client"}),
-        code=CODE["autointerp"],
+        code=code_of("latent_outcomes"),
     message:
         "Outcomes of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -95,7 +98,7 @@ rule study_autointerp:
     params:
         corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
         asks=study_autointerp_cost,
-        code=CODE["studies"],
+        code=code_of("study_autointerp"),
     message:
         "Writing results/{wildcards.study}_autointerp.csv; labelling {params.asks}"
     script:
@@ -126,7 +129,7 @@ rule autointerp_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("autointerp_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_autointerp.pdf"
     script:

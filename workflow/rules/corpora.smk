@@ -4,7 +4,7 @@
 rule build_documents:
     """Read a source, apply filter and template, split its documents by hash."""
     input:
-        source=lambda w: source_input(CONFIG.corpora[w.corpus].source),
+        source=lambda w: source_input(f"corpora.{w.corpus}", CONFIG.corpora[w.corpus]),
     output:
         documents="results/corpora/{corpus}/documents.parquet",
         summary="results/corpora/{corpus}/corpus.json",
@@ -20,7 +20,7 @@ rule build_documents:
         runtime=lambda w, attempt: 60 * attempt,
     params:
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json"),
-        code=CODE["corpora"],
+        code=code_of("build_documents"),
     message:
         "Building corpus {wildcards.corpus}"
     script:
@@ -45,7 +45,7 @@ rule check_apart:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w, attempt: 20 * attempt,
     params:
-        code=CODE["corpora"],
+        code=code_of("check_apart"),
     message:
         "Checking that no text of {wildcards.corpus} that is trained on is judged in {wildcards.other}"
     script:
@@ -74,7 +74,7 @@ rule tokenise:
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json"),
         budget=lambda w: CONFIG.models[w.model].harvest.of(w.corpus).model_dump(include=set(TokenBudget.model_fields)),
         splits=lambda w: splits_used(w.model, w.corpus),
-        code=CODE["corpora"],
+        code=code_of("tokenise"),
     message:
         "Tokenising {wildcards.corpus} for {wildcards.model}"
     script:

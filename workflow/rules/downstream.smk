@@ -12,16 +12,16 @@ def study_sources(wildcards):
         *(f"results/models/{model}" for model in dict.fromkeys(models)),
         *(f"results/corpora/{corpus}/documents.parquet" for corpus in dict.fromkeys(corpora)),
         *(["results/embedder"] if CONFIG.latents.embedder else []),
-        *source_input(CONFIG.probing.source),
+        *source_input("probing", CONFIG.probing),
     ]
 
 
-def seed_rows(wildcards):
-    """All SAEs, in any study, that differ from these wildcards in nothing but the seed."""
-    w = wildcards
-    rows = [row for sae_id, row in SAES.items() if sae_id.startswith(f"{w.model}/{w.hook}/{w.mix}/{w.recipe}/")]
+def seeds_in(study, w):
+    """SAEs of a study that differ from the SAE of these wildcards in nothing but the seed."""
+    start = f"{w.model}/{w.hook}/{w.mix}/{w.recipe}/"
+    rows = [SAES[sae_id] for sae_id in saes_of(study) if sae_id.startswith(start)]
     if not rows:
-        raise WorkflowError(f"{w.model}/{w.hook}/{w.mix}/{w.recipe} is in no study")
+        raise WorkflowError(f"{start[:-1]} is not in study {study!r}")
     for row in rows:
         if row.recipe != rows[0].recipe:
             raise WorkflowError(
@@ -29,6 +29,23 @@ def seed_rows(wildcards):
                 "overrides to be compared; give one of the two a recipe of its own name"
             )
     return sorted(rows, key=lambda row: row.seed)
+
+
+def seed_rows(wildcards):
+    """SAEs that stability compares: another study's seeds are not trained for it."""
+    study_rows(wildcards)
+    return seeds_in(wildcards.study, wildcards)
+
+
+def page_study(wildcards):
+    """The study whose seeds the pages of an SAE show: the first with pages that has it, else the first that has it."""
+    row = sae_row(wildcards)
+    return SITE_SAES.get(row.sae_id, [row.study])[0]
+
+
+def page_stability(name):
+    """Input function: a file of the stability that the pages of an SAE show."""
+    return lambda w: f"results/stability/{page_study(w)}/{w.model}/{w.hook}/{w.mix}/{w.recipe}/{name}"
 
 
 def in_sample_corpus(row):

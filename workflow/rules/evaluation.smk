@@ -23,7 +23,7 @@ rule references:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
         evaluation=CONFIG.evaluation.model_dump(include={"loss_tokens"}),
         batch_contexts=lambda w: CONFIG.models[w.model].harvest.batch_contexts,
-        code=CODE["evaluation"],
+        code=code_of("references"),
     message:
         "Reference losses of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -60,7 +60,7 @@ rule evaluate:
         recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
         evaluation=CONFIG.evaluation.model_dump(mode="json"),
         batch_contexts=lambda w: CONFIG.models[w.model].harvest.batch_contexts,
-        code=CODE["evaluation"],
+        code=code_of("evaluate"),
     message:
         "Evaluating {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:

@@ -11,7 +11,7 @@ EXPORT_OF = {name: EXPORT.replace("{format}", name) for name in FILES}
 rule peer_environment:
     """A virtual environment of its own for a peer tool, from pinned requirements: results/environments/<peer>/."""
     input:
-        requirements="envs/peers/{peer}.txt",
+        requirements=beside_results(f"{ENVS}/peers/{{peer}}.txt"),
     output:
         ready="results/environments/{peer}/ready",
     log:
@@ -25,6 +25,8 @@ rule peer_environment:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        code=code_of("peer_environment"),
     message:
         "Installing {wildcards.peer} in an environment of its own"
     script:
@@ -55,7 +57,7 @@ for export_format in FILES:
             runtime=30,
         params:
             format=export_format,
-            code=CODE["export"],
+            code=code_of("export_sae"),
         message:
             f"Exporting {{wildcards.recipe}} on {{wildcards.model}} {{wildcards.hook}} for {export_format}"
         script:
@@ -83,8 +85,7 @@ rule export_check:
         mem_mb=lambda w, attempt: training_mb(w, attempt) + 2000,
         runtime=lambda w, attempt: 30 * attempt,
     params:
-        code=CODE["export"],
-        reader=sha256_code([LIBRARY / "peers" / "read_export.py"]),
+        code=code_of("export_check"),
     message:
         "Checking the {wildcards.format} export of {wildcards.recipe} on {wildcards.model} {wildcards.hook}"
     script:

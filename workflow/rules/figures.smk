@@ -32,7 +32,7 @@ rule study_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("study_figure"),
     message:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:
@@ -65,7 +65,7 @@ rule training_figure:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["figures"],
+        code=code_of("training_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_training.pdf"
     script:
@@ -99,7 +99,7 @@ rule width_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("width_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_width.pdf"
     script:
@@ -131,7 +131,7 @@ rule health_figure:
         mem_mb=4000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("health_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_health.pdf"
     script:
@@ -163,7 +163,7 @@ rule stability_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("stability_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_stability.pdf"
     script:

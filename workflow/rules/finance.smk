@@ -41,7 +41,7 @@ rule finance:
             "min_tokens": CONFIG.latents.min_tokens,
             "batch_contexts": CONFIG.models[w.model].harvest.batch_contexts,
         },
-        code=CODE["finance"],
+        code=code_of("finance"),
     message:
         "Finance: {wildcards.mix} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -70,7 +70,7 @@ rule study_finance:
     params:
         saes=study_saes,
         baselines=finance_baselines,
-        code=CODE["studies"],
+        code=code_of("study_finance"),
     message:
         "Writing results/{wildcards.study}_finance.csv"
     script:
@@ -104,7 +104,7 @@ rule finance_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("finance_figure"),
     message:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:

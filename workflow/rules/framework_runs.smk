@@ -4,7 +4,6 @@ from atlas.config.frameworks import OURS
 
 FRAMEWORK_RUNS = {run.run_id: run for run in expand_frameworks(CONFIG)}
 FRAMEWORK_RUN = "results/frameworks/{contender}/{recipe}/seed-{seed}"
-FRAMEWORK_CODE = sha256_code([LIBRARY / "atlas" / "frameworks"])
 
 
 def framework_run(wildcards):
@@ -33,10 +32,7 @@ def framework_environment(wildcards):
     return [] if framework == OURS else f"results/environments/{framework}/ready"
 
 
-def framework_code(wildcards):
-    """Hash of what trains: our trainer, or the runner of a peer."""
+def framework_runner(wildcards):
+    """What trains: our trainer, or the runner of a peer."""
     framework = framework_run(wildcards).framework
-    if framework == OURS:
-        return [FRAMEWORK_CODE, CODE["training"]]
-    runner = [LIBRARY / "peers" / name for name in ("peer_job.py", f"train_{framework}.py")]
-    return [FRAMEWORK_CODE, sha256_code(runner)]
+    return ["atlas/frameworks/ours.py" if framework == OURS else f"peers/train_{framework}.py"]

@@ -35,7 +35,8 @@ rule framework_train:
         hook=lambda w: framework_run(w).hook,
         mix=lambda w: CONFIG.mixes[framework_run(w).mix].model_dump(mode="json"),
         recipe=lambda w: framework_run(w).recipe.model_dump(mode="json"),
-        code=framework_code,
+        environments=f"{RESULTS}/environments",
+        code=code_of("framework_train", also=framework_runner),
     message:
         "Training {wildcards.recipe} with {wildcards.contender}, seed {wildcards.seed}"
     script:
@@ -69,7 +70,7 @@ rule framework_sae:
         model=lambda w: framework_run(w).model,
         hook=lambda w: framework_run(w).hook,
         rows=CONFIG.evaluation.monitor_rows,
-        code=[FRAMEWORK_CODE, CODE["training"]],
+        code=code_of("framework_sae"),
     message:
         "Reading what {wildcards.contender} trained with {wildcards.recipe}, seed {wildcards.seed}"
     script:
@@ -106,7 +107,7 @@ rule framework_evaluate:
         recipe=lambda w: framework_run(w).recipe.model_dump(mode="json"),
         evaluation=CONFIG.evaluation.model_dump(mode="json"),
         batch_contexts=lambda w: CONFIG.models[framework_run(w).model].harvest.batch_contexts,
-        code=CODE["evaluation"],
+        code=code_of("framework_evaluate"),
     message:
         "Evaluating what {wildcards.contender} trained with {wildcards.recipe}, seed {wildcards.seed}"
     script:
@@ -139,7 +140,7 @@ rule frameworks_table:
     params:
         runs=list(FRAMEWORK_RUNS),
         corpus=next((run.corpus for run in FRAMEWORK_RUNS.values()), None),
-        code=FRAMEWORK_CODE,
+        code=code_of("frameworks_table"),
     message:
         "Writing results/frameworks.csv"
     script:
@@ -170,7 +171,7 @@ rule frameworks_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("frameworks_figure"),
     message:
         "Drawing results/figures/frameworks.pdf"
     script:

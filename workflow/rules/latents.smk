@@ -27,7 +27,7 @@ rule encode:
         runtime=encoding_minutes(corpus_rows, least=120),
         gpu=1,
     params:
-        code=CODE["codes"],
+        code=code_of("encode"),
     message:
         "Encoding {wildcards.corpus} by {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -37,7 +37,7 @@ rule encode:
 rule prepare_embedder:
     """The sentence encoder behind coherence, and how it pools."""
     input:
-        source=lambda w: source_input(CONFIG.latents.embedder.source),
+        source=lambda w: source_input("latents.embedder", CONFIG.latents.embedder),
     output:
         folder=directory("results/embedder"),
     log:
@@ -52,7 +52,7 @@ rule prepare_embedder:
         runtime=lambda w, attempt: 60 * attempt,
     params:
         spec=lambda w: CONFIG.latents.embedder.model_dump(mode="json"),
-        code=CODE["latents"],
+        code=code_of("prepare_embedder"),
     message:
         "Preparing the sentence encoder"
     script:
@@ -80,7 +80,7 @@ rule embed_windows:
         gpu=1,
     params:
         width=CONFIG.latents.window_tokens,
-        code=CODE["latents"],
+        code=code_of("embed_windows"),
     message:
         "Embedding windows of {wildcards.corpus} for {wildcards.model}"
     script:
@@ -120,7 +120,7 @@ rule latents:
         roles=lambda w: ROLES[sae_row(w).sae_id],
         latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),
         evaluation=CONFIG.evaluation.model_dump(include={"dead_min_tokens", "bootstrap_samples"}),
-        code=CODE["latents"],
+        code=code_of("latents"),
     message:
         "Latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
@@ -148,7 +148,7 @@ rule study_latents:
     params:
         saes=study_saes,
         corpora=study_corpora,
-        code=CODE["studies"],
+        code=code_of("study_latents"),
     message:
         "Writing results/{wildcards.study}_latents.parquet and results/{wildcards.study}_health.csv"
     script:

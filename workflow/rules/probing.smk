@@ -11,7 +11,7 @@ rule probe_rows:
     input:
         model="results/models/{model}",
         audit="results/audits/{model}.json",
-        source=source_input(CONFIG.probing.source),
+        source=lambda w: source_input("probing", CONFIG.probing),
     output:
         rows="results/probing/{model}/rows.safetensors",
     log:
@@ -28,7 +28,7 @@ rule probe_rows:
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
         probing=CONFIG.probing.model_dump(mode="json", include={"source", "datasets", "max_prompts", "max_tokens"}),
-        code=CODE["probing"],
+        code=code_of("probe_rows"),
     message:
         "Reading labelled prompts with {wildcards.model}"
     script:
@@ -58,7 +58,7 @@ rule probing:
     params:
         probing=CONFIG.probing.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["probing"],
+        code=code_of("probing"),
     message:
         "Probing {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
@@ -83,7 +83,7 @@ rule study_probing:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["studies"],
+        code=code_of("study_probing"),
     message:
         "Writing results/{wildcards.study}_probing.csv"
     script:

@@ -28,7 +28,7 @@ rule regime:
         corpus=lambda w: next(name for name, role in judged_place(w).roles.items() if role == "in_sample"),
         regimes=CONFIG.regimes.model_dump(mode="json"),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(mode="json"),
-        code=CODE["regimes"],
+        code=code_of("regime"),
     message:
         "Regime of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}, {wildcards.shift}"
     script:
@@ -60,7 +60,7 @@ rule study_regimes:
             {"sae_id": row.sae_id, "shift": row.shift, "intended": row.intended, "cause": row.cause}
             for row in regime_rows(w)
         ],
-        code=CODE["studies"],
+        code=code_of("study_regimes"),
     message:
         "Writing results/{wildcards.study}_regimes.csv"
     script:
@@ -94,7 +94,7 @@ rule regimes_figure:
         runtime=10,
     params:
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(mode="json"),
-        code=CODE["figures"],
+        code=code_of("regimes_figure"),
     message:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:

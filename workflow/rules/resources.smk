@@ -196,9 +196,20 @@ def trained_rows(wildcards):
 
 def check_gpu_limit():
     """Refuse numbers of GPUs that Snakemake would cut down in silence, or that this machine does not have."""
-    limit = workflow.global_resources.get("gpu")
-    if not workflow.is_main_process or limit is None:
+    if not workflow.is_main_process:
         return
+    limit = workflow.global_resources.get("gpu")
+    if limit.value is None:
+        # Without profiles/default, or with --resources for something else, which replaces the profile's.
+        if workflow.global_resources.get("_nodes").value is not None:
+            return  # jobs are submitted: each gets the GPUs that it asks for
+        seen = visible_gpus()
+        workflow.register_resource("gpu", len(seen))
+        limit = workflow.global_resources.get("gpu")
+        where = (
+            f"jobs use the {len(seen)} of this machine ({', '.join(seen)})" if seen else "everything runs on the CPU"
+        )
+        logger.info(f"No number of GPUs is given: {where}; choose with --resources gpu=<number>.")
     for rule, resources in workflow.resource_settings.overwrite_resources.items():
         asked = resources["gpu"].value if "gpu" in resources else 0
         if isinstance(asked, int) and asked > limit.value:

@@ -4,7 +4,6 @@
 # Not part of a study's own table: ask for results/<study>_sae_bench.csv by name. What it means: docs/sae_bench.md.
 
 SAE_BENCH = "results/sae_bench/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
-SAE_BENCH_CODE = [CODE["sae_bench"], sha256_code([LIBRARY / "peers" / "run_sae_bench.py"])]
 
 
 rule sae_bench_core:
@@ -31,7 +30,7 @@ rule sae_bench_core:
     params:
         loss_tokens=CONFIG.evaluation.loss_tokens,
         batch_contexts=CONFIG.sae_bench.batch_contexts,
-        code=SAE_BENCH_CODE,
+        code=code_of("sae_bench"),
     message:
         "SAE Bench's core evaluation of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -61,7 +60,7 @@ rule sae_bench_probes:
     params:
         datasets=CONFIG.sae_bench.datasets,
         ks=CONFIG.sae_bench.ks,
-        code=SAE_BENCH_CODE,
+        code=code_of("sae_bench"),
     message:
         "sae-probes of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -89,7 +88,7 @@ rule sae_bench_ours:
     params:
         loss_tokens=CONFIG.evaluation.loss_tokens,
         batch_contexts=CONFIG.sae_bench.batch_contexts,
-        code=CODE["sae_bench"],
+        code=code_of("sae_bench_ours"),
     message:
         "Ours beside SAE Bench: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -119,7 +118,7 @@ rule study_sae_bench:
     params:
         refusals=sae_bench_refusals,
         corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
-        code=[CODE["studies"], CODE["sae_bench"]],
+        code=code_of("study_sae_bench"),
     message:
         "Writing results/{wildcards.study}_sae_bench.csv"
     script:

@@ -32,7 +32,7 @@ rule evaluate_shifted:
         recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
         evaluation=CONFIG.evaluation.model_dump(mode="json"),
         batch_contexts=lambda w: CONFIG.models[away(w).model].harvest.batch_contexts,
-        code=CODE["evaluation"],
+        code=code_of("evaluate"),
     message:
         "Evaluating {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}, shifted: {wildcards.shift}"
     script:
@@ -67,7 +67,7 @@ rule transfer:
         away=lambda w: asdict(away(w)),
         corpora=counterparts,
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["transfer"],
+        code=code_of("transfer"),
     message:
         "Transfer of {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}: {wildcards.shift}"
     script:
@@ -95,7 +95,7 @@ rule study_transfer:
             {"sae_id": row.sae_id, "shift": row.shift, "corpora": list(row.roles), **asdict(row.judged)}
             for row in shifted_rows(w)
         ],
-        code=CODE["studies"],
+        code=code_of("study_transfer"),
     message:
         "Writing results/{wildcards.study}_transfer.csv"
     script:
@@ -126,7 +126,7 @@ rule transfer_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["figures"],
+        code=code_of("transfer_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_transfer.pdf"
     script:

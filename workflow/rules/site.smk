@@ -3,9 +3,6 @@
 #            codes of an SAE -> results/neuronpedia/<sae id>/batch-<n>.json
 # Not part of `all`: ask for results/atlas/index.html by name.
 
-# Templates, style sheet and scripts change pages as code does.
-SITE_LOOK = sha256_code(sorted((LIBRARY / "atlas" / "site").glob("*/*.*")))
-
 
 rule sae_pages:
     """Pages of one SAE: health beside nulls, the table of its latents, and every latent with its contexts and label."""
@@ -24,13 +21,14 @@ rule sae_pages:
         ),
         latents=rules.latents.output.table,
         summary=rules.latents.output.summary,
-        stability=rules.stability.output.summary,
-        partners=rules.stability.output.table,
+        stability=page_stability("stability.json"),
+        partners=page_stability("latents.parquet"),
         labels=label_file("latents.parquet"),
         answers=label_file("answers.parquet"),
         label_summary=label_file("autointerp.json"),
         all_labels=label_file("labels.parquet"),
         scores=label_file("scores.parquet"),
+        tokens=label_file("tokens.parquet"),
     output:
         folder=directory("results/atlas/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:
@@ -46,12 +44,11 @@ rule sae_pages:
     params:
         corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
         studies=lambda w: SITE_SAES.get(sae_row(w).sae_id, []),
-        seeds=lambda w: [row.seed for row in seed_rows(w) if row.sae_id in SITE_SAES],
+        seeds=lambda w: [row.seed for row in seeds_in(page_study(w), w) if row.sae_id in SITE_SAES],
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(),
-        deciding=[CONFIG.autointerp.explainers[0], CONFIG.autointerp.scorers[0], CONFIG.autointerp.seeds[0]],
-        code=CODE["site"],
-        look=SITE_LOOK,
+        deciding=[CONFIG.autointerp.explainers[0], CONFIG.autointerp.label_scorers, CONFIG.autointerp.seeds[0]],
+        code=code_of("sae_pages"),
     message:
         "Pages of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
@@ -66,7 +63,7 @@ rule neuronpedia:
         config=rules.train.output.config,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         latents=rules.latents.output.table,
-        partners=rules.stability.output.table,
+        partners=page_stability("latents.parquet"),
     output:
         folder=directory("results/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:
@@ -82,7 +79,7 @@ rule neuronpedia:
     params:
         corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
-        code=CODE["site"],
+        code=code_of("neuronpedia"),
     message:
         "Neuronpedia batches of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
@@ -108,8 +105,7 @@ rule site_index:
         runtime=10,
     params:
         studies={study: saes_of(study) for study in SITE_STUDIES},
-        code=CODE["site"],
-        look=SITE_LOOK,
+        code=code_of("site_index"),
     message:
         "Writing results/atlas/index.html"
     script:

@@ -1,5 +1,5 @@
-# Stability: SAEs of all seeds of a recipe, their codes on the in-sample corpus, their metrics
-#            -> results/stability/<model>/<hook>/<mix>/<recipe>/{stability.json, latents.parquet}
+# Stability: SAEs of a study that differ in the seed alone, their codes on the in-sample corpus, their metrics
+#            -> results/stability/<study>/<model>/<hook>/<mix>/<recipe>/{stability.json, latents.parquet}
 #            those of a study's SAEs -> results/<study>_stability.csv
 # Not part of a study's own table: ask for results/<study>_stability.csv by name.
 
@@ -12,12 +12,12 @@ rule stability:
         codes=lambda w: [f"results/codes/{row.sae_id}/{in_sample_corpus(row)}.h5" for row in seed_rows(w)],
         metrics=lambda w: [f"results/metrics/{row.sae_id}/metrics.json" for row in seed_rows(w)],
     output:
-        summary="results/stability/{model}/{hook}/{mix}/{recipe}/stability.json",
-        table="results/stability/{model}/{hook}/{mix}/{recipe}/latents.parquet",
+        summary="results/stability/{study}/{model}/{hook}/{mix}/{recipe}/stability.json",
+        table="results/stability/{study}/{model}/{hook}/{mix}/{recipe}/latents.parquet",
     log:
-        "results/logs/stability/{model}/{hook}/{mix}/{recipe}.log",
+        "results/logs/stability/{study}/{model}/{hook}/{mix}/{recipe}.log",
     benchmark:
-        "results/benchmarks/stability/{model}/{hook}/{mix}/{recipe}.tsv"
+        "results/benchmarks/stability/{study}/{model}/{hook}/{mix}/{recipe}.tsv"
     conda:
         "../../envs/atlas.yaml"
     threads: 1
@@ -30,9 +30,9 @@ rule stability:
         corpus=lambda w: in_sample_corpus(seed_rows(w)[0]),
         stability=CONFIG.stability.model_dump(mode="json"),
         bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        code=CODE["stability"],
+        code=code_of("stability"),
     message:
-        "Stability of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
+        "Stability in {wildcards.study}: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
     script:
         "../scripts/stability.py"
 
@@ -40,7 +40,7 @@ rule stability:
 rule study_stability:
     """One row per SAE of a study: how much of it comes back with another seed."""
     input:
-        summaries=lambda w: [f"results/stability/{Path(sae).parent}/stability.json" for sae in study_saes(w)],
+        summaries=lambda w: [f"results/stability/{w.study}/{Path(sae).parent}/stability.json" for sae in study_saes(w)],
     output:
         table="results/{study}_stability.csv",
     log:
@@ -55,7 +55,7 @@ rule study_stability:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["studies"],
+        code=code_of("study_stability"),
     message:
         "Writing results/{wildcards.study}_stability.csv"
     script:

@@ -19,6 +19,8 @@ rule study_sources:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=code_of("study_sources"),
     message:
         "Models, text and packages of {wildcards.study} are here"
     script:
@@ -47,7 +49,7 @@ rule study_table:
         saes=lambda w: [row.judged_id for row in study_rows(w)],
         corpora=study_corpora,
         published=lambda w: CONFIG.studies[w.study].published,
-        code=CODE["studies"],
+        code=code_of("study_table"),
     message:
         "Writing results/{wildcards.study}.csv"
     script:
@@ -74,7 +76,7 @@ rule study_printed:
         mem_mb=1000,
         runtime=10,
     params:
-        code=CODE["studies"],
+        code=code_of("study_printed"),
     message:
         "Writing results/tables/{wildcards.study}.md and .tex"
     script:
@@ -104,7 +106,7 @@ rule study_runs:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["studies"],
+        code=code_of("study_runs"),
     message:
         "Writing results/{wildcards.study}_runs.csv"
     script:
@@ -137,7 +139,8 @@ rule study_cards:
         runtime=10,
     params:
         saes=study_saes,
-        code=CODE["studies"],
+        benchmarks=f"{RESULTS}/benchmarks",
+        code=code_of("study_cards"),
     message:
         "Writing results/run_cards/{wildcards.study}.html"
     script:
@@ -170,7 +173,7 @@ rule card_difference:
         runtime=10,
     params:
         saes=two_saes,
-        code=CODE["studies"],
+        code=code_of("card_difference"),
     message:
         "Comparing runs {wildcards.first} and {wildcards.second} of {wildcards.study}"
     script:

@@ -38,8 +38,8 @@ rule train:
         roles=lambda w: sae_row(w).roles,
         monitor_rows=CONFIG.evaluation.monitor_rows,
         # Not an output: Snakemake deletes outputs before a retry, and checkpoints must survive it.
-        state="results/state/{model}/{hook}/{mix}/{recipe}/seed-{seed}",
-        code=CODE["training"],
+        state=f"{RESULTS}/state/{{model}}/{{hook}}/{{mix}}/{{recipe}}/seed-{{seed}}",
+        code=code_of("train"),
     message:
         "Training {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:

@@ -15,7 +15,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
             codes=dict(zip(corpora, map(Path, files.codes), strict=True)),
             random_codes=dict(zip(corpora, map(Path, files.random), strict=True)),
             embedder=Path(files.embedder[0]) if files.embedder else None,
-            replies=Path("results/replies"),
+            replies=Path(snakemake.params.replies),
             delphi=Path(files.delphi[0]).with_name("bin") / "python" if files.delphi else None,
             client_model=Path(files.client_model[0]) if files.client_model else None,
         ),
@@ -24,5 +24,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         settings=Autointerp(**snakemake.params.autointerp),
         bootstrap_samples=snakemake.params.bootstrap_samples,
         device=device,
-        outputs=Outputs(*(Path(snakemake.output[name]) for name in ("labels", "scores", "answers", "summary"))),
+        outputs=Outputs(
+            *(Path(snakemake.output[name]) for name in ("labels", "scores", "answers", "tokens", "summary"))
+        ),
     )

@@ -15,7 +15,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         recipe=Recipe(**snakemake.params.recipe),
         seed=int(snakemake.wildcards.seed),
         options=snakemake.params.options,
-        environments=Path("results/environments"),
+        environments=Path(snakemake.params.environments),
         threads=snakemake.threads,
         device=device.type,
         folder=Path(snakemake.output.weights).parent,

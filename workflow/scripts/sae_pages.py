@@ -11,9 +11,11 @@ with job(snakemake.log[0], snakemake.threads, 0):
     from atlas.site.tables import AllLabels, TableFiles
 
     files, params = snakemake.input, snakemake.params
-    keys = ("labels", "answers", "label_summary", "all_labels", "scores")
+    keys = ("labels", "answers", "label_summary", "all_labels", "scores", "tokens")
     label = {key: Path(files[key][0]) if files[key] else None for key in keys}
-    every = AllLabels(label["all_labels"], label["scores"], Deciding(*params.deciding)) if label["labels"] else None
+    explainer, scorers, seed = params.deciding
+    deciding = Deciding(explainer, tuple(scorers), seed)
+    every = AllLabels(*(label[key] for key in keys[3:]), deciding) if label["labels"] else None
     build_sae_pages(
         SiteInputs(
             model=Path(files.model),

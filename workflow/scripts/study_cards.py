@@ -7,7 +7,7 @@ with job(snakemake.log[0]):
     write_cards(
         snakemake.wildcards.study,
         dict(zip(snakemake.params.saes, map(Path, snakemake.input.cards), strict=True)),
-        Path("results/benchmarks"),
+        Path(snakemake.params.benchmarks),
         Path(snakemake.output.full),
         Path(snakemake.output.public),
     )

@@ -10,7 +10,9 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
     from atlas.training.tracking import Tracked
 
     folder = Path(snakemake.output.weights).parent
-    sae_id = str(folder.relative_to("results/saes"))
+    names = {key: snakemake.wildcards[key] for key in ("model", "mix", "recipe")}
+    sae_id = "{model}/{hook}/{mix}/{recipe}/seed-{seed}".format(**snakemake.wildcards)
+    results = Path(str(folder).removesuffix(f"saes/{sae_id}"))
     run_training(
         TrainingInputs(
             model=Path(snakemake.input.model),
@@ -22,7 +24,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         mix=Mix(**snakemake.params.mix),
         recipe=Recipe(**snakemake.params.recipe),
         seed=int(snakemake.wildcards.seed),
-        names={key: snakemake.wildcards[key] for key in ("model", "mix", "recipe")},
+        names=names,
         roles=snakemake.params.roles,
         monitored=snakemake.params.monitors,
         monitor_rows=snakemake.params.monitor_rows,
@@ -30,5 +32,5 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         folder=folder,
         state=Path(snakemake.params.state),
         # Not a param: what is only shown must not rerun a training. Snakemake compares params, never its config.
-        tracked=Tracked(Tracking(**snakemake.config.get("tracking", {})), Path("results/tracking", sae_id), sae_id),
+        tracked=Tracked(Tracking(**snakemake.config.get("tracking", {})), results / "tracking" / sae_id, sae_id),
     )

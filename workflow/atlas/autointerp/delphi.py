@@ -81,7 +81,7 @@ def token_texts(tools: Tools, window: int) -> list[str]:
     """Texts of a window's counted tokens, which together hold neither control characters nor marks."""
     own, before, found = tools.windows, "", []
     for token in own.tokens[window][own.counted[window]]:
-        text = break_marks(without_controls(tools.tokens.texts[token]))
+        text = break_marks(without_controls(tools.tokens.spelled[token]))
         if break_marks(before + text) != before + text:
             text = f" {text}"
         found.append(text)

@@ -6,6 +6,7 @@ import torch
 
 from atlas.autointerp.clients import Reply, Request
 from atlas.autointerp.reasoning import end_of_open_thought, has_thought, without_thought
+from atlas.chat_template import CHAT_DATE, uses_date, write_chat
 from atlas.errors import EvaluationError
 from atlas.models.load import load_model
 
@@ -29,6 +30,7 @@ class LocalModelClient:
                 "autointerp.client.model"
             )
         self.identity = f"local-1 {known['weights_sha256']} {known['tokenizer_sha256']} {known['dtype']}"
+        self.identity += f" {CHAT_DATE}" if uses_date(self.loaded.tokenizer) else ""
         if "think" in str(self.loaded.tokenizer.chat_template).lower():
             self.identity += " without thought"
 
@@ -46,9 +48,7 @@ class LocalModelClient:
 
     def _prompt(self, request: Request) -> str:
         messages = [{"role": role, "content": content} for role, content in request.messages]
-        written = self.loaded.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        written = write_chat(self.loaded.tokenizer, messages, add_generation_prompt=True, enable_thinking=False)
         end = end_of_open_thought(written)
         # As templates write an empty thought where thinking is switched off.
         return written if end is None else f"{written.rstrip()}\n\n{end}\n\n"

@@ -15,6 +15,7 @@ from atlas.autointerp.reasoning import has_thought, list_of, sentence_of
 from atlas.autointerp.safe import break_marks, printable, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
 from atlas.files import sha256_strings
+from atlas.token_text import texts_inside
 
 _SHOWN, _STRONG, _AFTER = 10, 0.5, 10
 _LABEL_TOKENS, _LABEL_WORDS = 32, 12
@@ -88,9 +89,10 @@ def highlighted(tools: Tools, tokenizer, window: int, marks: Bool[np.ndarray, " 
     kept = own.counted[window]
     tokens, marks = own.tokens[window][kept], marks[kept]
     parts = np.split(np.arange(len(tokens)), np.flatnonzero(np.diff(marks)) + 1)
+    # The first part begins the text; a space belongs between it and the others.
     texts = [
-        tokenizer.decode(tokens[part].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for part in parts
+        tokenizer.decode(tokens[parts[0]].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False),
+        *texts_inside(tokenizer, [tokens[part].tolist() for part in parts[1:]], skip_special_tokens=True),
     ]
     safe = [without_controls(text) for text in texts]
     whole = "".join(

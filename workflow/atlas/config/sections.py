@@ -32,6 +32,7 @@ ENDINGS = (
     "_confusion",
     "_transfer",
     "_sae_bench",
+    "_public",
 )
 
 
@@ -103,10 +104,15 @@ class AtlasConfig(Section):
 
     @model_validator(mode="after")
     def _study_names_are_free(self):
-        if "frameworks" in self.studies:
-            raise ValueError("studies.frameworks: results/frameworks.csv is the table of section 'frameworks'")
         for name in self.studies:
+            if name.partition(".")[0] == "frameworks":
+                raise ValueError(
+                    f"studies.{name}: results/frameworks.csv is the table of section 'frameworks'; choose another name"
+                )
             for ending in ENDINGS:
                 if name.endswith(ending):
-                    raise ValueError(f"studies.{name} ends in {ending!r}: files of a study have names of that form")
+                    raise ValueError(
+                        f"studies.{name} ends in {ending!r}: files of {name.removesuffix(ending)!r} would have its "
+                        "name; choose another"
+                    )
         return self

@@ -28,6 +28,7 @@ from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel
+from atlas.models.objectives import unreached
 from atlas.progress import progress
 from atlas.training.sae import Sae, load_sae
 
@@ -133,7 +134,8 @@ def _evaluate_corpus(
     atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
     atlas, reasons = atlas_sums.metrics(settings)
     splice = splice_losses(subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts)
-    losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings)
+    no_way = unreached(subject.loaded, subject.hooks.target, _counted(inputs.shards))
+    losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings, no_way)
     guide, guide_reasons = guide_sums.metrics(subject.redundancy["absorption_guide"]["value"])
     outcome = {
         "atlas": judge(atlas_evidence(atlas, subject.redundancy), settings.taxonomy),
@@ -153,6 +155,12 @@ def _evaluate_corpus(
     if random_sums is not None:
         result["random"] = _random_result(random_sums, subject, settings)
     return without_nonfinite(result, result["reasons"])
+
+
+def _counted(shards: Sequence[Shard]) -> Tensor:
+    """Which positions of each context count."""
+    counted = np.concatenate([shard.counted for shard in shards])
+    return torch.from_numpy(counted.reshape(-1, shards[0].context_length))
 
 
 def _pass_over_rows(

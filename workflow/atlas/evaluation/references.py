@@ -141,7 +141,7 @@ def put(
 
 
 def _bits(values: Tensor) -> np.ndarray:
-    """bfloat16 as its bits in uint16 (HDF5 has no such type), anything else as float32."""
+    """bfloat16 as its bits in uint16 (NumPy has no such type), anything else as float32."""
     values = values.cpu()
     return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
 

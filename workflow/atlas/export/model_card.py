@@ -205,6 +205,8 @@ def _plain(value: Any) -> str:
 def _source(source: dict[str, Any]) -> str:
     """A source in one line; None and empty entries say nothing."""
     said = {key: value for key, value in source.items() if key not in ("kind", "licence", "token_env")}
+    if "parts" in said:
+        said["parts"] = " + ".join(f"{part['package']} {part['version']}" for part in said["parts"])
     return f"{source['kind']}: " + ", ".join(f"{key} {value}" for key, value in said.items() if value not in (None, []))
 
 

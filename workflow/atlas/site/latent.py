@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from atlas.autointerp.explainers import Promoted, first_of_names
+from atlas.autointerp.outcome import BY_TOKEN
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
 from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
@@ -20,6 +21,8 @@ from atlas.site.text import TokenPieces, highlighted, visible
 PAGE_BYTES = 20 * 1024
 # Windows of each kind that are shown of a label's test.
 SHOWN_ANSWERS = 2
+# How a scorer reads a label.
+READINGS = {"words": "word by word", "embedding": "as a topic", "detection": "by a language model"}
 KINDS = {
     "activating": "where it fires",
     "random": "where it is silent, at random",
@@ -110,15 +113,24 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
     interval = f"[{short(said.get('random_score_low'))}, {short(said.get('random_score_high'))}]"
     score = f"{short(said.get('random_score'))} {interval}"
     more = f"{short(said.get('random_specificity'))}, at least {short(said.get('random_specificity_low'))}"
+    reading = READINGS.get(said.get("scorer"), str(said.get("scorer")))
+    good = f"Its label, read {reading}, scores {score}, more than other latents' labels do (difference {more})."
+    if said.get("told_by") == BY_TOKEN:
+        good = (
+            f"The token alone predicts where it fires: correlation {short(said['token_correlation'])} with the token's "
+            f"mean activation, on other documents."
+        )
     reasons = {
         "dead": f"It never fires in {home['n_tokens']:,} tokens.",
         "untested": f"It never fires in {home['n_tokens']:,} tokens, too few to call it dead.",
         "duplicated": f"A copy: its direction has cosine {short(home['max_cosine'])} with latent {home['nearest']}'s.",
-        "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}, more than 10 %.",
+        "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}; above "
+        f"{percent(said['noisy_above'])} is too often.",
         "unscored": f"Its label was not tested: {said.get('random_reason') or 'there are no labels'}.",
-        "uninterpreted": f"Its label scores {score} where .5 is chance: it does not tell where the latent fires.",
+        "uninterpreted": f"Neither the token nor its label tells where it fires: read {reading}, the label scores "
+        f"{score}, and .5 is chance.",
         "deceptively-good": f"Its label scores {score}, but other latents' labels do as well (difference {more}).",
-        "good": f"Its label scores {score}, more than other latents' labels do (difference {more}).",
+        "good": good,
     }
     return reasons.get(said["outcome"], "")
 

@@ -13,15 +13,16 @@ from atlas.autointerp.outcome import Deciding, judged_latents, latent_outcomes
 from atlas.errors import EvaluationError
 
 # Columns of autointerp's table of latents that a site without labels lacks.
-_NO_SCORES = pd.DataFrame({"latent": [], "negatives": [], "score_low": [], "specificity_low": []})
+_NO_SCORES = pd.DataFrame({"latent": [], "scorer": [], "negatives": [], "score_low": [], "specificity_low": []})
 
 
 @dataclass(frozen=True)
 class AllLabels:
-    """labels.parquet and scores.parquet of autointerp, which have the random dictionary's too, and what decides."""
+    """labels, scores and tokens of autointerp, which have the random dictionary's too, and what decides."""
 
     labels: Path
     scores: Path
+    tokens: Path
     deciding: Deciding
 
 
@@ -72,8 +73,9 @@ class Tables:
         if files.all_labels is None:
             labelled = _without_labels(own)
         else:
-            labels, scores = (_read(path, sae_sha256) for path in (files.all_labels.labels, files.all_labels.scores))
-            labelled = judged_latents(every, labels, scores, files.all_labels.deciding, "random").set_index("latent")
+            given = files.all_labels
+            read = (_read(path, sae_sha256) for path in (given.labels, given.scores, given.tokens))
+            labelled = judged_latents(every, *read, given.deciding, "random").set_index("latent")
         home = own[own.role == "in_sample"].corpus.iloc[0]
         none = pd.DataFrame({"partner": []}, pd.Index([], name="latent"))
         return cls(own.set_index(["corpus", "latent"]), own[own.corpus == home], labelled, none, None, home)
@@ -117,16 +119,19 @@ class Tables:
 
     @cached_property
     def answers_of(self) -> Mapping[int, list[dict[str, Any]]]:
-        """The scorer's answers on each latent's label; empty without labels."""
+        """Answers on each latent's label of the scorer whose scores the latent has; empty without labels."""
         found: dict[int, list[dict[str, Any]]] = {}
-        for row in [] if self.answers is None else self.answers.to_dict("records"):
+        if self.answers is None:
+            return found
+        deciding = self.labelled.scorer.reindex(self.answers.latent).to_numpy()
+        for row in self.answers[self.answers.scorer == deciding].to_dict("records"):
             found.setdefault(row["latent"], []).append(row)
         return found
 
 
 def _without_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    outcomes = latent_outcomes(rows, _NO_SCORES)
-    return pd.DataFrame({"outcome": outcomes, "label": None}, outcomes.index)
+    outcomes = latent_outcomes(rows, _NO_SCORES, pd.Series(dtype=float), ())
+    return outcomes.assign(label=None).set_index("latent")
 
 
 def _read(path: Path, sae_sha256: str) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from atlas.code_hash import Code
 from atlas.config.recipe import Recipe
-from atlas.files import sha256_code
 from atlas.training.checkpoint import Identity
 from atlas.training.normalise import Normalisation
 from atlas.training.state import Numerics
@@ -36,7 +36,7 @@ def identity_of(
         "products": f"{numerics.dtype}, {'sparse' if numerics.sparse else 'dense'}",
         "watched rows": _hash_of(monitors),
         "watched targets": "" if targets is None else _hash_of(targets),
-        "code of training": sha256_code([Path(__file__).parent]),
+        "code of training": Code(Path(__file__).parents[2]).hash_of("atlas/training/run.py"),
     }
     return Identity(parts)
 
