@@ -1,5 +1,7 @@
 """What captions say of the data, and that the report reads them as plain text."""
 
+from pathlib import Path
+
 import docutils.core
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,6 +11,8 @@ from atlas.figures.captions import counted_tokens, listed, saes, span
 from atlas.figures.regimes import describe_regimes
 from atlas.figures.style import as_restructured_text, save
 from atlas.figures.transfer import describe_transfer
+
+FIGURES = Path(__file__).parents[2] / "workflow/atlas/figures"
 
 
 @pytest.mark.parametrize(("values", "text"), [("a", "a"), ("ab", "a and b"), ("bab", "b and a"), ("cab", "c, a and b")])
@@ -59,3 +63,11 @@ def test_transfer_names_its_shifts():
     rows = pd.DataFrame([SAE | {"seed": 0, "shift": shift} for shift in ("twin", "layer-before")])
     assert "1 SAE (seed 0) of m" in describe_transfer(rows)
     assert "under the shifts twin and layer-before" in describe_transfer(rows)
+
+
+def test_every_figure_of_saes_names_its_models():
+    """A figure whose caption says of which models it is says so above the axes too."""
+    sources = {path.stem: path.read_text() for path in FIGURES.glob("*.py")}
+    named = {name for name, source in sources.items() if "listed(" in source and ".model)" in source} - {"captions"}
+    assert {"study", "training", "health", "stability", "width", "autointerp", "transfer", "regimes"} <= named
+    assert {name for name in named if "name_models(figure, " not in sources[name]} == set()

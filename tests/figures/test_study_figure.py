@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atlas.figures.captions import listed
 from atlas.figures.study import draw_study, plot_study
 
 mpl.use("Agg")
@@ -55,7 +56,9 @@ def marks(axis) -> list[float]:
 
 
 def test_every_row_is_a_mark_and_every_layer_a_published_one(table):
-    axes = plot_study(table).axes
+    figure = plot_study(table)
+    assert figure.get_suptitle() == listed(table.model)
+    axes = figure.axes
     assert len(marks(axes[0])) == len(table) + 3
     assert len(marks(axes[4])) == len(table)
     assert set(marks(axes[4])) == {70.0}

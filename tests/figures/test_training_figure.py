@@ -4,6 +4,7 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 
+from atlas.figures.captions import listed
 from atlas.figures.training import PANELS, draw_training, plot_training
 
 mpl.use("Agg")
@@ -32,6 +33,7 @@ def study():
 def test_seeds_are_lines_of_one_colour_and_dictionaries_are_told_apart(study):
     runs, ids = study
     figure = plot_training(runs, {name: curves() for name in ids})
+    assert figure.get_suptitle() == listed(runs.model)
     lines = figure.axes[0].lines
     assert len(lines) == 4
     assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color() == lines[3].get_color()

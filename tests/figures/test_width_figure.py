@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from atlas.errors import EvaluationError
+from atlas.figures.captions import listed
 from atlas.figures.width import draw_width, plot_width
 
 mpl.use("Agg")
@@ -83,7 +84,9 @@ def marks(axis, *shapes: str) -> np.ndarray:
 
 
 def test_every_row_is_a_mark_at_its_size(table, labels):
-    axes = plot_width(table, labels).axes
+    figure = plot_width(table, labels)
+    assert figure.get_suptitle() == listed(table.model)
+    axes = figure.axes
     explained = marks(axes[0], "o", "s", "^")
     assert sorted(explained[:, 0]) == sorted(table.n_latents)
     assert explained[:, 1] == pytest.approx(explained[:, 0] / 5000)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from atlas.errors import EvaluationError
+from atlas.figures.captions import listed
 from atlas.figures.finance import PANELS, draw_finance, plot_finance
 from atlas.studies.finance import write_finance_table
 
@@ -94,6 +95,7 @@ def study_table() -> pd.DataFrame:
 
 def test_figure_draws_every_sae_with_its_interval(table, tmp_path):
     figure = plot_finance(study_table(), table)
+    assert figure.get_suptitle() == listed(study_table().model)
     first, gains = figure.axes[0], figure.axes[2]
     marks = [line for line in first.lines if line.get_marker() in ("o", "s", "^")]
     assert len(marks) == len(SAES) * 2

@@ -10,7 +10,7 @@ import yaml
 from latent_scene import random_firings, write_codes
 from shards import make_shard
 
-from atlas.autointerp.outcome import OUTCOMES
+from atlas.autointerp.outcome import OUTCOMES, Deciding
 from atlas.codes.encode import identity_of
 from atlas.config.latents import Latents
 from atlas.config.site import Site
@@ -23,7 +23,7 @@ from atlas.models.prepare import prepare_model
 from atlas.site.index import build_index
 from atlas.site.run import Place, SiteInputs, build_sae_pages
 from atlas.site.sae import SaeFiles
-from atlas.site.tables import TableFiles
+from atlas.site.tables import AllLabels, TableFiles
 from atlas.training.sae import Sae, save_sae
 from tiny import describe_model, tiny_llama
 
@@ -40,7 +40,7 @@ ATTACKS = (
     "Grüße 你好 🙂 ok",
 )
 LABEL = '<script>attacked = true</script>"><img src=x onerror="attacked=true">\u202egood'
-SETTINGS = Site(top_contexts=6, strata=2, contexts_per_stratum=1, window_tokens=20, neighbours=3)
+SETTINGS = Site(top_contexts=6, strata=2, contexts_per_stratum=1, window_tokens=20, neighbours=3, random_latents=4)
 
 
 class SiteScene:
@@ -142,6 +142,16 @@ class SiteScene:
         labels = labels.assign(told_by="words", scorer="words", token_correlation=0.4, noisy_above=0.1)
         assert set(labels.outcome) <= set(OUTCOMES)
         write_sae_table(folder / "labels.parquet", labels.assign(random_reason=None), ["latent"], sae_id, sha256)
+        every = {"dictionary": "random", "latent": np.arange(N_LATENTS)}
+        said = pd.DataFrame(every | {"explainer": "lexical", "seed": 0, "label": LABEL})
+        write_sae_table(folder / "all_labels.parquet", said, ["dictionary", "latent"], sae_id, sha256)
+        tested = pd.concat(
+            pd.DataFrame(every | dict.fromkeys(SCORES, 0.52) | {"negatives": kind, "reason": None})
+            for kind in ("random", "hard")
+        ).assign(explainer="lexical", scorer="embedding", n_positives=10, n_negatives=10)
+        write_sae_table(folder / "scores.parquet", tested, ["dictionary", "latent"], sae_id, sha256)
+        by_token = pd.DataFrame(every | {"correlation": 0.1})
+        write_sae_table(folder / "tokens.parquet", by_token, ["dictionary", "latent"], sae_id, sha256)
         rows = [
             (HOSTILE, kind, 0.1 * n, "chat", LENGTH * n, 10) for n, kind in enumerate(("activating", "random", "hard"))
         ]
@@ -152,8 +162,9 @@ class SiteScene:
         row |= {"score": {"value": 0.6, "interval": [0.55, 0.65]}, "shuffled": {"value": 0.5}}
         (folder / "autointerp.json").write_text(json.dumps({"sae_id": sae_id, "rows": [row]}))
 
-    def inputs(self, seed: int, labels: bool = True) -> SiteInputs:
+    def inputs(self, seed: int, labels: bool = True, random: bool = True) -> SiteInputs:
         folder = self.sae(seed)
+        deciding = Deciding("lexical", ("embedding",), 0)
         return SiteInputs(
             self.model,
             folder,
@@ -163,7 +174,11 @@ class SiteScene:
                 folder / "partners.parquet",
                 folder / "labels.parquet" if labels else None,
                 folder / "answers.parquet" if labels else None,
+                AllLabels(*(folder / f"{name}.parquet" for name in ("all_labels", "scores", "tokens")), deciding)
+                if labels
+                else None,
             ),
+            self.codes_of(seed, "random") if random else {},
         )
 
     def results(self, seed: int, labels: bool = True) -> SaeFiles:

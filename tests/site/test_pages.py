@@ -4,15 +4,21 @@ import json
 import re
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 from markupsafe import Markup
 from site_scene import ATTACKS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
 
+from atlas.autointerp.examples import nearest_latents
 from atlas.card_fields import differences
+from atlas.codes.encode import open_dictionaries
+from atlas.config.study import Taxonomy
 from atlas.errors import EvaluationError
 from atlas.site.latent import Group, Line, fewer_lines
+from atlas.site.numbers import percent
 from atlas.site.pages import write_data
-from atlas.site.run import Place, export_neuronpedia
+from atlas.site.run import Place, _scene, build_sae_pages, export_neuronpedia
 
 SAE = f"saes/{GROUP}/seed-0"
 
@@ -80,6 +86,44 @@ def test_results_of_another_sae_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"metrics\.json: is of '.*seed-1', expected '.*seed-0'"):
         scene.build(seeds=(0,))
     assert not (scene.site / SAE).exists()
+
+
+def test_latents_of_the_random_dictionary_have_pages_beside_the_others(site, scene):
+    """Drawn from those that fire; what they are, their labels and their directions are the random dictionary's."""
+    pages = sorted((site / SAE / "random").glob("*.html"), key=lambda path: int(path.stem))
+    assert len(pages) == SETTINGS.random_latents == 4
+    assert str(SILENT) not in {path.stem for path in pages}
+    listed = (site / SAE / "index.html").read_text().split('id="random"')[1]
+    found = _scene(scene.inputs(0), Place(HOOK, 0, (), ()), SETTINGS, "random")
+    own = open_dictionaries(scene.sae(0), [scene.folder / "chat/train-000.h5"], HOOK, 0)["random"]
+    nearest, _ = nearest_latents(own.W_dec.numpy(), SETTINGS.neighbours)
+    np.testing.assert_array_equal(found.nearest, nearest)
+    for path in pages:
+        text, latent = path.read_text(), int(path.stem)
+        assert f"Latent {latent} of the random dictionary: nothing was learnt here" in text
+        assert f'href="random/{latent}.html"' in listed
+        assert len(text.encode()) < 20 * 1024
+        assert "In other seeds" not in text
+        assert "&lt;script&gt;attacked" in text
+        assert "<script>attacked" not in text
+        density = found.tables.at_home.density[latent]
+        assert f"{percent(density)} of tokens" in text
+    assert found.tables.at_home.density.equals(
+        pd.read_parquet(scene.sae(0) / "latents.parquet")
+        .query("dictionary == 'random' and corpus == 'chat'")
+        .set_index("latent")
+        .density
+    )
+
+
+def test_without_codes_of_the_random_dictionary_it_has_no_pages(scene, tmp_path):
+    place = Place(HOOK, 0, (), ())
+    none = SETTINGS.model_copy(update={"random_latents": 0})
+    for name, settings, random in (("none", SETTINGS, False), ("zero", none, True)):
+        target = tmp_path / name
+        build_sae_pages(scene.inputs(0, random=random), scene.results(0), place, settings, Taxonomy(), target)
+        assert not (target / "random").exists()
+        assert 'id="random"' not in (target / "index.html").read_text()
 
 
 def test_pages_name_the_model(site):

@@ -14,6 +14,11 @@ rule sae_pages:
         curves=rules.train.output.curves,
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
+        random=lambda w: (
+            expand(f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id])
+            if CONFIG.site.random_latents
+            else []
+        ),
         latents=rules.latents.output.table,
         summary=rules.latents.output.summary,
         stability=page_stability("stability.json"),
@@ -21,6 +26,9 @@ rule sae_pages:
         labels=label_file("latents.parquet"),
         answers=label_file("answers.parquet"),
         label_summary=label_file("autointerp.json"),
+        all_labels=label_file("labels.parquet"),
+        scores=label_file("scores.parquet"),
+        tokens=label_file("tokens.parquet"),
     output:
         folder=directory("results/atlas/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:
@@ -39,6 +47,7 @@ rule sae_pages:
         seeds=lambda w: [row.seed for row in seeds_in(page_study(w), w) if row.sae_id in SITE_SAES],
         site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(),
+        deciding=[CONFIG.autointerp.explainers[0], CONFIG.autointerp.label_scorers, CONFIG.autointerp.seeds[0]],
         code=code_of("sae_pages"),
     message:
         "Pages of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"

@@ -1,6 +1,7 @@
 """The outcome of a latent: one regime, the first whose rule fires. docs/metrics.md, section 14."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from atlas.autointerp.by_token import TOLD_BY_TOKEN
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.tables import read_arrow, write_parquet
+from atlas.tables import read_arrow
 
 # As in the outcome of an SAE: latents whose decoder cosine is above this are copies (docs/metrics.md, section 7).
 CLOSE_COPY = 0.9
@@ -36,13 +37,40 @@ def write_latent_outcomes(
         if found != about[0]:
             raise EvaluationError(f"{path}: is of {found}, but {latents} is of {about[0]}; delete it and run again")
     own = [table.to_pandas() for table in tables]
-    own = [rows[rows.dictionary == "sae"] for rows in own]
-    explainer, seed = settings.explainers[0], settings.seeds[0]
-    label = own[1][(own[1].explainer == explainer) & (own[1].seed == seed)].set_index("latent")
-    score = own[2][own[2].explainer == explainer]
-    rows = latent_outcomes(own[0], score, own[3].set_index("latent").correlation, settings.label_scorers)
+    rows = judged_latents(*own, Deciding.of(settings))
+    written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
+    write_parquet(target, written)
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """Whose labels, tests and documents decide on a latent: explainer and seed are the first configured."""
+
+    explainer: str
+    scorers: tuple[str, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, settings: Autointerp) -> "Deciding":
+        """Of a configuration."""
+        return cls(settings.explainers[0], settings.label_scorers, settings.seeds[0])
+
+
+def judged_latents(
+    latents: pd.DataFrame,
+    labels: pd.DataFrame,
+    scores: pd.DataFrame,
+    tokens: pd.DataFrame,
+    deciding: Deciding,
+    dictionary: str = "sae",
+) -> pd.DataFrame:
+    """One row per latent of a dictionary: outcome, what tells where it fires, label, scores on all negatives."""
+    own = [rows[rows.dictionary == dictionary] for rows in (latents, labels, scores, tokens)]
+    label = own[1][(own[1].explainer == deciding.explainer) & (own[1].seed == deciding.seed)].set_index("latent")
+    score = own[2][own[2].explainer == deciding.explainer]
+    rows = latent_outcomes(own[0], score, own[3].set_index("latent").correlation, deciding.scorers)
     rows["label"] = label.label.reindex(rows.latent).to_numpy()
-    rows["scorer"] = rows.told_by.where(rows.told_by.isin(settings.label_scorers), settings.label_scorers[0])
+    rows["scorer"] = rows.told_by.where(rows.told_by.isin(deciding.scorers), deciding.scorers[0])
     wanted = pd.MultiIndex.from_frame(rows[["latent", "scorer"]])
     for kind, part in score.groupby("negatives"):
         part = part.set_index(["latent", "scorer"]).reindex(wanted)
@@ -50,8 +78,7 @@ def write_latent_outcomes(
             rows[f"{kind}_{name}"] = pd.array(part[name].to_numpy(), dtype="Int64")
         rows[f"{kind}_reason"] = part["reason"].to_numpy()
         rows = rows.assign(**{f"{kind}_{name}": part[name].astype(float).to_numpy() for name in _MEASURES})
-    written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
-    write_parquet(target, written)
+    return rows
 
 
 def latent_outcomes(

@@ -17,6 +17,12 @@ class Site(Section):
     latents_per_sae: int | None = Field(
         default=4096, ge=1, description="Latents of an SAE that get a page, drawn by chance; null: all."
     )
+    random_latents: int = Field(
+        default=8,
+        ge=0,
+        description="Latents of the random dictionary beside an SAE that get a page, drawn by chance among those that "
+        "fire: what latents look like that mean nothing.",
+    )
     top_contexts: int = Field(default=8, ge=1, description="Strongest contexts of a latent, one per document.")
     strata: int = Field(default=4, ge=1, description="Strata of activation that other contexts are drawn from.")
     contexts_per_stratum: int = Field(default=2, ge=0, description="Contexts of each stratum.")

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from atlas.docs.tables import DocsError, TableSpec, markdown
-from atlas.files import read_json, write_text
+from atlas.files import read_plain_json, write_text
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results"
@@ -53,7 +53,7 @@ def table_text(spec: TableSpec, results: Path) -> str:
         )
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return f"{markdown(spec, rows, str(path))}\n\n{origin_text(spec.table, read_json(path.with_suffix('.json')))}"
+    return f"{markdown(spec, rows, str(path))}\n\n{origin_text(spec.table, read_plain_json(path.with_suffix('.json')))}"
 
 
 def origin_text(name: str, record: dict) -> str:

@@ -19,7 +19,7 @@ import torch
 from atlas.devices import fast_matmul_dtype
 from atlas.docs import pages
 from atlas.docs.tables import DocsError, Row
-from atlas.files import atomic_path, sha256_file, write_json
+from atlas.files import atomic_path, sha256_file, write_plain_json
 from atlas.runcard import read_run_card
 from atlas.training.card import processor, versions
 
@@ -46,7 +46,7 @@ def record(name: str, columns: Sequence[str], source: Path, results: Path, targe
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_json(
+    write_plain_json(
         target / f"{name}.json",
         {
             "made_from": source.name,

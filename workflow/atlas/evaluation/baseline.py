@@ -15,7 +15,7 @@ def random_sae(sae: Sae, mean: Float[Tensor, " d_model"], seed: int) -> Sae:
     An SAE with a target L0 is matched by topk with the same k, for a threshold learnt for other directions means
     nothing here; one without, by relu.
     """
-    W_dec = _directions(sae.n_latents, sae.d_target, seed).to(sae.W_dec.device)
+    W_dec = random_decoder(sae, seed)
     return Sae(
         "relu" if sae.k is None else "topk",
         W_enc=W_dec.T.contiguous(),
@@ -24,6 +24,11 @@ def random_sae(sae: Sae, mean: Float[Tensor, " d_model"], seed: int) -> Sae:
         b_dec=mean.float().to(W_dec.device),
         k=sae.k,
     )
+
+
+def random_decoder(sae: Sae, seed: int) -> Float[Tensor, "n_latents d_target"]:
+    """The decoder of the random dictionary beside an SAE: its shape and the seed alone decide."""
+    return _directions(sae.n_latents, sae.d_target, seed).to(sae.W_dec.device)
 
 
 def random_transcoder(

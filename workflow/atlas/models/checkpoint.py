@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 
 from atlas.config.data import ModelSpec
 from atlas.errors import SourceError
-from atlas.files import read_json
+from atlas.files import read_plain_json
 from atlas.models.adapters import find_adapter
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
@@ -117,7 +117,7 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if (folder / _SINGLE).is_file() or not index.is_file():
         return [folder / _SINGLE] if (folder / _SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
-    return [folder / file for file in sorted(set(read_json(index)["weight_map"].values()))]
+    return [folder / file for file in sorted(set(read_plain_json(index)["weight_map"].values()))]
 
 
 def stored_formats(name: str, folder: Path) -> dict[str, tuple[Path, str, tuple[int, ...]]]:
@@ -140,10 +140,10 @@ def quantisation(folder: Path) -> dict[str, Any] | None:
     """The quantisation that a folder states, with the method's name under `quant_method`; None where it states none."""
     found: dict[str, Any] | None = None
     if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
+        config = read_plain_json(folder / "config.json")
         found = config.get("quantization_config") or config.get("compression_config")
     if not found and (folder / "hf_quant_config.json").is_file():  # of modelopt, which leaves config.json as it was
-        found = {"quant_method": "modelopt"} | read_json(folder / "hf_quant_config.json").get("quantization", {})
+        found = {"quant_method": "modelopt"} | read_plain_json(folder / "hf_quant_config.json").get("quantization", {})
     if not found:
         return None
     guess = "bitsandbytes" if found.get("load_in_8bit") or found.get("load_in_4bit") else "unnamed"
@@ -225,6 +225,6 @@ def _not_used(objective: str, keys: Any) -> Iterator[str]:
 
 def write_plain_config(source: Path, target: Path) -> None:
     """config.json without what it says about quantisation."""
-    config = read_json(source / "config.json")
+    config = read_plain_json(source / "config.json")
     config = {key: value for key, value in config.items() if key not in ("quantization_config", "compression_config")}
     target.write_text(json.dumps(config, indent=2), encoding="utf-8")

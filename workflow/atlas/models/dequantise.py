@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atlas.errors import SourceError
-from atlas.files import write_json
+from atlas.files import write_plain_json
 from atlas.models.checkpoint import packed, quantisation, stored_formats, write_plain_config
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _write(
         save_file(plain, target / path.name, metadata={"format": "pt"})
         index |= dict.fromkeys(plain, path.name)
     if len(set(places.values())) > 1:
-        write_json(target / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+        write_plain_json(target / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
     write_plain_config(origin, target / "config.json")
     log.info("model %s: %d weights dequantised (%s)", name, len(weights), stated["quant_method"])
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from atlas.config.site import Site
 from atlas.config.study import Taxonomy
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, TrainingError
+from atlas.evaluation.baseline import random_decoder
 from atlas.files import atomic_path, write_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.token_classes import TokenTable
@@ -27,11 +28,12 @@ from atlas.site.contexts import ContextSettings, Corpora
 from atlas.site.latent import PAGE_BYTES, Links, Scene, fewer_lines, latent_page, promoted_text
 from atlas.site.logits import decoder_logits
 from atlas.site.neuronpedia import write_neuronpedia
+from atlas.site.numbers import short
 from atlas.site.pages import render, write_data, write_page
 from atlas.site.sae import SaeFacts, SaeFiles, index_line, latent_columns, sae_page
 from atlas.site.tables import TableFiles, Tables
 from atlas.site.text import TokenPieces
-from atlas.training.sae import load_sae
+from atlas.training.sae import Sae, load_sae
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +47,16 @@ _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
 @dataclass(frozen=True)
 class SiteInputs:
-    """Files that say what latents of one SAE do: prepared model, SAE folder, codes by corpus, tables."""
+    """Files that say what latents of one SAE do: prepared model, SAE folder, codes by corpus, tables.
+
+    `random_codes` are the random dictionary's; without them it has no pages.
+    """
 
     model: Path
     sae: Path
     codes: Mapping[str, Path]
     tables: TableFiles
+    random_codes: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,10 @@ def build_sae_pages(
         promoted = [promoted_text(scene, latent) for latent in range(scene.tables.n_latents)]
         write_data(folder / "latents-data.js", "atlasLatents", latent_columns(scene.tables, scene.links, promoted))
         shared = {"sae_id": sae_id, "studies": place.studies, "title": title(sae_id)}
+        random = _random_pages(inputs, place, settings, folder, shared) if inputs.random_codes else []
         values = sae_page(facts, scene.tables, scene.links, place.seed, limits, settings.run_cards == "public")
-        write_page(folder / "index.html", "sae.html", SAE_ROOT, **shared, **values)
-        sizes = _latent_pages(scene, folder, shared)
+        write_page(folder / "index.html", "sae.html", SAE_ROOT, random_latents=random, **shared, **values)
+        sizes = _latent_pages(scene, folder / "latents", shared)
         write_json(folder / LINE_FILE, index_line(facts, scene.tables, place.seed, limits) | {"n_pages": len(sizes)})
     if sizes:
         log.info("%d latents: %.1f KiB a page, %.1f at most", len(sizes), np.mean(sizes) / 1024, max(sizes) / 1024)
@@ -106,19 +113,35 @@ def chosen_latents(n_latents: int, limit: int | None) -> frozenset[int]:
     return frozenset(np.random.Generator(np.random.PCG64([n_latents, 7])).permutation(n_latents)[:limit].tolist())
 
 
-def _latent_pages(scene: Scene, folder: Path, shared: Mapping[str, object]) -> list[int]:
+def _random_pages(
+    inputs: SiteInputs, place: Place, settings: Site, folder: Path, shared: Mapping[str, object]
+) -> list[dict[str, object]]:
+    """Write pages of some latents of the random dictionary; what the SAE's page lists of them."""
+    scene = _scene(inputs, place, settings, "random")
+    if not scene.links.pages:
+        return []
+    (folder / "random").mkdir()
+    _latent_pages(scene, folder / "random", shared, random=True)
+    labels = scene.tables.labels
+    return [
+        {"latent": latent, "label": labels[latent]["label"], "score": short(labels[latent].get("random_score"))}
+        for latent in sorted(scene.links.pages)
+    ]
+
+
+def _latent_pages(scene: Scene, folder: Path, shared: Mapping[str, object], random: bool = False) -> list[int]:
     order = sorted(scene.links.pages)
     after = dict(pairwise(order))
     before = {later: earlier for earlier, later in after.items()}
     sizes = []
-    with progress(len(order), "pages", "latent") as shown:
+    with progress(len(order), "random pages" if random else "pages", "latent") as shown:
         for firings in scene.corpora.firings():
             latent = firings.latent
             if latent not in scene.links.pages:
                 continue
             around = {"before": before.get(latent), "after": after.get(latent)}
-            page = _rendered({**shared, **around, **latent_page(scene, firings)})
-            (folder / "latents" / f"{latent}.html").write_bytes(page)
+            page = _rendered({**shared, **around, **latent_page(scene, firings), "random": random})
+            (folder / f"{latent}.html").write_bytes(page)
             sizes.append(len(page))
             shown.update(1)
     return sizes
@@ -136,24 +159,24 @@ def _rendered(values: dict[str, Any]) -> bytes:
     return page
 
 
-def _scene(inputs: SiteInputs, place: Place, settings: Site) -> Scene:
+def _scene(inputs: SiteInputs, place: Place, settings: Site, dictionary: str = "sae") -> Scene:
     try:
         sae = load_sae(inputs.sae)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
-    identity = identity_of(inputs.sae, place.hook, place.seed)
-    expected = identity | {"dictionary": "sae", "tokenizer_sha256": tokenizer_sha256(inputs.model)}
-    codes = {name: Codes.open(path, expected | {"corpus": name}) for name, path in inputs.codes.items()}
-    tables = Tables.read(inputs.tables, place.seed, identity["sae_sha256"])
+    identity, random = identity_of(inputs.sae, place.hook, place.seed), dictionary == "random"
+    expected = identity | {"dictionary": dictionary, "tokenizer_sha256": tokenizer_sha256(inputs.model)}
+    paths = inputs.random_codes if random else inputs.codes
+    codes = {name: Codes.open(path, expected | {"corpus": name}) for name, path in paths.items()}
+    sha256 = identity["sae_sha256"]
+    tables = Tables.of_random(inputs.tables, sha256) if random else Tables.read(inputs.tables, place.seed, sha256)
     if tables.n_latents != sae.n_latents or tables.corpora != list(codes):
         raise EvaluationError(
             f"{inputs.tables.latents}: {tables.n_latents} latents on {tables.corpora}, but the SAE has {sae.n_latents} "
             f"and there are codes of {list(codes)}; delete this table and run again"
         )
-    pages = chosen_latents(sae.n_latents, settings.latents_per_sae)
-    seeds = {seed: f"../../seed-{seed}/latents" for seed in place.seeds if seed != place.seed}
+    W_dec = random_decoder(sae, place.seed) if random else sae.W_dec
     table = TokenTable.of(inputs.model)
-    nearest, cosines = nearest_latents(sae.W_dec.float().numpy(), settings.neighbours)
     contexts = ContextSettings(
         settings.top_contexts, settings.strata, settings.contexts_per_stratum, settings.window_tokens
     )
@@ -162,11 +185,21 @@ def _scene(inputs: SiteInputs, place: Place, settings: Site) -> Scene:
         Corpora(codes),
         TokenPieces.of(inputs.model, table),
         contexts,
-        _read_by_head(inputs.model, place.hook, lambda loaded: find_promoted(sae.W_dec, loaded, table.texts)),
-        nearest,
-        cosines,
-        Links(pages, seeds),
+        _read_by_head(inputs.model, place.hook, lambda loaded: find_promoted(W_dec, loaded, table.texts)),
+        *nearest_latents(W_dec.float().numpy(), settings.neighbours),
+        _random_links(tables, settings) if random else _links(sae, place, settings),
     )
+
+
+def _links(sae: Sae, place: Place, settings: Site) -> Links:
+    seeds = {seed: f"../../seed-{seed}/latents" for seed in place.seeds if seed != place.seed}
+    return Links(chosen_latents(sae.n_latents, settings.latents_per_sae), seeds)
+
+
+def _random_links(tables: Tables, settings: Site) -> Links:
+    firing = np.flatnonzero(tables.at_home.n_firings.to_numpy() > 0)
+    drawn = np.random.Generator(np.random.PCG64([tables.n_latents, 8])).permutation(firing)
+    return Links(frozenset(drawn[: settings.random_latents].tolist()))
 
 
 def _read_by_head(model: Path, hook: str, find: Callable[[LoadedModel], Found]) -> Found | None:

@@ -8,12 +8,22 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.autointerp.outcome import latent_outcomes
+from atlas.autointerp.outcome import Deciding, judged_latents, latent_outcomes
 from atlas.errors import EvaluationError
 from atlas.tables import read_arrow, read_parquet
 
 # Columns of autointerp's table of latents that a site without labels lacks.
 _NO_SCORES = pd.DataFrame({"latent": [], "scorer": [], "negatives": [], "score_low": [], "specificity_low": []})
+
+
+@dataclass(frozen=True)
+class AllLabels:
+    """labels, scores and tokens of autointerp, which have the random dictionary's too, and what decides."""
+
+    labels: Path
+    scores: Path
+    tokens: Path
+    deciding: Deciding
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class TableFiles:
     partners: Path
     labels: Path | None = None
     answers: Path | None = None
+    all_labels: AllLabels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +54,7 @@ class Tables:
         rows = _read(files.latents, sae_sha256)
         own = rows[rows.dictionary == "sae"]
         home = own[own.role == "in_sample"].corpus.iloc[0]
-        if files.labels is None:
-            outcomes = latent_outcomes(own, _NO_SCORES, pd.Series(dtype=float), ())
-            labelled = outcomes.assign(label=None).set_index("latent")
-        else:
-            labelled = _read(files.labels, sae_sha256).set_index("latent")
+        labelled = _without_labels(own) if files.labels is None else _read(files.labels, sae_sha256).set_index("latent")
         partners = read_parquet(files.partners)
         return cls(
             own.set_index(["corpus", "latent"]),
@@ -57,6 +64,21 @@ class Tables:
             None if files.answers is None else _read(files.answers, sae_sha256),
             home,
         )
+
+    @classmethod
+    def of_random(cls, files: TableFiles, sae_sha256: str) -> "Tables":
+        """Of the random dictionary beside an SAE; it has no partners in other seeds, and no answers."""
+        every = _read(files.latents, sae_sha256)
+        own = every[every.dictionary == "random"]
+        if files.all_labels is None:
+            labelled = _without_labels(own)
+        else:
+            given = files.all_labels
+            read = (_read(path, sae_sha256) for path in (given.labels, given.scores, given.tokens))
+            labelled = judged_latents(every, *read, given.deciding, "random").set_index("latent")
+        home = own[own.role == "in_sample"].corpus.iloc[0]
+        none = pd.DataFrame({"partner": []}, pd.Index([], name="latent"))
+        return cls(own.set_index(["corpus", "latent"]), own[own.corpus == home], labelled, none, None, home)
 
     @property
     def n_latents(self) -> int:
@@ -105,6 +127,11 @@ class Tables:
         for row in self.answers[self.answers.scorer == deciding].to_dict("records"):
             found.setdefault(row["latent"], []).append(row)
         return found
+
+
+def _without_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    outcomes = latent_outcomes(rows, _NO_SCORES, pd.Series(dtype=float), ())
+    return outcomes.assign(label=None).set_index("latent")
 
 
 def _read(path: Path, sae_sha256: str) -> pd.DataFrame:
