@@ -71,16 +71,24 @@ def _reconstruction(judged: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dia
     )
     null = random["explained_variance_regular"]
     yield Dial("explained", "Explained variance", value, short(value), says, state, null, limits.weak_below, _pair(low))
-    value = atlas.get("loss_recovered_zero")
+    for ablation in ("zero", "mean"):
+        yield _recovered(judged, ablation)
+
+
+def _recovered(judged: Mapping[str, Any], ablation: str) -> Dial:
+    """Against zero ablation, which can cost more than a uniform guess; and against mean ablation, which costs less."""
+    atlas, name = judged["atlas"], f"loss_recovered_{ablation}"
+    value = atlas.get(name)
+    kind = atlas.get("loss_kind") or "loss"
     says = (
-        f"{short(atlas.get('delta_loss'))} more than the clean {atlas.get('loss_kind') or 'loss'}; against mean "
-        f"ablation {short(atlas.get('loss_recovered_mean'))}."
+        f"{short(atlas.get('delta_loss'))} more than the clean {kind}; {ablation} ablation raises it from "
+        f"{short(atlas.get('loss_clean'))} to {short(atlas.get(f'loss_{ablation}'))}."
     )
     if not known(value):
-        says = (judged.get("reasons") or {}).get("atlas_loss_recovered_zero", "Not defined for this model.")
-    interval = _pair(atlas.get("loss_recovered_zero_interval"))
-    state = OK if known(value) else UNKNOWN
-    yield Dial("recovered", "Loss recovered", value, short(value), says, state, interval=interval)
+        says = (judged.get("reasons") or {}).get(f"atlas_{name}", "Not defined for this model.")
+    key = "recovered" if ablation == "zero" else "recovered_mean"
+    interval, state = _pair(atlas.get(f"{name}_interval")), OK if known(value) else UNKNOWN
+    return Dial(key, f"Loss recovered, {ablation} ablation", value, short(value), says, state, interval=interval)
 
 
 def _sparsity(metrics: Mapping[str, Any], corpus: str, latents: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dial]:

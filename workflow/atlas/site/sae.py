@@ -204,6 +204,7 @@ def _corpora(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
                 "all": short(atlas["explained_variance"]),
                 "random": short(judged["random"]["explained_variance_regular"]),
                 "recovered": short(atlas.get("loss_recovered_zero")),
+                "recovered_mean": short(atlas.get("loss_recovered_mean")),
                 "delta": short(atlas.get("delta_loss")),
                 "l0": short(atlas["l0"]),
                 "silent": f"{short(atlas['dead_pct'])} %",
