@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atlas.errors import AtlasError
-from atlas.gpu_lease import lease, visible_gpus
+from atlas.gpu_lease import granted_gpus, lease, visible_gpus
 from atlas.job import job
 
 LIBRARY = Path(__file__).parents[1] / "workflow"
@@ -152,3 +152,22 @@ def test_other_devices_by_name_are_refused(tmp_path, monkeypatch):
     with pytest.raises(SystemExit), job(tmp_path / "log", gpus=1):
         pass
     assert "ATLAS_DEVICE is 'cuda:3'; it may be 'cpu'" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus"),
+    [
+        ({}, 0),
+        ({"gpu": 2}, 2),
+        ({"gpu": None, "gres": None}, 0),
+        ({"gres": ""}, 0),
+        ({"gres": "gpu"}, 1),
+        ({"gres": "gpu:2"}, 2),
+        ({"gres": "gpu:a100:3"}, 3),
+        ({"gres": "gpu:a100"}, 1),
+        ({"gpu": 0, "gres": "nvme:1,gpu:1"}, 1),
+        ({"gres": "lscratch:200G"}, 0),
+    ],
+)
+def test_gpus_are_granted_by_either_resource(resources, gpus):
+    assert granted_gpus(resources) == gpus

@@ -33,6 +33,9 @@ def table() -> pd.DataFrame:
         atlas_loss_recovered_zero=0.7,
         atlas_loss_recovered_zero_interval_low=0.6,
         atlas_loss_recovered_zero_interval_high=0.8,
+        atlas_loss_recovered_mean=0.4,
+        atlas_loss_recovered_mean_interval_low=0.3,
+        atlas_loss_recovered_mean_interval_high=0.5,
         atlas_l0=32.0,
         atlas_dead_pct=1.0,
         atlas_dead_status="untested",
@@ -60,8 +63,27 @@ def test_every_row_is_a_mark_and_every_layer_a_published_one(table):
     assert figure.get_suptitle() == listed(table.model)
     axes = figure.axes
     assert len(marks(axes[0])) == len(table) + 3
-    assert len(marks(axes[4])) == len(table)
-    assert set(marks(axes[4])) == {70.0}
+    assert len(marks(axes[4])) == 2 * len(table)
+    assert set(marks(axes[4])) == {70.0, 40.0}
+
+
+def test_loss_recovered_is_shown_against_both_ablations(table):
+    """Filled against zero, hollow against the mean, each with its interval; and said in the panel."""
+    axis = plot_study(table).axes[4]
+    faces = {line.get_ydata()[0]: line.get_markerfacecolor() for line in axis.lines if line.get_marker() in "os^"}
+    assert faces[40.0] == "white" and faces[70.0] != "white"
+    bars = {tuple(line.get_ydata()) for line in axis.lines if len(line.get_ydata()) == 2}
+    assert {(60.0, 80.0), (30.0, 50.0)} <= bars
+    assert any("hollow: mean ablation" in text.get_text() for text in axis.texts)
+
+
+def test_no_share_is_drawn_outside_its_panel(table):
+    """A mean that is beaten makes a share negative; one far below is a number at the edge."""
+    table.loc[0, "atlas_loss_recovered_mean"], table.loc[1, "atlas_loss_recovered_mean"] = -0.5, -7.0
+    axis = plot_study(table).axes[4]
+    assert min(marks(axis)) >= axis.get_ylim()[0] == -100
+    assert -50.0 in marks(axis)
+    assert "-700" in [text.get_text() for text in axis.texts]
 
 
 def test_untested_deadness_is_said(table):
@@ -81,7 +103,7 @@ def test_missing_values_and_a_study_without_published_rows_are_drawn(table):
 def test_a_transcoder_stands_beside_the_sae_of_its_input(table):
     transcoders = table.assign(target_hook="mlp_out.30")
     axis = plot_study(pd.concat([table, transcoders])).axes[4]
-    assert len(marks(axis)) == 2 * len(table)
+    assert len(marks(axis)) == 2 * 2 * len(table)
     labels = [label.get_text() for label in axis.get_xticklabels()]
     assert labels == [f"{layer}\n400{kind}" for layer in (4, 10, 19) for kind in ("", "\ntranscoder")]
 
@@ -94,4 +116,5 @@ def test_files_depend_on_the_table_alone(table, tmp_path):
         assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
     caption = (tmp_path / "0.txt").read_text()
     assert "6 SAEs (seeds 0 and 1) of m, judged on chat (in-sample, 16,000 tokens)" in caption
-    assert "Hollow: published for org/model." in caption
+    assert "filled against zero ablation, hollow against mean ablation" in caption
+    assert "Hollow diamonds: published for org/model." in caption

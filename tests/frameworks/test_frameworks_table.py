@@ -26,7 +26,7 @@ def run_files(folder, contender: str, recipe: str = "topk", seed: int = 0) -> Ru
     atlas = {
         "explained_variance": 0.7, "explained_variance_interval": [0.6, 0.8] if contender == "atlas" else None,
         "explained_variance_regular": 0.65, "loss_recovered_zero": 0.9, "delta_loss": 0.4, "l0": 4.0, "dead_pct": 3.0,
-        "dead_status": "untested", "dead_tokens": 1024,
+        "loss_recovered_mean": 0.6, "dead_status": "untested", "dead_tokens": 1024,
     }  # fmt: skip
     metrics = {
         "redundancy": {"absorption_guide": {"value": 0.3, "null_mean": 0.2, "null_sd": 0.01}},
@@ -59,6 +59,7 @@ def test_row_has_what_was_measured_and_judged(table):
     row = pd.read_csv(table).iloc[0]
     assert (row.framework, row.architecture, row.n_latents, row.threads) == ("atlas", "topk", 32, 2)
     assert (row.explained_variance, row.explained_variance_low, row.loss_recovered) == (0.7, 0.6, 0.9)
+    assert row.loss_recovered_mean == 0.6
     assert (row.absorption_guide, row.absorption_guide_null_mean, row.outcome) == (0.3, 0.2, "good")
     assert pd.read_csv(table).query("contender == 'saelens'").options.tolist() == ["autocast=True"] * 2
 

@@ -217,6 +217,9 @@ def metrics(sae_id: str) -> dict:
         "loss_recovered_zero": 0.9,
         "loss_recovered_zero_interval": [0.85, 0.95],
         "loss_recovered_mean": 0.8,
+        "loss_clean": 3.0,
+        "loss_zero": 6.0,
+        "loss_mean": 4.5,
         "delta_loss": 0.3,
     }
     rules = [{"rule": "duplicated_share_above", "value": 0.5, "threshold": 0.25}]

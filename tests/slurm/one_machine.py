@@ -64,6 +64,21 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=60000 Gres=gpu:2 State=UNKN
 PartitionName=cpu Nodes=ALL Default=YES State=UP PriorityTier=1
 PartitionName=gpu Nodes=ALL State=UP PriorityTier=1 GraceTime=5
 PartitionName=urgent Nodes=ALL State=UP PriorityTier=10
+# Takes GPUs as generic resources alone (JOB_SUBMIT), as some clusters do.
+PartitionName=gresonly Nodes=ALL State=UP PriorityTier=1
+JobSubmitPlugins=lua
+"""
+JOB_SUBMIT = """\
+function slurm_job_submit(job, partitions, user)
+    if job.partition == "gresonly" and job.tres_per_job ~= nil then
+        slurm.log_user("this partition takes --gres=gpu:N, not --gpus")
+        return slurm.ERROR
+    end
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+    return slurm.SUCCESS
+end
 """
 
 
@@ -109,11 +124,12 @@ def slurm(folder: Path) -> Iterator[Slurm]:
                 os.mknod(device, 0o20666, os.makedev(1, 3))  # the null device: only its name matters
                 stack.callback(device.unlink)
         for name, text in {
-            "slurm.conf": SLURM_CONF.format(host=host, folder=folder),
-            "gres.conf": f"NodeName={host} Name=gpu File=/dev/fakegpu[0-1]\n",
-            "cgroup.conf": "IgnoreSystemd=yes\n",
+            "slurm.conf": MARK + SLURM_CONF.format(host=host, folder=folder),
+            "gres.conf": f"{MARK}NodeName={host} Name=gpu File=/dev/fakegpu[0-1]\n",
+            "cgroup.conf": f"{MARK}IgnoreSystemd=yes\n",
+            "job_submit.lua": JOB_SUBMIT,
         }.items():
-            (SETTINGS / name).write_text(MARK + text)
+            (SETTINGS / name).write_text(text)
             stack.callback((SETTINGS / name).unlink)
         run = Path("/run/munge")
         run.mkdir(exist_ok=True, mode=0o755)

@@ -20,7 +20,10 @@ import pytest
 import yaml
 from one_machine import Slurm, wait_for
 from project import REPOSITORY, halting, make_project, read_config, snakemake, standing_still, write_config
+from snakemake_executor_plugin_slurm.partitions import read_partition_file
 
+from atlas.config.partitions import check_partitions, slurm_minutes
+from atlas.errors import ConfigError
 from atlas.studies import cost
 
 pytestmark = pytest.mark.slow
@@ -55,6 +58,20 @@ def troubled(machine, tmp_path_factory) -> Iterator[subprocess.Popen]:
         process.folder = folder
         yield process
         process.kill()  # at once; its jobs are cancelled with the machine
+
+
+@pytest.fixture(scope="module")
+def by_gres(machine, tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
+    """The workflow of gres.smk on a partition that refuses --gpus, with a file of partitions; and its jobs."""
+    folder = tmp_path_factory.mktemp("by_gres")
+    shutil.copytree(REPOSITORY / "profiles", folder / "profiles")
+    shutil.copy(Path(__file__).with_name("gres.smk"), folder / "Snakefile")
+    write_partitions(folder, {"cpu": PARTITIONS["cpu"], "gresonly": PARTITIONS["gpu"]})
+    call = ("--groups", "gres_member=pair", "--group-components", "pair=2", "--default-resources", "gpu_request=gres")
+    library = ("--config", f"library={REPOSITORY / 'workflow'}")
+    with start(folder, *call, *library, log=folder / "run.log") as controller:
+        assert controller.wait(300) == 0, (folder / "run.log").read_text()[-8000:]
+    return folder, [job for job in machine.jobs() if job["WorkDir"] == str(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +209,49 @@ def test_members_of_a_group_take_turns_on_one_gpu(troubled, machine):
     assert one[2] <= two[0]
 
 
+def test_gpus_are_asked_for_by_gres_where_a_cluster_takes_nothing_else(by_gres):
+    """Jobs of the partition that the file names, one device each, and time for both members of the group."""
+    folder, jobs = by_gres
+    refused = ["sbatch", "--partition=gresonly", "--gpus=1", "--wrap=true", "--output=/dev/null"]
+    assert "takes --gres=gpu:N" in subprocess.run(refused, capture_output=True, text=True).stderr
+    asked = {job["Comment"].split("_wildcards")[0]: job for job in jobs}
+    assert {name: job["TimeLimit"] for name, job in asked.items()} == {
+        "rule_gres_alone": "00:03:00",
+        "rule_pair_gres_member": "00:06:00",
+    }
+    for job in asked.values():
+        assert (job["Partition"], job["TresPerNode"]) == ("gresonly", "gres:gpu:1")
+        assert "TresPerJob" not in job
+    assert read_span(folder / "gres-alone.txt")[1] in ("0", "1")
+    one, two = sorted(read_span(path) for path in folder.glob("gres-member-*.txt"))
+    assert one[1] == two[1] and one[2] <= two[2] - 4
+
+
+def test_limits_that_sinfo_prints_are_read_rightly_or_refused(machine, tmp_path):
+    """What `sinfo` prints of a limit, put in the file as it is and in quotes."""
+    limits = {"30": 30, "24:00:00": 1440, "2-12:00:00": 3600, "90": 90, "0-12": 720, "1": 1, "1-0:30": 1470}
+    for number, limit in enumerate(limits):
+        made = f"PartitionName=limit{number}"
+        subprocess.run(["scontrol", "create", made, "Nodes=ALL", f"MaxTime={limit}"], check=True)
+    printed = subprocess.run(["sinfo", "-h", "-o", "%P %l"], capture_output=True, text=True, check=True).stdout
+    for number in range(len(limits)):
+        subprocess.run(["scontrol", "delete", f"PartitionName=limit{number}"], check=True)
+    shown = dict(line.split() for line in printed.splitlines())
+    assert shown["cpu*"] == "infinite"
+    for number, minutes in enumerate(limits.values()):
+        text = shown[f"limit{number}"]
+        assert slurm_minutes(text) == minutes
+        for written in (text, f"'{text}'"):
+            path = tmp_path / "partitions.yaml"
+            path.write_text(f"partitions:\n  cpu: {{max_runtime: {written}}}\n")
+            try:
+                check_partitions(path)
+            except ConfigError as error:
+                assert f"write {minutes}" in str(error)
+            else:
+                assert read_partition_file(path)[0].limits.max_runtime == minutes
+
+
 def test_job_above_its_memory_is_tried_again_with_more(troubled, machine):
     assert troubled.wait(300) == 0
     first, second = attempts(machine, "rule_hungry")
@@ -222,9 +282,9 @@ def small_project(folder: Path) -> Path:
     return folder
 
 
-def write_partitions(folder: Path) -> None:
+def write_partitions(folder: Path, partitions: dict = PARTITIONS) -> None:
     """The one file that a user edits."""
-    (folder / "profiles/slurm/partitions.yaml").write_text(yaml.safe_dump({"partitions": PARTITIONS}))
+    (folder / "profiles/slurm/partitions.yaml").write_text(yaml.safe_dump({"partitions": partitions}))
 
 
 def start(folder: Path, *arguments: str, log: Path, environment: dict[str, str] = ENVIRONMENT) -> subprocess.Popen:

@@ -8,6 +8,7 @@ import pytest
 from atlas.studies.printed import UNDEFINED, as_latex, as_markdown, print_study, printed
 
 INTERVALS = {"atlas_explained_variance_regular": (0.71, 0.68, 0.73), "atlas_loss_recovered_zero": (0.9, 0.85, 0.951)}
+INTERVALS["atlas_loss_recovered_mean"] = (0.65, 0.6, 0.7)
 
 
 def study(**changes) -> pd.DataFrame:
@@ -57,11 +58,12 @@ def test_values_are_those_of_the_table():
     assert first["L0"] == "32.0"  # an interval that these digits do not show is left out
     assert first["explained variance"] == "0.500"
     assert first["without massive activations"] == "0.710 [0.680, 0.730]"
-    assert first["loss recovered (%)"] == "90.0 [85.0, 95.1]"
+    assert first["recovered, zero (%)"] == "90.0 [85.0, 95.1]"
+    assert first["recovered, mean (%)"] == "65.0 [60.0, 70.0]"
     assert first["dead (%)"] == "1.2 (untested, 16,366 tokens)" and second["dead (%)"] == "1.2 (16,366 tokens)"
     assert first["redundancy"] == "0.282 (random 0.167)"
     assert (first["k"], first["published L0"], first["published outcome"]) == ("32", UNDEFINED, UNDEFINED)
-    assert (second["k"], second["loss recovered (%)"]) == (UNDEFINED, UNDEFINED)
+    assert (second["k"], second["recovered, zero (%)"]) == (UNDEFINED, UNDEFINED)
     assert (second["published L0"], second["published loss recovered (%)"]) == ("115.0", "92.6")
 
 
@@ -86,7 +88,7 @@ def test_latex_is_a_tabular_of_booktabs_with_every_character_escaped():
     assert text.startswith("% needs array and booktabs\n{\\scriptsize") and text.endswith("\\end{tabular}\n}\n")
     assert text.count("\\begin{tabular}") == 2  # ours, and what was published
     assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule"))
-    assert "50\\%\\_\\&" in text and "loss recovered (\\%)" in text
+    assert "50\\%\\_\\&" in text and "recovered, zero (\\%)" in text
 
 
 def test_a_table_that_fits_no_page_is_a_longtable():

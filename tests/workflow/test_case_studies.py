@@ -100,6 +100,26 @@ def test_a_study_trains_no_seed_of_another_study(empty, target):
     assert jobs["stability"] == 4
 
 
+def test_gpus_are_asked_for_by_gres_on_request(empty):
+    """Every job that would have `gpu` has `gres` in its place: the plugin refuses both, and some clusters the first."""
+    call = ("--dry-run", "--workflow-profile", "profiles/slurm")
+    table = "results/llama_sweep.csv"
+    asked = {}
+    for name, own in (("gpu", ()), ("gres", ("--default-resources", "gpu_request=gres"))):
+        lines = re.findall(r"^ +resources: (.*)$", snakemake(empty, *call, *own, "--", table), re.MULTILINE)
+        asked[name] = [dict(part.split("=", 1) for part in line.split(", ")) for line in lines]
+    by_gpu = [job for job in asked["gpu"] if job.get("gpu") == "1"]
+    by_gres = [job for job in asked["gres"] if job.get("gres") == "gpu:1"]
+    assert len(by_gpu) == len(by_gres) > 0
+    assert not any("gpu" in job for job in asked["gres"])
+    one = ("--set-resources", "train:gres=gpu:a100:1", "--", table)
+    assert "gres=gpu:a100:1" in snakemake(empty, *call, *one)
+    both = ("--set-resources", "train:gres=gpu:1", "train:gpu=1", "--", table)
+    assert "--set-resources train has gpu=1 and gres=gpu:1: both mean GPUs" in snakemake(
+        empty, *call, *both, fails=True
+    )
+
+
 @pytest.mark.parametrize("study", ENDS)
 def test_what_needs_a_network_is_made_apart(empty, study):
     """For nodes without one: models and text by one target, where there is a network."""

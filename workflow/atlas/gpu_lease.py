@@ -52,6 +52,18 @@ def visible_gpus(ask_driver: bool = True) -> list[str]:
     return sorted((match[1] for match in devices if match), key=int)
 
 
+def gres_gpus(gres: str) -> int:
+    """GPUs in a list of SLURM's generic resources: ``gpu``, ``gpu:2``, ``gpu:a100:2``; 0 if there are none."""
+    entries = [entry.strip().split(":") for entry in gres.split(",")]
+    counts = [entry[-1] if entry[-1].isdecimal() else "1" for entry in entries if entry[0] == "gpu"]
+    return sum(map(int, counts))
+
+
+def granted_gpus(resources: Mapping[str, object]) -> int:
+    """GPUs that a job was granted by its resources: `gpu`, or `gres` on clusters that know no other way."""
+    return int(resources.get("gpu") or 0) or gres_gpus(str(resources.get("gres") or ""))
+
+
 @contextmanager
 def lease(gpus: int) -> Iterator[list[str]]:
     """Hold `gpus` devices that no other job of this user on this machine holds, waiting for them if need be.

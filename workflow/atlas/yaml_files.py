@@ -1,7 +1,7 @@
 """Reads YAML files strictly: what YAML 1.1 silently reads as something else is an error that names the line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,18 @@ _REMEDIES = {
 }
 
 
-def read_yaml(path: Path | str, error: type[AtlasError] = ConfigError, remedy: str = "") -> Any:
+def read_yaml(
+    path: Path | str,
+    error: type[AtlasError] = ConfigError,
+    remedy: str = "",
+    meant: Callable[[str, str], str | None] = lambda place, text: None,
+) -> Any:
     """Read one YAML (or JSON) document.
 
     Raises `error` with file, line and `remedy` where the text is not YAML or not UTF-8. The same holds where YAML 1.1
     silently reads something else: a key that occurs twice in one mapping (the last one would win), a time such as
     24:00 (a number to base 60), a number with a leading zero (to base 8), an unquoted key true, false, no or null.
+    `meant` may say, by key and text, what to write for such a number.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -39,7 +45,7 @@ def read_yaml(path: Path | str, error: type[AtlasError] = ConfigError, remedy: s
     try:
         loader = yaml.SafeLoader(_without_tabs(text, path))
         root = loader.get_single_node()
-        faults = [] if root is None else sorted(_faults(root))
+        faults = [] if root is None else sorted(_faults(root, meant))
         if faults:
             raise error("\n".join(f"{path}:{line}: {fault}" for line, fault in faults) + _then(remedy))
         return None if root is None else loader.construct_document(root)
@@ -55,7 +61,7 @@ def _without_tabs(text: str, path: Path | str) -> str:
     return text.replace("\t", " ") if Path(path).suffix == ".json" else text
 
 
-def _faults(root: yaml.Node) -> Iterator[tuple[int, str]]:
+def _faults(root: yaml.Node, meant: Callable[[str, str], str | None]) -> Iterator[tuple[int, str]]:
     """Line, what is wrong and what to do; each node once, because an alias is the node of its anchor."""
     seen: set[int] = set()
     nodes = [(root, "")]
@@ -70,7 +76,7 @@ def _faults(root: yaml.Node) -> Iterator[tuple[int, str]]:
         elif isinstance(node, yaml.SequenceNode):
             nodes += [(value, f"{place}[{number}]") for number, value in enumerate(node.value)]
         elif node.tag in _NUMBERS and not node.style:
-            yield from _number_faults(node, place)
+            yield from _number_faults(node, place, meant)
 
 
 def _key_faults(node: yaml.MappingNode, place: str) -> Iterator[tuple[int, str]]:
@@ -93,15 +99,14 @@ def _key_faults(node: yaml.MappingNode, place: str) -> Iterator[tuple[int, str]]
             )
 
 
-def _number_faults(node: yaml.ScalarNode, place: str) -> Iterator[tuple[int, str]]:
+def _number_faults(
+    node: yaml.ScalarNode, place: str, meant: Callable[[str, str], str | None]
+) -> Iterator[tuple[int, str]]:
     base = 60 if _BASE_60.fullmatch(node.value) else 8 if _OCTAL.fullmatch(node.value) else None
     if base and node.value.strip("+-_0"):
         read, remove = yaml.safe_load(node.value), "colons" if base == 60 else "the zero"
-        yield (
-            _line(node),
-            f"{place} is {node.value}, which YAML reads as {read} (a number to base {base}); write "
-            f'"{node.value}" for text, or the intended number without {remove}',
-        )
+        write = meant(place, node.value) or f'write "{node.value}" for text, or the intended number without {remove}'
+        yield _line(node), f"{place} is {node.value}, which YAML reads as {read} (a number to base {base}); {write}"
 
 
 def _problem(fault: yaml.MarkedYAMLError, text: str) -> str:

@@ -1,5 +1,6 @@
 # What jobs ask for: memory, time, disk and threads, from sizes and budgets of the configuration and the attempt.
 # The formulas and their constants are in workflow/atlas/studies/cost.py; here they meet the wildcards.
+from atlas.config.partitions import check_partitions
 from atlas.gpu_lease import visible_gpus
 from atlas.studies import cost
 
@@ -232,4 +233,17 @@ def check_gpu_limit():
         )
 
 
+def check_partition_file():
+    """Refuse a file of partitions in which the SLURM plugin would read other limits than are meant."""
+    if CALL is None or CALL.executor != "slurm":
+        return
+    path = CALL.slurm_partition_config or os.environ.get("SNAKEMAKE_SLURM_PARTITIONS")
+    if path:
+        try:
+            check_partitions(path)
+        except ConfigError as error:
+            raise WorkflowError(str(error)) from None
+
+
 check_gpu_limit()
+check_partition_file()

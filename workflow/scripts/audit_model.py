@@ -1,8 +1,9 @@
 from pathlib import Path
 
+from atlas.gpu_lease import granted_gpus
 from atlas.job import job
 
-with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources)) as device:
     from atlas.corpora.tokens import read_tokens
     from atlas.models.gate import audit_on_text
     from atlas.models.load import load_model

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+from atlas.gpu_lease import granted_gpus
 from atlas.job import job
 
-with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources)) as device:
     from atlas.activations.store import open_shards
     from atlas.latents.embedded_windows import embed_windows
     from atlas.latents.embedder import Embedder, embedder_sha256

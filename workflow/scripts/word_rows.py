@@ -1,8 +1,9 @@
 from pathlib import Path
 
+from atlas.gpu_lease import granted_gpus
 from atlas.job import job
 
-with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0)) as device:
+with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources)) as device:
     from atlas.absorption.prompts import make_word_rows
     from atlas.config.downstream import Absorption
     from atlas.models.load import load_model

@@ -19,12 +19,13 @@ from atlas.tables import read_csv
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: its column and, for the guide's protocol, the published column."""
+    """One quantity: its column, for the guide's protocol the published column, and a second column of the same kind."""
 
     title: str
     column: str
     published: str | None = None
     limits: tuple[float, float] | None = None
+    hollow: str | None = None
 
 
 PANELS = {
@@ -35,12 +36,14 @@ PANELS = {
         Panel("absorption", "guide_absorption", "published_absorption"),
     ],
     "atlas": [
-        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105)),
+        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105), "atlas_loss_recovered_mean"),
         Panel("L0", "atlas_l0"),
         Panel("dead (%)", "atlas_dead_pct", None, (-5, 105)),
         Panel("absorption", "redundancy_absorption_guide_value"),
     ],
 }
+# Shares below are drawn here as a number above a triangle, or the others would be one line.
+_FLOOR = -100.0
 PROTOCOL_OUTCOME = {"guide": "guide_outcome", "atlas": "outcome"}
 
 
@@ -56,18 +59,20 @@ def draw_study(table: Path, targets: Sequence[Path]) -> None:
 def describe_study(rows: pd.DataFrame) -> str:
     """The caption."""
     published = rows.published_model.dropna().unique()
-    hollow = f" Hollow: published for {listed(published)}." if len(published) else ""
+    hollow = f" Hollow diamonds: published for {listed(published)}." if len(published) else ""
     return (
         f"Study {listed(rows.study)}: {saes(rows)} of {listed(rows.model)}, judged on {counted_tokens(rows)}. Rows: "
         "what the guide's protocol and ours measure of the same SAEs. Points: an SAE on a corpus, in the colour of "
         "its outcome; bars: 95 % intervals over documents. Grey: random dictionaries of the same shape, mean and two "
-        f"standard deviations.{hollow} Definitions: docs/metrics.md, sections 2 to 7."
+        f"standard deviations.{hollow} Loss recovered under our protocol: filled against zero ablation, hollow against "
+        "mean ablation. Zero ablation can cost more than a uniform guess; then the share against the mean says more. "
+        "Definitions: docs/metrics.md, sections 2 to 7."
     )
 
 
 def plot_study(rows: pd.DataFrame) -> Figure:
     """The figure of a study table; what is missing in the table is missing in the figure."""
-    shares = [column for column in rows if column.startswith("atlas_loss_recovered_zero")]
+    shares = [column for column in rows if column.startswith("atlas_loss_recovered_")]
     rows = rows.assign(**{column: rows[column] * 100 for column in shares})
     # A transcoder stands beside the SAE of the hook that it reads.
     pairs = zip(rows.hook, rows.target_hook, strict=True)
@@ -82,6 +87,9 @@ def plot_study(rows: pd.DataFrame) -> Figure:
             axis.set_xlim(-0.6, len(places) - 0.4)
         axes_row[0].set_ylabel(f"{protocol} protocol", fontweight="bold")
     _share_limits(axes[:, 3])
+    axes[1, 0].annotate(
+        "filled: zero ablation\nhollow: mean ablation", (0.04, 0.03), xycoords="axes fraction", fontsize=6
+    )
     _note_untested(axes[1, 2], rows)
     for axis, panel in zip(axes[0], PANELS["guide"], strict=True):
         axis.set_title(panel.title)
@@ -123,17 +131,31 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, pla
     for row in rows.itertuples():
         x = places[row.hook, row.n_latents] + 0.2 * (roles.index(row.role) - (len(roles) - 1) / 2) + 0.08
         colour = OUTCOME_COLOURS[getattr(row, PROTOCOL_OUTCOME[protocol])]
-        low, high = (getattr(row, f"{panel.column}_interval_{end}", None) for end in ("low", "high"))
-        if pd.notna(low):
-            axis.plot([x, x], [low, high], color=colour, linewidth=0.8, solid_capstyle="butt")
-        axis.plot(
-            x, getattr(row, panel.column), ROLE_MARKERS[row.role], markersize=3.6, color=colour, mec="white", mew=0.3
-        )
+        for column, face in ((panel.column, colour), (panel.hollow, "white")):
+            if column is not None:
+                _draw_mark(axis, row, column, x, colour, face)
     if panel.limits:
-        axis.set_ylim(*panel.limits)
+        columns = [column for column in (panel.column, panel.hollow) if column is not None]
+        lowest = rows[columns].min(axis=None)
+        axis.set_ylim(max(_FLOOR, min(panel.limits[0], 1.1 * lowest)), panel.limits[1])
     else:
         axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
     axis.grid(axis="x", visible=False)
+
+
+def _draw_mark(axis: Axes, row: Any, column: str, x: float, colour: str, face: str) -> None:
+    """A value with its interval; filled with a white edge, or hollow."""
+    low, high = (getattr(row, f"{column}_interval_{end}", None) for end in ("low", "high"))
+    if pd.notna(low):
+        axis.plot([x, x], [low, high], color=colour, linewidth=0.8, solid_capstyle="butt")
+    edge, width = ("white", 0.3) if face == colour else (colour, 0.8)
+    value, marker = getattr(row, column), ROLE_MARKERS[row.role]
+    if value < _FLOOR:
+        axis.annotate(
+            f"{value:.0f}", (x, _FLOOR), fontsize=5, ha="center", va="bottom", xytext=(0, 4), textcoords="offset points"
+        )
+        value, marker = _FLOOR, "v"
+    axis.plot(x, value, marker, markersize=3.6, color=face, mec=edge, mew=width, clip_on=False)
 
 
 def _share_limits(axes: Sequence[Axes]) -> None:

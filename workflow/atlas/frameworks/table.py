@@ -69,6 +69,7 @@ def _row(run_id: str, files: RunFiles, corpus: str) -> dict[str, Any]:
         "explained_variance_high": high,
         "explained_variance_regular": atlas["explained_variance_regular"],
         "loss_recovered": atlas["loss_recovered_zero"],
+        "loss_recovered_mean": atlas["loss_recovered_mean"],
         "delta_loss": atlas["delta_loss"],
         "l0": atlas["l0"],
         "dead_pct": atlas["dead_pct"],

@@ -68,6 +68,10 @@ def _text(source: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: str(row[source])
 
 
+def _recovered(ablation: str) -> Callable[[dict[str, Any]], str]:
+    return _number(f"atlas_loss_recovered_{ablation}", 1, 100)
+
+
 OURS = (
     Column("L0", "atlas_l0", _number("atlas_l0", 1)),
     Column("explained variance", "atlas_explained_variance", _number("atlas_explained_variance", 3)),
@@ -76,7 +80,8 @@ OURS = (
         "atlas_explained_variance_regular",
         _number("atlas_explained_variance_regular", 3),
     ),
-    Column("loss recovered (%)", "atlas_loss_recovered_zero", _number("atlas_loss_recovered_zero", 1, 100)),
+    Column("recovered, zero (%)", "atlas_loss_recovered_zero", _recovered("zero")),
+    Column("recovered, mean (%)", "atlas_loss_recovered_mean", _recovered("mean")),
     Column("dead (%)", "atlas_dead_pct", _dead),
     Column("redundancy", "redundancy_absorption_guide_value", _redundancy),
     Column("outcome", "outcome", _text("outcome")),
