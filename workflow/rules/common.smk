@@ -89,7 +89,7 @@ RESULTS = workflow.modifier.path_modifier.replace_prefix("results/").rstrip("/")
 
 
 def beside_results(path):
-    """An input that no rule makes, which a `prefix` must not touch: a path of the configuration, or of this repository."""
+    """An input that no job makes and that a `prefix` must not touch, from the configuration or this repository."""
     return path if RESULTS == "results" else os.path.abspath(path)
 
 
@@ -179,7 +179,7 @@ def require_code():
         script = Path(each.script).stem
         if getattr(code, "script", None) != script:
             raise WorkflowError(
-                f'rule {each.name} runs {each.script}, but its param `code` is not code_of("{script}"): edits of code '
+                f'rules.{each.name} runs {each.script}, but its param `code` is not code_of("{script}"); edits of code '
                 "would not rerun it"
             )
         if LIBRARY / "rules" != Path(RULES):
