@@ -24,7 +24,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR): this path has a space, with which neither make nor Snakemake's jobs work; move the checkout)
 endif
 
-.PHONY: sweep atlas report test test-fast lint format docs lock clean
+.PHONY: sweep atlas report test test-fast test-kernels lint format docs record lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/llama_sweep.csv results/figures/llama_sweep.pdf
@@ -42,6 +42,9 @@ test: $(READY)  ## all tests
 test-fast: $(READY)  ## unit tests only
 	$(BIN)/python -m pytest -m "not slow"
 
+test-kernels: $(READY)  ## the numerical unit tests under other instructions and numbers of threads
+	.ci/test-kernels $(BIN)/python $(TESTERS)
+
 lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,8 +56,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-docs: $(READY)  ## config/config.schema.json and the key table of config/README.md, from the typed models
+docs: $(READY)  ## what is generated: the key table of config/README.md and its schema, tables in docs/
 	PYTHONPATH=workflow $(BIN)/python -m atlas.config.reference
+	PYTHONPATH=workflow $(BIN)/python -m atlas.docs.pages
+
+record: $(READY)  ## keep the results that pages show, with this machine's name, in docs/results, and make the pages anew
+	PYTHONPATH=workflow $(BIN)/python -m atlas.docs.record
 
 lock: $(READY)  ## pin what requirements.in needs
 	$(BIN)/pip install --requirement envs/requirements.in

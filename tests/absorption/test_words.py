@@ -20,8 +20,8 @@ class Tokenizer:
     def __len__(self):
         return len(VOCABULARY)
 
-    def decode(self, ids):
-        return VOCABULARY[ids[0]]
+    def decode(self, ids, **options):
+        return "".join(VOCABULARY[index] for index in ids)
 
 
 class FakeEncoder:
@@ -99,7 +99,7 @@ def test_rows_are_those_of_the_word(llama, tmp_path, monkeypatch):
     assert facts["words"] == chosen.texts
     for place, ids in enumerate(word_prompts(encoder, chosen, 2, settings.example_sets).ids):
         expected = capture(llama[1], torch.tensor([ids]), ["resid_post.1"])["resid_post.1"][0, -1]
-        torch.testing.assert_close(data.rows[place], expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(data.rows[place], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_model_that_is_not_causal_has_a_reason_instead_of_rows(tmp_path):

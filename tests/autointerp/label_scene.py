@@ -15,7 +15,10 @@ from atlas.config.autointerp import Autointerp
 from atlas.latents.token_classes import TokenTable
 
 GAMMA, N_CONTEXTS, WIDTH = TEXTS.index("gamma"), 160, 5
-SETTINGS = Autointerp(window_tokens=WIDTH, neighbours=2, swaps=4, train_examples=40, top_examples=20)
+# Every firing counts here; the tests of `activating_share` set it.
+SETTINGS = Autointerp(
+    window_tokens=WIDTH, activating_share=None, neighbours=2, swaps=4, train_examples=40, top_examples=20
+)
 WORDS = TEXTS[6:]
 # As in most vocabularies, a token that begins a word begins with its space.
 SPACED = TokenTable(TABLE.classes, [*TEXTS[:6], *(f" {word}" for word in WORDS)])

@@ -8,8 +8,9 @@ from atlas.autointerp.http_client import HttpClient
 from atlas.config.autointerp import LabelClient
 
 
-def said(text, logprobs=None):
-    choice = {"message": {"role": "assistant", "content": text}, "logprobs": logprobs}
+def said(text, logprobs=None, finish_reason="stop", **fields):
+    message = {"role": "assistant", "content": text, **fields}
+    choice = {"message": message, "logprobs": logprobs, "finish_reason": finish_reason}
     return 200, json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 2}})
 
 

@@ -18,11 +18,12 @@ from atlas.autointerp.clients import (
     make_client,
 )
 from atlas.autointerp.intruder_scorers import read_pick
+from atlas.autointerp.local_model import LocalModelClient
 from atlas.autointerp.prompts import read_answers
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
 from atlas.models.prepare import prepare_model
-from tiny import describe_model, tiny_bert, tiny_llama
+from tiny import describe_model, tiny_bert, tiny_llama, tiny_tokenizer
 
 
 class Counting:
@@ -133,6 +134,21 @@ def test_a_model_in_this_process_answers_in_the_asked_form(tmp_path):
     one, zero = (model.tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in "10")
     expected = logits[[one, zero]].softmax(0)[0].item()
     assert chosen.probabilities[1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_prompts_do_not_depend_on_the_day(tmp_path):
+    source = tiny_llama(tmp_path / "llama")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(source)
+    prepare_model("tiny", describe_model(source, 4), None, tmp_path / "model", tmp_path / "lock")
+    client = LocalModelClient(tmp_path / "model", torch.device("cpu"))
+    prompts = []
+    client._ids = lambda text: prompts.append(text) or torch.ones(1, 4, dtype=torch.int64)
+    client._write = lambda ids, request: None
+    client.complete(ask("a"))
+    assert prompts == ["26 Jul 2024<|user|>a</s>"]
+    assert client.identity.endswith(" 2024-07-26")  # replies that are kept are of this day
 
 
 def test_a_model_that_cannot_chat_is_refused(tmp_path):

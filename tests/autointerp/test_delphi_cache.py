@@ -9,9 +9,9 @@ import pytest
 import torch
 from latent_scene import LENGTH, random_firings, random_tokens, write_codes
 from peer_environments import REPOSITORY, peer_python
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from atlas.autointerp.delphi_cache import write_delphi_cache
+from atlas.autointerp.delphi_cache import save_arrays, write_delphi_cache
 from atlas.errors import EvaluationError, ExportError
 from atlas.export.environments import run_isolated
 
@@ -50,6 +50,23 @@ def test_what_is_written_is_what_the_codes_hold(codes, tmp_path):
     assert json.loads((tmp_path / "cache" / MODULE / "config.json").read_text())["n_tokens"] == codes.n_rows
 
 
+def test_order_in_memory_does_not_move_values(codes, tmp_path):
+    """Tokens of the codes in Fortran's order: the same numbers at the same places."""
+    expected = codes.tokens.reshape(-1, LENGTH)
+    codes.tokens = np.asfortranarray(expected)
+    write_delphi_cache(codes, tmp_path / "cache", **NAMES)
+    for file in (tmp_path / "cache" / MODULE).glob("*.safetensors"):
+        np.testing.assert_array_equal(load_file(file)["tokens"], expected)
+
+
+@pytest.mark.parametrize("change", [np.transpose, np.asfortranarray, lambda array: array[::2, 1:], np.flipud])
+def test_arrays_that_are_not_contiguous_are_written_by_value(tmp_path, change):
+    array = change(np.arange(24, dtype=np.float32).reshape(4, 6))
+    assert not array.flags.c_contiguous
+    save_arrays({"array": array}, tmp_path / "file.safetensors")
+    np.testing.assert_array_equal(load_file(tmp_path / "file.safetensors")["array"], array)
+
+
 def test_splits_are_those_of_torch_for_any_number_of_latents():
     from atlas.autointerp.delphi_cache import _splits
 
@@ -83,7 +100,7 @@ def test_bytes_are_those_of_delphi_where_it_does_not_stop(codes, tmp_path, tmp_p
     python = peer_python("delphi", tmp_path_factory)
     write_delphi_cache(codes, tmp_path / "ours", **NAMES)
     ours = tmp_path / "ours" / MODULE
-    save_file(
+    save_arrays(
         {"latents": dense_of(codes), "tokens": codes.tokens.reshape(-1, LENGTH).astype(np.int64)}, tmp_path / "in"
     )
     config = json.loads((ours / "config.json").read_text())

@@ -61,12 +61,12 @@ def test_promoted_tokens_are_those_of_the_head(tmp_path):
     texts = [chr(97 + index % 26) * (1 + index // 26) for index in range(len(loaded.tokenizer))]
     head = loaded.model.get_output_embeddings().weight
     W_dec = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
-    W_dec[0] = 30 * head[77]
+    W_dec[0] = 30 * head[200]
     found = promoted_tokens(W_dec, loaded, texts)
     assert len(found) == 40
-    assert found[0][0] == texts[77]
+    assert found[0][0] == texts[200]
     opposite = promoted_tokens(-W_dec, loaded, texts)
-    assert texts[77] not in opposite[0]
+    assert texts[200] not in opposite[0]
 
 
 def test_only_begins_of_words_are_promoted():
@@ -102,25 +102,48 @@ def test_stability_over_seeds_beside_other_latents():
     assert set(seed_stability([same], bag_of_words).values()) == {None}
 
 
+def home_rows(n_latents: int = 10, **columns) -> pd.DataFrame:
+    """Rows of latents.parquet on the in-sample corpus: alive, alone, sparse unless `columns` say otherwise."""
+    plain = {"latent": range(n_latents), "role": "in_sample", "status": "alive", "max_cosine": 0.1, "density": 0.01}
+    return pd.DataFrame(plain | columns)
+
+
+def random_scores(latents, low, specific, scorer: str = "words") -> pd.DataFrame:
+    columns = {"latent": latents, "scorer": scorer, "negatives": "random"}
+    return pd.DataFrame(columns | {"score_low": low, "specificity_low": specific})
+
+
 def test_every_outcome_of_a_latent():
-    home = pd.DataFrame(
-        {
-            "latent": range(9),
-            "role": "in_sample",
-            "status": ["dead", "untested", *["alive"] * 6, "untested"],
-            "max_cosine": [0.95, 0.95, 0.95, *[0.1] * 6],
-            "dense": [False, False, True, True, *[False] * 5],
-        }
+    home = home_rows(
+        status=["dead", "untested", *["alive"] * 6, "untested", "alive"],
+        max_cosine=[0.95, 0.95, 0.95, *[0.1] * 7],
+        density=[0.0, 0.0, 0.2, 0.2, *[0.01] * 6],
     )
-    elsewhere = home.assign(role="oos", status=[*["untested"] * 8, "alive"])
-    scores = pd.DataFrame(
-        {
-            "latent": [4, 5, 6, 7, 8],
-            "negatives": "random",
-            "score_low": [np.nan, 0.45, 0.6, 0.6, 0.6],
-            "specificity_low": [np.nan, 0.1, -0.1, 0.1, 0.1],
-        }
-    )
+    elsewhere = home.assign(role="oos", status=[*["untested"] * 8, "alive", "untested"])
+    scores = random_scores([4, 5, 6, 7, 8, 9], [np.nan, 0.45, 0.6, 0.6, 0.6, 0.4], [np.nan, 0.1, -0.1, 0.1, 0.1, 0.1])
+    topic = random_scores([5, 9], [0.4, 0.7], [0.1, 0.2], "embedding")
     hard = scores.assign(negatives="hard", score_low=0.9, specificity_low=0.9)
-    found = latent_outcomes(pd.concat([home, elsewhere]), pd.concat([scores, hard]))
-    assert list(found) == [*OUTCOMES, "good"]
+    by_token = pd.Series({6: 0.4})
+    found = latent_outcomes(
+        pd.concat([home, elsewhere]), pd.concat([scores, topic, hard]), by_token, ("words", "embedding")
+    )
+    assert list(found.outcome) == [*OUTCOMES, "good", "good"]
+    assert list(found.told_by[7:]) == ["words", "words", "embedding"]
+    assert found.told_by[:7].isna().all()
+
+
+def test_what_the_token_tells_needs_no_label():
+    found = latent_outcomes(home_rows(3), random_scores([0], [0.3], [0.0]), pd.Series({0: 0.8, 1: 0.2}), ("words",))
+    assert list(found.outcome) == ["good", "uninterpreted", "unscored"]
+    assert list(found.told_by.fillna("")) == ["token", "", ""]
+
+
+@pytest.mark.parametrize(("density", "noisy"), [(0.08, 0.25), (0.005, 0.11)])
+def test_noisy_scales_with_the_dictionary_s_own_density(density, noisy):
+    rows = home_rows(101, density=[noisy, *[density] * 100])
+    found = latent_outcomes(rows, random_scores([], [], []), pd.Series(dtype=float), ("words",))
+    assert list(found.outcome[:2]) == ["noisy", "unscored"]
+    assert found.noisy_above[0] == pytest.approx(max(0.1, 3 * rows.density.mean()))
+    calm = home_rows(101, density=[noisy * 0.9, *[density] * 100])
+    found = latent_outcomes(calm, random_scores([], [], []), pd.Series(dtype=float), ("words",))
+    assert "noisy" not in set(found.outcome)

@@ -62,7 +62,7 @@ def test_nulls_have_the_recipe_of_the_sweep():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("recipes/topk/kk", 3, r"recipes\.topk\.kk: 3 unknown key"),
+        ("recipes/topk/kk", 3, r"recipes\.topk\.kk: 3 unknown key; did you mean 'k'"),
         ("models/smollm2-135m/d_model", ..., r"models\.smollm2-135m\.d_model: required key is missing"),
         ("models/smollm2-135m/n_layers", 12, r"hook 'resid_post\.19' names layer 19: the model has layers 0 to 11"),
         ("models/smollm2-135m/hooks", ["resid_mid.4"], r"'resid_mid\.4' is not '<site>\.<layer>'"),
@@ -72,9 +72,13 @@ def test_nulls_have_the_recipe_of_the_sweep():
             r"train_tokens is 1000: must be a multiple of context_length",
         ),
         ("models/smollm2-135m/source/sha256", "abc", r"models\.smollm2-135m\.source\.sha256: 'abc'"),
-        ("models/smollm2-135m/source/kind", "url", r"models\.smollm2-135m\.source: .*'package', 'hub', 'path'"),
+        (
+            "models/smollm2-135m/source/kind",
+            "url",
+            r"models\.smollm2-135m\.source: kind is 'url'; expected 'package', 'package_parts', 'hub', 'path'",
+        ),
         ("mixes/chat/phases/0/weights", {"poems": 1.0}, r"mixes\.chat names corpus 'poems': must be one of"),
-        ("mixes/chat/phases/0/weights", {"chat": 0.7}, r"mixes\.chat\.phases\.0:? .*sum to 0\.7.*sum to 1"),
+        ("mixes/chat/phases/0/weights", {"chat": 0.7}, r"mixes\.chat\.phases\[0\]: .*sum to 0\.7.*sum to 1"),
         ("mixes/chat/phases/0/until", 0.5, r"mixes\.chat: phases end at \[0\.5\]"),
         ("recipes/topk/k", 400, r"recipes\.topk: k is 400: must be below n_latents, which is 400"),
         ("recipes/topk/k", ..., r"recipes\.topk: architecture topk needs k"),
@@ -99,7 +103,13 @@ def test_nulls_have_the_recipe_of_the_sweep():
             r"rows\[2\]: duplicate row 'smollm2-135m/resid_post\.4/chat",
         ),
         ("studies/llama_sweep/rows/0/override", {"k": 1200, "n_latents": 1200}, r"rows\[0\]\.override: .*k is 1200"),
-        ("studies/llama_sweep/rows/0/override", {"depth": 2}, r"rows\[0\]\.override\.depth: 2: Extra inputs"),
+        ("studies/llama_sweep/rows/0/override", {"depth": 2}, r"rows\[0\]\.override\.depth: 2 unknown key"),
+        ("recipes/topk/warmup_steps", 1500, r"recipes\.topk: warmup_steps is 1500: must be below steps \(1500\)"),
+        (
+            "studies/llama_sweep/rows/0/override",
+            {"steps": 100},
+            r"rows\[0\]\.override: .*warmup_steps is 100: must be below steps \(100\), .* leave it out for 5",
+        ),
         (
             "recipes/topk/max_epochs",
             5,
@@ -147,7 +157,7 @@ def test_same_sae_with_two_recipes_in_two_studies_is_refused():
 
 def test_batch_topk_that_would_never_set_its_threshold_is_refused():
     with pytest.raises(ValueError, match="threshold_start_step is 1000: must be below steps"):
-        Recipe(architecture="batch_topk", n_latents=64, k=4, steps=1000)
+        Recipe(architecture="batch_topk", n_latents=64, k=4, steps=1000, threshold_start_step=1000)
 
 
 def test_any_number_of_epochs_can_be_asked_for():
@@ -214,14 +224,14 @@ def test_one_fault_is_reported_once(path, value, fault):
 def test_all_faults_are_reported_at_once():
     raw = changed("recipes/topk/kk", 3)
     raw["corpora"]["chat"]["color"] = "red"
-    with pytest.raises(ConfigError, match="2 fault"):
+    with pytest.raises(ConfigError, match="2 faults"):
         load_config(raw)
 
 
 def test_not_yaml_names_the_file(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("models: [")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: not YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml:1: not YAML at column 10: .* '<stream end>'"):
         read_config(path)
 
 
@@ -256,6 +266,20 @@ def test_trial_of_formatting_trains_on_two_halves_of_the_same_conversations():
     assert with_it.filter.any_of == without.filter.any_of
     assert (with_it.filter.invert, without.filter.invert) == (False, True)
     assert {row.mix for row in expand_rows(config)["formatting"]} == {"formatted", "unformatted"}
+
+
+def test_massive_kept_is_the_tutorials_recipe_in_two_number_formats():
+    config = read_config(DEFAULT, FOLDER / "massive_kept.yaml")
+    for name in ("massive-kept", "topk"):
+        for dtype in ("bfloat16", "float32"):
+            expected = config.recipes[name].model_copy(update={"matmul_dtype": dtype})
+            assert config.recipes[f"{name}-{dtype}"] == expected
+    seeds = [row.seed for row in expand_rows(config)["massive_kept"] if row.recipe_name == "massive-kept-float32"]
+    assert seeds == list(range(8))
+
+
+def test_intruders_lie_over_the_default():
+    assert "intruder_embedding" in read_config(DEFAULT, FOLDER / "intruder_labels.yaml").autointerp.scorers
 
 
 def test_labels_by_the_chat_model_lie_over_the_default():

@@ -72,7 +72,7 @@ def test_every_mix_is_trained_on_as_many_rows_and_judged_on_the_same_four_corpor
         (
             [*STUDY, "rows", 1, "evaluation", "in_sample"],
             ["news"],
-            r"finance_mix\.rows\.1\.evaluation: corpora .* repeat",
+            r"finance_mix\.rows\[1\]\.evaluation: corpora .* repeat",
         ),
         (
             [*STUDY, "rows", 1, "evaluation"],

@@ -74,7 +74,7 @@ def test_rows_of_regimes_need_a_cause():
     row = {"hook": "resid_post.10", "intended": "good"}
     with pytest.raises(ConfigError, match="intended and cause belong together"):
         load_config(configuration({"scale": 2.0}, row))
-    with pytest.raises(ConfigError, match=r"rows\.0\.intended: 'splendid'"):
+    with pytest.raises(ConfigError, match=r"rows\[0\]\.intended: 'splendid' is not one of"):
         load_config(configuration({"scale": 2.0}, row | {"intended": "splendid", "cause": "luck"}))
     assert expand_rows(load_config(configuration({"scale": 2.0}, row | {"cause": "none"})))["s"][0].intended == "good"
 

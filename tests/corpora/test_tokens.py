@@ -1,7 +1,9 @@
 """Tokens: nothing padded, nothing lost, nothing special but what the tokenizer or the template put there."""
 
 import json
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -32,8 +34,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     for name, frame in (("bare", False), ("framed", True)):
         made[name] = tmp_path_factory.mktemp(name)
         tiny_tokenizer(frame=frame).save_pretrained(made[name])
-        write_json(made[name] / "identity.json", {"tokenizer_sha256": name})
-        write_json(made[name] / "config.json", {"max_position_embeddings": 64})
+        write_json(made[name] / "identity.json", {"tokenizer_sha256": name, "longest_context": 64})
     return made
 
 
@@ -131,6 +132,34 @@ def test_template_that_does_not_close_gets_a_separator(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     encoder = make_encoder(tmp_path, "chat_template")
     assert encoder.encode([json.dumps([{"role": "user", "content": "xyz"}])])[0] == [*byte_ids("xyz"), EOS]
+
+
+def test_chats_do_not_depend_on_the_day_they_are_tokenised_on(tmp_path, monkeypatch):
+    from transformers.utils import chat_template_utils
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y, %H:%M') }}" + tokenizer.chat_template
+    (tmp_path / "model").mkdir()
+    tokenizer.save_pretrained(tmp_path / "model")
+    write_json(tmp_path / "model/identity.json", {"tokenizer_sha256": "x"})
+    chats = [{"text": [{"role": "user", "content": f"message number {n} " * 5}]} for n in range(20)]
+    written = {}
+    for today in (datetime(2025, 1, 31, 9, 30), datetime(2031, 12, 1)):
+        monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda today=today: today))
+        chat_template_utils._compile_jinja_template.cache_clear()
+        for fields in ({}, {"chat_date": "2020-02-29"}):
+            name = f"c{len(written)}"
+            folder, corpus = make_corpus(tmp_path, chats, name, template="chat_template", eval_fraction=0.0, **fields)
+            tokenise_corpus(folder, tmp_path / "model", corpus, budget(5), ["train"], tmp_path / f"{name}.h5")
+            written[name] = read_tokens(tmp_path / f"{name}.h5", "train").tokens.ravel().tolist()
+            with h5py.File(tmp_path / f"{name}.h5") as file:
+                day = file.attrs["chat_date"]
+            assert read_json(folder / "corpus.json")["chat_date"] == day == fields.get("chat_date", "2024-07-26")
+    first = byte_ids("26 Jul 2024, 00:00")
+    assert written["c0"][: len(first)] == first
+    assert written["c0"] == written["c2"]
+    assert written["c1"] == written["c3"]
+    assert written["c1"][: len(first)] == byte_ids("29 Feb 2020, 00:00")
 
 
 def test_chats_that_the_template_refuses_are_counted_or_an_error(tmp_path):
@@ -247,7 +276,7 @@ def test_damaged_token_files_are_named(tmp_path, folders):
 
 
 @pytest.mark.parametrize(
-    ("length", "message"), [(128, "context_length is 128.*max_position_embeddings 64: lower it"), (8, None)]
+    ("length", "message"), [(128, "context_length is 128.*positions for 64 tokens.*: lower it"), (8, None)]
 )
 def test_context_must_fit_the_model(tmp_path, folders, length, message):
     folder, corpus = plain(tmp_path)

@@ -58,7 +58,7 @@ def test_contexts_of_which_an_ablation_leaves_nothing_are_as_if_run_each(llama, 
         for ablation, vector in (("mean", value), ("zero", torch.zeros(32))):
             found = ablated.hidden(part, hook, ablation, rows[batch])
             expected = run_from(llama, ids[batch], hook, put(rows[batch].float(), counted[batch], vector))
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_identity_splice_changes_nothing_and_recovers_all(llama, shards_of, tmp_path, identity_sae):

@@ -116,7 +116,8 @@ def test_dictionary_learning_config_says_what_it_is_of(tmp_path):
             "layer": 3,
             "submodule_name": "resid_post_layer_3",
             "lm_name": "tiny",
-        }
+        },
+        "atlas": {"model": "tiny", "hook": "resid_post.3"},
     }
 
 
@@ -222,7 +223,7 @@ def card_of_another_size(folder):
         (truncate_weights, "sae_weights.safetensors: missing, truncated"),
         (not_a_number, "W_enc has values that are not finite"),
         (foreign_config, "cfg.json: is not the configuration of an SAE of this project"),
-        (remove_card, "run_card.yaml: missing"),
+        (remove_card, "run_card.yaml: there is no such file"),
         (cut_card, "run_card.yaml: the run card lacks seed"),
         (card_is_a_list, "run_card.yaml: holds list"),
         (card_of_another_hook, "run_card.yaml: hook is 'resid_post.4', but the SAE beside it has 'resid_post.3'"),

@@ -73,11 +73,13 @@ def random_sae(architecture="topk", d_model=24, n_latents=60, d_target=None, see
     )
 
 
-def write_trained(folder, sae: Sae, **changes):
+def write_trained(folder, sae: Sae, hook: str | None = None, **changes):
     """The folder of a trained SAE; `changes` replace sections of the run card."""
     target = "mlp_out.3" if sae.is_transcoder else None
-    hook = "mlp_in.3" if sae.is_transcoder else "resid_post.3"
-    save_sae(sae, folder, {"model_name": "tiny", "hook_name": hook} | ({"target_hook_name": target} if target else {}))
+    hook = hook or ("mlp_in.3" if sae.is_transcoder else "resid_post.3")
+    architecture = changes.get("model", MODEL)["architecture"]
+    metadata = {"model_name": "tiny", "model_architecture": architecture, "hook_name": hook}
+    save_sae(sae, folder, metadata | ({"target_hook_name": target} if target else {}))
     write_run_card(folder / "run_card.yaml", card_of(sae, hook, target) | changes)
     return folder
 

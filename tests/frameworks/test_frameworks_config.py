@@ -50,13 +50,13 @@ def test_no_section_no_runs():
     [
         ("study", "sweep", r"frameworks\.study: 'sweep' is not one of \[.*'llama_sweep'"),
         ("hook", "resid_post.11", r"frameworks\.hook: 'resid_post\.11' is at no SAE of study 'llama_sweep'; it has re"),
-        ("recipes/topk/decay_start", None, r"recipes\.topk has decay_start None; expected warmup_steps \+ 1, .* is 31"),
+        ("recipes/topk/decay_start", None, r"recipes\.topk has decay_start null; expected warmup_steps \+ 1, .* is 31"),
         ("recipes/topk/parity", "sparsify", r"recipes\.topk has parity 'sparsify' .*; expected null and true"),
-        ("recipes/topk/normalise_activations", False, r"recipes\.topk .* normalise_activations False; expected null"),
+        ("recipes/topk/normalise_activations", False, r"recipes\.topk .* normalise_activations false; expected null"),
         ("recipes/topk/k", None, r"frameworks\.recipes\.topk: architecture topk needs k"),
         ("contenders/atlas", ..., r"contenders has \['atlas-float32', .*\]: must have 'atlas'"),
         ("contenders/sparsify/options", {"autocast": True}, r"'autocast' is no option of sparsify, which has: none"),
-        ("contenders/mine", {"framework": "openai"}, r"contenders\.mine\.framework: 'openai' Input should be 'atlas'"),
+        ("contenders/mine", {"framework": "openai"}, r"contenders\.mine\.framework: 'openai' is not one of 'atlas'"),
     ],
 )
 def test_fault_names_key_value_and_expectation(path, value, message):

@@ -20,6 +20,9 @@ LENGTH = 20
 
 
 class FakeTokenizer:
+    def __len__(self) -> int:
+        return len(TEXTS)
+
     def decode(self, ids, **options) -> str:
         return " ".join(TEXTS[index] for index in ids)
 

@@ -24,5 +24,5 @@ def nemotron_h(tmp_path) -> LoadedModel:
 
 @pytest.fixture
 def contexts() -> torch.Tensor:
-    """Three contexts of 24 ordinary tokens."""
-    return torch.randint(6, 262, (3, 24), generator=torch.Generator().manual_seed(1))
+    """Three contexts of 24 small letters."""
+    return torch.randint(70, 96, (3, 24), generator=torch.Generator().manual_seed(1))

@@ -13,7 +13,7 @@ from atlas.models import adapters, checks, forward
 from atlas.models.adapters import Place, find_place, get_blocks
 from atlas.models.audit import audit_model, norm_summary, write_audit
 from atlas.models.objectives import per_token_loss
-from tiny import VOCABULARY, prepare_and_load, tiny_llama
+from tiny import VOCABULARY, prepare_and_load, tiny_bert, tiny_llama
 
 
 def audit(loaded, contexts, hooks, storage_dtype=torch.bfloat16, counted=None):
@@ -55,7 +55,7 @@ def test_sound_models_pass(name, hooks, storage_dtype, contexts, tmp_path, reque
     assert failures(report) == set()
     assert json.loads((tmp_path / "audit.json").read_text()) == report
     assert report["status"] == "pass"
-    assert len(report["checks"]) == 1 + 8 * len(hooks)
+    assert len(report["checks"]) == 2 + 8 * len(hooks)
     for hook in hooks:
         made = {check["name"] for check in report["checks"] if check["hook"] == hook and check["passed"]}
         assert {"finite", "storage_range", "splice_is_exact", "zero_ablation_matters", "run_from_stored"} <= made
@@ -121,12 +121,13 @@ def test_a_splice_that_changes_the_model_is_found(llama, contexts, monkeypatch):
 def test_overflow_of_the_store_is_found(llama, contexts):
     llama.base.layers[1].mlp.down_proj.weight.mul_(1e6)
     report = audit(llama, contexts, ["resid_post.0", "resid_post.1"], torch.float16)
-    assert failures(report) == {("storage_range", "resid_post.1")}
+    guess = ("clean_loss_below_uniform", None)  # such a block drowns what the model knows
+    assert failures(report) == {("storage_range", "resid_post.1"), guess}
     check = one(report, "storage_range", "resid_post.1")
     assert check["value"] > check["limit"] == 65504.0
     assert one(report, "run_from_stored", "resid_post.1")["detail"] == "not made: storage_range failed"
     assert one(report, "run_from_stored", "resid_post.0")["passed"] is True
-    assert audit(llama, contexts, ["resid_post.1"], torch.bfloat16)["status"] == "pass"
+    assert failures(audit(llama, contexts, ["resid_post.1"], torch.bfloat16)) == {guess}
 
 
 def test_nan_in_the_weights_is_found(llama, contexts, tmp_path):
@@ -165,7 +166,7 @@ def test_a_failed_audit_is_written_then_raised_with_name_and_numbers(llama, cont
     with pytest.raises(AuditError) as caught:
         write_audit(report, tmp_path / "audit.json")
     text = str(caught.value)
-    assert "audit of model llama failed 1 of 9 checks" in text
+    assert "audit of model llama failed 1 of 10 checks" in text
     assert f"equals_library at resid_post.1: found {value:.6g}, limit 0" in text
     assert str(tmp_path / "audit.json") in text
     assert json.loads((tmp_path / "audit.json").read_text())["status"] == "fail"
@@ -232,5 +233,55 @@ def test_an_audit_of_random_weights_passes_and_says_what_it_does_not_mean(contex
     )
     assert report["status"] == "pass"
     assert report["random_weights"] == 3
+    assert one(report, "clean_loss_below_uniform")["passed"] is None
     assert "weights are random: loss_clean is near that of a uniform guess" in report["notes"][0]
     assert report["loss_clean"] == pytest.approx(math.log(VOCABULARY), rel=0.1)
+
+
+def spoilt(loaded):
+    """Weights as they are read from a quantised file without their scales: the head's say something else now."""
+    head = loaded.model.get_output_embeddings()
+    head.weight.copy_(head.weight.roll(40, 0) * 448)
+    if head.bias is not None:
+        head.bias.zero_()
+    return loaded
+
+
+@pytest.mark.parametrize("objective", ["causal_lm", "masked_lm"])
+def test_a_model_that_predicts_worse_than_a_guess_is_found(objective, contexts, tmp_path):
+    if objective == "causal_lm":
+        loaded = prepare_and_load(tiny_llama(tmp_path / "source"), tmp_path / "m", 4)
+    else:
+        source = tiny_bert(tmp_path / "source", objective=objective)
+        loaded = prepare_and_load(source, tmp_path / "m", 3, objective=objective)
+    sound = one(audit(loaded, contexts, ["resid_post.1"]), "clean_loss_below_uniform")
+    assert sound["passed"] is True
+    assert sound["value"] < sound["limit"] == math.log(VOCABULARY)
+    report = audit(spoilt(loaded), contexts, ["resid_post.1"])
+    found = one(report, "clean_loss_below_uniform")
+    assert found["passed"] is False
+    assert found["value"] > found["limit"]
+    with pytest.raises(AuditError, match=r"clean_loss_below_uniform: found .*, limit 5\.56834"):
+        write_audit(report, tmp_path / "audit.json")
+
+
+def test_a_classifier_has_no_ablation_after_its_last_attention(contexts, tmp_path):
+    """Its head reads the first position, a special token that is never edited; hooks before that are checked."""
+    source = tiny_bert(tmp_path / "source", objective="sequence_classification")
+    loaded = prepare_and_load(source, tmp_path / "m", 3, objective="sequence_classification")
+    contexts[:, 0] = 1
+    counted = contexts != 1
+    hooks = ["resid_post.1", "resid_pre.2", "attn_out.2", "mlp_in.2", "mlp_out.2", "resid_post.2"]
+    report = audit(loaded, contexts, hooks, counted=counted)
+    assert report["status"] == "pass"
+    made = [one(report, "zero_ablation_matters", hook) for hook in hooks]
+    assert [check["passed"] for check in made] == [True, True, None, None, None, None]
+    assert made[-1]["value"] is None
+    assert "the classifier reads position 0 alone" in made[-1]["detail"]
+    # The reason is true: the counted positions change nothing there.
+    state = forward.capture(loaded, contexts, ["resid_post.2"])["resid_post.2"]
+    edited = forward.run_from(loaded, contexts, "resid_post.2", state.masked_fill(counted[..., None], 0))
+    assert torch.equal(forward.logits(loaded, edited), forward.logits(loaded, state))
+    # With text at the first position it can be checked.
+    everywhere = audit(loaded, contexts, ["resid_post.2"], counted=torch.ones_like(counted))
+    assert one(everywhere, "zero_ablation_matters", "resid_post.2")["passed"] is True

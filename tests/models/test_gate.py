@@ -17,7 +17,7 @@ def loaded(tmp_path_factory):
 
 
 def audit(loaded, target, hooks=HOOKS):
-    tokens = np.random.default_rng(0).integers(10, 60, (6, 32)).astype(np.uint32)
+    tokens = np.random.default_rng(0).integers(70, 96, (6, 32)).astype(np.uint32)
     audit_on_text(loaded, tokens, np.ones(tokens.shape, bool), hooks, "float32", target)
 
 

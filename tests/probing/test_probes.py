@@ -80,7 +80,7 @@ def test_split_keeps_classes_apart_and_sides_apart():
 def test_separation_ignores_units_and_constants():
     latents, labels = planted()
     scaled = latents * np.linspace(0.01, 1000, latents.shape[1], dtype=np.float32)
-    np.testing.assert_allclose(separation(scaled, labels), separation(latents, labels), rtol=1e-4)
+    np.testing.assert_allclose(separation(scaled, labels), separation(latents, labels), rtol=1e-3)
     latents[:, 3] = 7
     assert separation(latents, labels)[3] == 0
 

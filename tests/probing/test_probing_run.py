@@ -45,7 +45,7 @@ def test_rows_are_those_of_the_last_token_of_each_text_alone(model, monkeypatch)
         alone = torch.tensor([[*encoder.prefix, *body, *encoder.suffix]])
         position = len(encoder.prefix) + len(body) - 1
         for hook, values in capture(loaded, alone, HOOKS).items():
-            torch.testing.assert_close(rows[hook][place], values[0, position], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(rows[hook][place], values[0, position], atol=1e-4, rtol=1e-3)
 
 
 def test_rows_of_contexts_that_begin_alike_are_those_of_each_alone(model):
@@ -54,7 +54,7 @@ def test_rows_of_contexts_that_begin_alike_are_those_of_each_alone(model):
     alone = last_token_rows(model[1], contexts, HOOKS)
     shared = last_token_rows(model[1], contexts, HOOKS, alike=[[0, 3, 1, 4], [2]])
     for hook, rows in shared.items():
-        torch.testing.assert_close(rows, alone[hook], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(rows, alone[hook], atol=1e-4, rtol=1e-3)
 
 
 def test_text_without_token_is_refused(model):

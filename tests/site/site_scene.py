@@ -139,12 +139,14 @@ class SiteScene:
         labels.loc[HOSTILE, "label"] = LABEL
         labels.loc[SILENT, ["outcome", "label", "random_score"]] = ["untested", None, np.nan]
         labels.loc[DENSE, "outcome"] = "noisy"
+        labels = labels.assign(told_by="words", scorer="words", token_correlation=0.4, noisy_above=0.1)
         assert set(labels.outcome) <= set(OUTCOMES)
         write_sae_table(folder / "labels.parquet", labels.assign(random_reason=None), ["latent"], sae_id, sha256)
         rows = [
             (HOSTILE, kind, 0.1 * n, "chat", LENGTH * n, 10) for n, kind in enumerate(("activating", "random", "hard"))
         ]
         answers = pd.DataFrame(rows, columns=["latent", "kind", "answer", "corpus", "start", "width"])
+        answers = pd.concat([answers.assign(scorer="words"), answers.assign(scorer="embedding", answer=-7.0)])
         write_sae_table(folder / "answers.parquet", answers, ["latent"], sae_id, sha256)
         row = {"dictionary": "sae", "negatives": "random", "verdict": "beats its controls", "random_score": 0.51}
         row |= {"score": {"value": 0.6, "interval": [0.55, 0.65]}, "shuffled": {"value": 0.5}}

@@ -120,6 +120,19 @@ def test_search_filters_and_sorting(browser, site):
     assert rows(browser) == [f"meaning-{DENSE}"]
 
 
+def test_a_search_that_finds_nothing_says_so_and_leads_back(browser, site):
+    go(browser, site / SAE / "index.html")
+    search = browser.find_element(By.ID, "search")
+    search.send_keys("nobody<b>says this")
+    until(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#table .empty"))
+    said = browser.find_element(By.CSS_SELECTOR, "#table .empty")
+    assert said.text.startswith(f"None of {N_LATENTS} latents has the words “nobody<b>says this”.")
+    assert said.is_displayed()
+    browser.find_element(By.CSS_SELECTOR, "#table .empty button").click()
+    until(browser, lambda: len(rows(browser)) == N_LATENTS)
+    assert search.get_attribute("value") == ""
+
+
 def test_what_is_not_known_comes_last_in_both_directions(browser, site):
     go(browser, site / SAE / "index.html", "#s=score&d=asc")
     first = rows(browser)

@@ -1,22 +1,26 @@
 """Contexts of planted firings, what becomes of text, what a direction promotes, and sentences of dials."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from latent_scene import LENGTH, random_tokens, write_codes
+from site_scene import HOOK
+from site_scene import SETTINGS as SITE
 
+from atlas.autointerp.explainers import promoted_tokens
+from atlas.autointerp.words import name_of
 from atlas.config.study import Taxonomy
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model, load_tokenizer
 from atlas.site.contexts import ContextSettings, Corpora
 from atlas.site.dials import BAD, LOOK, OK, UNKNOWN
+from atlas.site.latent import latent_page, promoted_text
 from atlas.site.logits import decoder_logits
 from atlas.site.numbers import percent, short
-from atlas.site.run import chosen_latents
+from atlas.site.run import Place, _scene, chosen_latents
 from atlas.site.sae import SaeFacts, because
 from atlas.site.text import SHADES, TokenPieces, highlighted, visible
+from atlas.training.sae import load_sae
 
 SETTINGS = ContextSettings(top=3, strata=2, per_stratum=2, window_tokens=4)
 
@@ -60,6 +64,44 @@ def test_strata_part_the_other_firings_in_halves_and_windows_stay_in_their_text(
     assert edges[-1] == 120
 
 
+def test_no_document_is_shown_twice_while_there_are_others(planted):
+    """Twenty documents of two firings each; seven contexts."""
+    found = planted.contexts(next(iter(planted.firings())), SETTINGS)
+    documents = [(context.corpus, int(planted.codes[context.corpus].document[context.peak])) for context in found]
+    assert len(found) == len(set(documents)) == 7
+    assert not [context for context in found if context.again]
+
+
+def test_a_document_that_has_to_be_shown_again_says_so(planted):
+    firings = next(iter(planted.firings()))
+    found = planted.contexts(firings, ContextSettings(top=18, strata=2, per_stratum=3, window_tokens=4))
+    strata = [context for context in found if context.stratum]
+    assert len(strata) == 6
+    documents = [(context.corpus, int(planted.codes[context.corpus].document[context.peak])) for context in found]
+    repeated = [documents[place] in documents[:place] for place in range(len(found))]
+    assert [context.again for context in found] == repeated
+    assert repeated.count(False) == 20  # every document comes once before one comes again
+    assert len(set(zip(documents, [context.peak for context in found], strict=True))) == len(found)
+
+
+def test_massive_rows_do_not_take_the_shading_of_the_others(tmp_path, scene):
+    tokens = random_tokens(20)
+    dense, massive = np.zeros((len(tokens), 2)), np.zeros(len(tokens), bool)
+    dense[5::LENGTH, 0] = 1 + np.arange(20)
+    dense[6::LENGTH, 0], massive[6::LENGTH] = 5000, True
+    dense[6::LENGTH, 1] = 7
+    corpora = Corpora({"chat": write_codes(tmp_path / "chat.h5", dense, tokens, massive=massive)})
+    firings, only_massive = corpora.firings()
+    assert (firings.largest, firings.shade_scale) == (5000, 20)
+    assert only_massive.shade_scale == 7
+    context = next(each for each in corpora.contexts(firings, SETTINGS) if each.values[each.peak - each.start] == 5000)
+    assert context.massive.tolist() == [row % LENGTH == 6 for row in range(context.start, context.start + 9)]
+    pieces = SimpleNamespace(pieces=lambda ids: [(n, n + 1, "ab"[n]) for n in range(2)], special=np.zeros(9, bool))
+    shaded = highlighted(pieces, [0, 1], [20.0, 5000.0], firings.shade_scale, 1, [False, True])
+    assert shaded == f'<i data-{SHADES}=20>a</i><i class="p m" data-{SHADES}=5e+03>b</i>'
+    assert highlighted(pieces, [0, 1], [10.0, 0.0], firings.shade_scale, 1) == "<i data-5=10>a</i>b"
+
+
 def test_contexts_are_the_same_at_every_call(planted):
     firings = next(iter(planted.firings()))
     first, second = (planted.contexts(firings, SETTINGS) for _ in range(2))
@@ -93,11 +135,8 @@ def test_highlighted_text_is_escaped(scene):
 
 
 def test_word_pieces_get_their_spaces_back():
-    table = TokenTable(np.full(3, 6), ["play", "##ing", "now"])
-    tokenizer = SimpleNamespace(
-        backend_tokenizer=SimpleNamespace(model=SimpleNamespace(continuing_subword_prefix="##"))
-    )
-    assert [text for _, _, text in TokenPieces(tokenizer, table).pieces([0, 1, 2])] == [" play", "ing", " now"]
+    table = TokenTable(np.full(3, 6), ["play", "##ing", "now"], [" play", "ing", " now"])
+    assert [text for _, _, text in TokenPieces(None, table).pieces([0, 1, 2])] == [" play", "ing", " now"]
 
 
 def test_a_latent_that_writes_a_tokens_output_vector_promotes_that_token(scene):
@@ -112,6 +151,36 @@ def test_a_latent_that_writes_a_tokens_output_vector_promotes_that_token(scene):
     assert (np.diff(logits.suppressed_values) >= 0).all()
     assert logits.counts.sum(1).tolist() == [len(head)] * 2
     assert load_tokenizer(scene.model).decode([40])
+
+
+def test_a_page_lists_the_promoted_tokens_that_its_label_names(tmp_path, scene):
+    """Labels take logits in standard deviations over the latents; raw ones would begin with other tokens."""
+    loaded = load_model(scene.model, torch.device("cpu"))
+    page = _scene(scene.inputs(0), Place(HOOK, 0, (), ()), SITE)
+    W_dec = load_sae(scene.sae(0)).W_dec
+    labelled = promoted_tokens(W_dec, loaded, page.promoted.texts)
+    raw = decoder_logits(W_dec, loaded)
+    differ = 0
+    for latent, firings in enumerate(page.corpora.firings()):
+        values = latent_page(page, firings)
+        shown = [name_of(page.promoted.texts[token]) for token in page.promoted.raised[latent]]
+        assert tuple(dict.fromkeys(shown))[:10] == labelled[latent]
+        assert [name_of(token) for token, _ in values["promoted"]] == list(labelled[latent])
+        assert [name_of(text) for text in promoted_text(page, latent)] == list(labelled[latent][:5])
+        differ += name_of(page.promoted.texts[raw.promoted[latent, 0]]) != labelled[latent][0]
+        lowered = [float(value.replace("−", "-")) for _, value in values["suppressed"]]
+        assert lowered == sorted(lowered)
+    assert differ > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "state"), [(-0.06, BAD), (0.0, BAD), (0.04, BAD), (0.3, LOOK), (0.5, OK), (0.97, OK), (None, UNKNOWN)]
+)
+def test_recovered_loss_is_fine_only_where_it_is(scene, value, state):
+    facts = SaeFacts.read(scene.results(0), "tiny/resid_post.0/chat/topk/seed-0")
+    facts.metrics["corpora"]["chat"]["atlas"]["loss_recovered_mean"] = value
+    dial = next(dial for dial in facts.dials("chat", 0, Taxonomy()) if dial.key == "recovered")
+    assert (dial.value, dial.state) == (value, state)
 
 
 def test_dials_of_a_sick_dictionary_say_so(scene):

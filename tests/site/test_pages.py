@@ -49,7 +49,7 @@ def test_fewer_lines_take_from_the_largest_group_and_leave_one():
 def test_a_page_says_why_a_latent_has_its_outcome(site):
     said = {latent: (site / SAE / f"latents/{latent}.html").read_text() for latent in (SILENT, DENSE, HOSTILE)}
     assert "It never fires in 1,200 tokens, too few to call it dead." in said[SILENT]
-    assert "of the tokens of chat, more than 10 %" in said[DENSE]
+    assert "of the tokens of chat; above 10 % is too often" in said[DENSE]
     assert "where it is silent, but its nearest latents fire" in said[HOSTILE]
     assert "How its label was tested" not in said[DENSE]
 
@@ -80,6 +80,16 @@ def test_results_of_another_sae_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"metrics\.json: is of '.*seed-1', expected '.*seed-0'"):
         scene.build(seeds=(0,))
     assert not (scene.site / SAE).exists()
+
+
+def test_pages_name_the_model(site):
+    first = (site / "index.html").read_text()
+    assert "<small>tiny: 2 dictionaries" in first
+    assert "<small>tiny</small>" in first
+    page = (site / SAE / "index.html").read_text()
+    assert "<h1>tiny · resid_post.0 · chat · topk · seed 0" in page
+    assert "<title>tiny · resid_post.0" in page
+    assert "tiny · resid_post.0" in (site / SAE / "latents/0.html").read_text()
 
 
 def test_latents_as_neuronpedia_reads_them(scene, tmp_path):

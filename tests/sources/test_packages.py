@@ -1,5 +1,6 @@
 """Wheels: pinned by hash, whole or absent, unpacked without surprises."""
 
+import hashlib
 import stat
 import zipfile
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 from wheels import make_wheel, source_of
 
+from atlas.config.sources import PartsSource, Wheel
 from atlas.errors import SourceError
-from atlas.sources.packages import download_wheel, extract_member, verify_wheel
+from atlas.sources.packages import download_wheel, extract_member, unpack, verify_wheel
 
 FILES = {
     "tinydata/text.jsonl": b'{"text": "one"}\n',
@@ -128,3 +130,49 @@ def test_members_that_would_escape_are_refused(tmp_path):
             extract_member(wheel, "data", tmp_path / "sub" / "out")
         assert not (tmp_path / "sub" / "out").exists()
         assert not list(tmp_path.rglob("evil"))
+
+
+WHOLE = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def parts(tmp_path) -> tuple[PartsSource, list[Path]]:
+    """A file in three wheels, cut where no boundary of its own is."""
+    wheels, described = [], []
+    for number, piece in enumerate((WHOLE[:1001], WHOLE[1001:7000], WHOLE[7000:])):
+        member = f"part{number}/model.gguf.{number}"
+        wheels.append(make_wheel(tmp_path, {member: piece}, package=f"part{number}"))
+        described.append(
+            source_of(wheels[-1], member, package=f"part{number}").model_dump(include=set(Wheel.model_fields))
+        )
+    digest = hashlib.sha256(WHOLE).hexdigest()
+    fields = {"kind": "package_parts", "parts": described, "file": "model.gguf", "sha256": digest, "licence": "CC0-1.0"}
+    return PartsSource.model_validate(fields), wheels
+
+
+def test_a_file_in_parts_is_put_together(tmp_path, parts):
+    source, wheels = parts
+    (tmp_path / "out").mkdir()
+    whole, revision = unpack(source, wheels, tmp_path / "out")
+    assert whole == tmp_path / "out" / "model.gguf"
+    assert whole.read_bytes() == WHOLE
+    assert list(whole.parent.iterdir()) == [whole]
+    assert revision == f"part0==1.0, part1==1.0, part2==1.0 sha256:{source.sha256}"
+
+
+def test_parts_that_do_not_make_the_whole_are_refused(tmp_path, parts):
+    source, wheels = parts
+    swapped = source.model_copy(update={"parts": (source.parts[1], source.parts[0], source.parts[2])})
+    with pytest.raises(SourceError, match=f"model.gguf of part1==1.0, .* expected {source.sha256}: correct the order"):
+        unpack(swapped, [wheels[1], wheels[0], wheels[2]], tmp_path)
+    with pytest.raises(SourceError, match="2 wheels were given to unpack it from, expected 3"):
+        unpack(source, wheels[:2], tmp_path)
+    with pytest.raises(SourceError, match=f"{wheels[1].name}: part0==1.0 has SHA-256"):
+        unpack(source, [wheels[1], wheels[0], wheels[2]], tmp_path)
+
+
+def test_a_part_is_downloaded_like_any_wheel(index, tmp_path):
+    original = make_wheel(index, FILES)
+    part = Wheel(**source_of(original).model_dump(include=set(Wheel.model_fields)))
+    download_wheel(part, tmp_path / "tinydata-1.0.whl")
+    assert (tmp_path / "tinydata-1.0.whl").read_bytes() == original.read_bytes()

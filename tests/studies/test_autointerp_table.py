@@ -16,13 +16,20 @@ def files(folder, sae_id: str, corpus: str) -> SaeFiles:
     folder.mkdir()
     row = {
         "negatives": "random",
+        "explainer": "lexical",
+        "scorer": "words",
         "score": {"value": 0.6, "interval": [0.5, 0.7]},
         "beats": ["blind"],
         "does_not_beat": ["shuffled labels"],
         "unscored": {},
     }
     rows = [row | {"dictionary": kind} for kind in ("sae", "random")]
-    (folder / "autointerp.json").write_text(json.dumps({"sae_id": sae_id, "rows": rows}))
+    planted = {"explainer": "lexical", "scorer": "words", "class": "rare_word", "dense": True}
+    ends = {
+        "ceilings": [planted | {"score": {"value": 0.97, "interval": [0.95, 0.99]}}],
+        "by_token": {"sae": {"share_told": 0.7}, "random": {"share_told": 0.2}},
+    }
+    (folder / "autointerp.json").write_text(json.dumps({"sae_id": sae_id, "rows": rows} | ends))
     measured = {"value": 0.3, "null_mean": 0.1}
     metrics = {
         "sae_id": sae_id,
@@ -30,7 +37,8 @@ def files(folder, sae_id: str, corpus: str) -> SaeFiles:
         "corpora": {"chat": {"atlas": {"fvu_regular": 0.1}}, "finance": {"atlas": {"fvu_regular": 0.2}}},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    pd.DataFrame({"outcome": ["good", "noisy", "good", "good"]}).to_parquet(folder / "latents.parquet")
+    latents = {"outcome": ["good", "noisy", "good", "good"], "told_by": ["token", None, "words", "token"]}
+    pd.DataFrame(latents).to_parquet(folder / "latents.parquet")
     return SaeFiles(folder / "autointerp.json", folder / "latents.parquet", folder / "metrics.json", corpus)
 
 
@@ -48,6 +56,11 @@ def test_every_sae_is_held_against_text_of_its_own_training(tmp_path):
         "shuffled labels",
     ]
     assert json.loads(ours.outcome_shares.iloc[0]) == {"good": 0.75, "noisy": 0.25}
+    assert json.loads(ours.told_by_shares.iloc[0]) == {"token": 0.5, "words": 0.25, "nothing": 0.25}
+    assert table.told_by_token_share.tolist() == [0.7, 0.2] * 2
+    ceiling = [f"planted_rare_word_dense{end}" for end in ("", "_interval_low", "_interval_high")]
+    assert ours[ceiling].iloc[0].tolist() == [0.97, 0.95, 0.99]
+    assert ours.planted_rare_word.isna().all()
 
 
 def test_a_random_dictionary_has_the_redundancy_of_the_null_and_no_fvu(tmp_path):

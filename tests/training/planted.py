@@ -6,6 +6,9 @@ from pathlib import Path
 import torch
 
 from atlas.config.recipe import Recipe
+from atlas.training.adam import Adam
+from atlas.training.architectures import ARCHITECTURES
+from atlas.training.state import TrainingState, new_state
 from atlas.training.train import train_sae
 
 CPU = torch.device("cpu")
@@ -86,6 +89,22 @@ def recipe(architecture="topk", **overrides):
     fields |= SPARSITY[architecture]
     fields |= {"matmul_dtype": "float32", "monitor_every": 10, "checkpoint_every": 10, "dead_feature_tokens": 10**6}
     return Recipe(**(fields | overrides))
+
+
+def exact_state(settings, d_model, seed) -> TrainingState:
+    """`new_state` in float64: two ways to the same update then differ by about 1e-13 after some steps.
+
+    In float32 they part as soon as rounding decides which latents are kept or which gate opens, and rounding depends
+    on the processor.
+    """
+    return in_float64(new_state(settings, d_model, seed, CPU), settings)
+
+
+def in_float64(state: TrainingState, settings) -> TrainingState:
+    """The state before the first update, with weights, moments and threshold in float64."""
+    parameters = {name: torch.nn.Parameter(value.detach().double()) for name, value in state.parameters.items()}
+    optimizer = Adam.of(parameters, ARCHITECTURES[settings.architecture].betas)
+    return TrainingState(parameters, optimizer, state.threshold.double(), state.tokens_since_fired, state.step)
 
 
 def card_fields():

@@ -7,10 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atlas.errors import TrainingError
+from atlas.hook_points import SITES
+from atlas.models.adapters import _ADAPTERS
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.sae import Sae, load_sae, saelens_hook_name, save_sae
+from atlas.training.sae import Sae, load_sae, saelens_hook_names, save_sae
+from atlas.training.transformer_lens import transformer_lens_name
 
-METADATA = {"model_name": "tiny", "hook_name": "resid_post.3"}
+METADATA = {"model_name": "tiny", "model_architecture": "llama", "hook_name": "resid_post.3"}
 
 
 def random_sae(architecture="topk", d_model=6, n_latents=10):
@@ -26,12 +29,17 @@ def random_sae(architecture="topk", d_model=6, n_latents=10):
     return Sae(architecture, *weights, **limits, latent_parameters=own)
 
 
+def decided(values: torch.Tensor, limits: torch.Tensor | float) -> bool:
+    """No value is so near its limit that rounding, which differs between processors, could decide."""
+    return bool(((values - limits).abs() > 1e-5).all())
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_round_trip(tmp_path, architecture):
     sae = random_sae(architecture)
     save_sae(sae, tmp_path, METADATA)
     loaded = load_sae(tmp_path)
-    rows = torch.randn(20, 6)
+    rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded.encode(rows), sae.encode(rows))
     assert torch.equal(loaded.decode(loaded.encode(rows)), sae.decode(sae.encode(rows)))
     assert (loaded.architecture, loaded.k, loaded.threshold) == (sae.architecture, sae.k, sae.threshold)
@@ -40,10 +48,11 @@ def test_round_trip(tmp_path, architecture):
 
 
 def test_inference_paths():
-    rows = torch.randn(50, 6)
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
     for architecture in ("topk", "batch_topk", "relu"):
         sae = random_sae(architecture)
         pre = (rows - sae.b_dec) @ sae.W_enc + sae.b_enc
+        assert decided(pre, sae.threshold or 0.0)
         latents = sae.encode(rows)
         fires = latents > 0
         torch.testing.assert_close(latents[fires], pre[fires])
@@ -96,21 +105,46 @@ def test_layout_is_that_of_saelens(tmp_path, architecture, theirs, extra):
 
 def test_inference_paths_with_a_number_per_latent():
     """As SAELens' encoders of the same name compute them."""
-    rows = torch.randn(50, 6)
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
     jump = random_sae("jumprelu")
     pre = (rows - jump.b_dec) @ jump.W_enc + jump.b_enc
     thresholds = jump.latent_parameters["thresholds"]
+    assert decided(pre, thresholds)
     torch.testing.assert_close(jump.encode(rows), torch.relu(pre) * (pre > thresholds))
     gated = random_sae("gated")
     centred, r_mag = rows - gated.b_dec, gated.latent_parameters["r_mag"]
     magnitude = torch.relu(centred @ (gated.W_enc * r_mag.exp()) + gated.latent_parameters["b_mag"])
-    torch.testing.assert_close(gated.encode(rows), magnitude * (centred @ gated.W_enc + gated.b_enc > 0))
+    gate = centred @ gated.W_enc + gated.b_enc
+    assert decided(gate, 0.0)
+    torch.testing.assert_close(gated.encode(rows), magnitude * (gate > 0))
     assert gated.to("cpu").latent_parameters["r_mag"] is not None
 
 
-def test_hook_names():
-    assert saelens_hook_name("mlp_out.0") == "blocks.0.hook_mlp_out"
-    assert saelens_hook_name("attn_out.12") == "blocks.12.hook_attn_out"
+@pytest.mark.parametrize(
+    ("architecture", "hook", "name"),
+    [
+        ("llama", "mlp_out.0", "blocks.0.hook_mlp_out"),
+        ("gpt2", "attn_out.12", "blocks.12.hook_attn_out"),
+        ("llama", "mlp_in.3", "blocks.3.mlp.hook_in"),
+        ("gemma2", "mlp_in.3", "blocks.3.mlp.hook_in"),
+        ("bert", "mlp_in.3", "blocks.3.mlp.in.hook_in"),
+        ("bert", "resid_post.3", "blocks.3.hook_out"),
+        ("bert", "attn_out.3", "blocks.3.attn.o.hook_out"),
+        ("nemotron_h", "mlp_in.3", "blocks.3.mixer.hook_in"),
+        ("distilbert", "resid_post.3", None),
+        (None, "resid_post.3", None),
+    ],
+)
+def test_hook_names(architecture, hook, name):
+    assert saelens_hook_names({"model_architecture": architecture, "hook_name": hook}) == {"hook_name": name}
+
+
+def test_no_hook_is_named_as_another_tensor_of_transformer_lens():
+    """Its hook_mlp_in lies before the norm, in every architecture."""
+    architectures = [*_ADAPTERS, None]
+    names = [transformer_lens_name(f"{site}.3", own) for site in SITES for own in architectures]
+    assert len(names) == len(SITES) * len(architectures)
+    assert not [name for name in names if name is not None and name.endswith("hook_mlp_in")]
 
 
 @pytest.mark.parametrize("threshold", [None, -1.0, float("nan"), float("inf")])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.planted import CPU, PlantedStream, recipe
+from training.planted import CPU, PlantedStream, exact_state, recipe
 
 from atlas.errors import TrainingError
 from atlas.training.auxk import auxiliary_loss
@@ -27,11 +27,15 @@ def run(settings, numerics, steps, stream=None, state=None):
 @pytest.mark.parametrize("architecture", ["topk", "batch_topk", "matryoshka_batch_topk"])
 def test_sparse_updates_equal_dense_ones(architecture):
     settings = recipe(architecture, dead_feature_tokens=512)
-    (dense, seen), (sparse, also) = (run(settings, numerics, 15) for numerics in (DENSE, SPARSE))
+    stream = PlantedStream(batch_size=settings.batch_size, scale=0.3, dtype=torch.float64)
+    (dense, seen), (sparse, also) = (
+        run(settings, Numerics(torch.float64, way), 15, stream, exact_state(settings, stream.d_model, 0))
+        for way in (False, True)
+    )
     assert seen[-1].dead > 0  # the auxiliary loss took part
     for name, value in dense.parameters.items():
-        torch.testing.assert_close(sparse.parameters[name], value, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(sparse.threshold, dense.threshold)
+        torch.testing.assert_close(sparse.parameters[name], value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sparse.threshold, dense.threshold, rtol=1e-9, atol=0)
     assert torch.equal(sparse.tokens_since_fired, dense.tokens_since_fired)
     assert also[-1].l0 == seen[-1].l0 == 3
 

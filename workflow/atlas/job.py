@@ -13,6 +13,7 @@ from pathlib import Path
 from atlas.errors import AtlasError
 from atlas.gpu_lease import lease, on_purpose_on_cpu
 from atlas.job_lock import only_one
+from atlas.progress import name_job
 from atlas.redaction import RedactingFormatter
 
 # What no program can mend: the message says what the user can.
@@ -39,6 +40,7 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
     gc.set_threshold(100_000, 20, 100)
     try:
         to_file = _log_to(Path(log_file))
+        name_job(Path(log_file))
         # A log belongs to one job.
         with only_one(str(log_file)):
             to_file.stream.truncate(0)  # of an earlier run, which may have been going on until now

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from atlas.errors import TrainingError
+from atlas.errors import DamagedFileError, TrainingError
 from atlas.files import write_text
 from atlas.redaction import redacted
+from atlas.yaml_files import read_yaml
 
 # Fields that must be present; those of NULLABLE may be null, where a setting does not apply. An empty tuple: any form.
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -111,8 +112,8 @@ def require_fields(path: Path | str, fields: dict[str, Any], filled_later: Colle
 
 
 def read_run_card(path: Path | str) -> dict[str, Any]:
-    """Read a card."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    """Read a card. Raises DamagedFileError with file and line where it is no YAML."""
+    return read_yaml(path, DamagedFileError, "train the SAE again")
 
 
 def missing_fields(fields: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 # Auto-interpretation: codes + model + sentence encoder
-#                          -> results/autointerp/<sae id>/{labels.parquet, scores.parquet, answers.parquet, autointerp.json}
+#                          -> results/autointerp/<sae id>/
+#                             {labels.parquet, scores.parquet, answers.parquet, tokens.parquet, autointerp.json}
 #                      those + latents.parquet -> results/autointerp/<sae id>/latents.parquet, each latent with its outcome
 #                      those of a study's SAEs -> results/<study>_autointerp.csv, results/figures/<study>_autointerp.pdf
 # Not part of a study's own table: ask for results/<study>_autointerp.csv by name. No language model is needed for it.
@@ -21,6 +22,7 @@ rule autointerp:
         labels=f"{AUTOINTERP}/labels.parquet",
         scores=f"{AUTOINTERP}/scores.parquet",
         answers=f"{AUTOINTERP}/answers.parquet",
+        tokens=f"{AUTOINTERP}/tokens.parquet",
         summary=f"{AUTOINTERP}/autointerp.json",
     log:
         "results/logs/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
@@ -53,6 +55,7 @@ rule latent_outcomes:
         latents=rules.latents.output.table,
         labels=rules.autointerp.output.labels,
         scores=rules.autointerp.output.scores,
+        tokens=rules.autointerp.output.tokens,
     output:
         table=f"{AUTOINTERP}/latents.parquet",
     log:

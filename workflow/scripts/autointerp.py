@@ -24,5 +24,7 @@ with job(snakemake.log[0], snakemake.threads, snakemake.resources.get("gpu", 0))
         settings=Autointerp(**snakemake.params.autointerp),
         bootstrap_samples=snakemake.params.bootstrap_samples,
         device=device,
-        outputs=Outputs(*(Path(snakemake.output[name]) for name in ("labels", "scores", "answers", "summary"))),
+        outputs=Outputs(
+            *(Path(snakemake.output[name]) for name in ("labels", "scores", "answers", "tokens", "summary"))
+        ),
     )

@@ -11,6 +11,7 @@ with job(snakemake.log[0]):
         Path(files.latents),
         Path(files.labels),
         Path(files.scores),
+        Path(files.tokens),
         Autointerp(**snakemake.params.autointerp),
         Path(snakemake.output.table),
     )

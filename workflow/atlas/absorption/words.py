@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from atlas.token_text import texts_inside
+
 if TYPE_CHECKING:  # the encoder's module takes seconds to import
     from atlas.corpora.encoding import Encoder
 
@@ -28,10 +30,8 @@ def vocabulary_words(encoder: "Encoder") -> list[str]:
     A single letter is its own first letter: nothing would have to be known.
     """
     tokenizer, words = encoder.tokenizer, set()
-    for index in range(len(tokenizer)):
-        if index in encoder.not_counted:
-            continue
-        text = tokenizer.decode([index])
+    indices = [index for index in range(len(tokenizer)) if index not in encoder.not_counted]
+    for text in texts_inside(tokenizer, [[index] for index in indices]):
         word = text.removeprefix(" ")
         if len(word) > 1 and word.isascii() and word.isalpha():
             words.add(text)

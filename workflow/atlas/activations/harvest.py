@@ -38,7 +38,7 @@ def harvest_shard(
         widths = _widths(loaded, tokens[:1], hooks)
         writer = ShardWriter(temporary, columns, widths, harvest.storage_dtype)
         with (
-            progress(tokens.numel(), f"harvest {split.corpus} {split.split}-{shard:03d}") as shown,
+            progress(tokens.numel(), f"harvest {split.corpus} {split.split}-{shard:03d}", "token") as shown,
             _Background(writer) as sink,
         ):
             for first in range(0, len(contexts), harvest.batch_contexts):

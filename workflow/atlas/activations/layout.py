@@ -9,7 +9,7 @@ BLOCK_ROWS = 1024
 # Per-row datasets shared by all hooks, and their NumPy types.
 ROW_DATASETS = {"tokens": "uint32", "document": "int32", "position": "uint32", "counted": "uint8"}
 
-# On-disk integer type of each storage dtype: HDF5 has no bfloat16, its bits are kept as uint16.
+# On-disk type of each storage dtype: NumPy has no bfloat16, so its bits are kept as uint16 (docs/activation_format.md).
 DISK_TYPES = {"bfloat16": "uint16", "float32": "float32"}
 
 # Attributes of the file that say what it is.

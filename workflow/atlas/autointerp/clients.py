@@ -47,12 +47,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """Text, and where the client knows them the probabilities of the first choice; tokens are what was paid."""
+    """Text, and where the client knows them the probabilities of the first choice; tokens are what was paid.
+
+    `cut`: the text ends because the limit of tokens was reached. The text may hold a thought before the answer
+    (atlas.autointerp.reasoning).
+    """
 
     text: str
     probabilities: tuple[float, ...] | None = None
     prompt_tokens: int | None = None
     reply_tokens: int | None = None
+    cut: bool = False
 
 
 class Client(Protocol):
@@ -133,7 +138,22 @@ def complete_all(client: Client, requests: Sequence[Request], label: str) -> lis
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    _warn_of_silence(list(replies.values()), label)
     return [replies[request] for request in requests]
+
+
+def _warn_of_silence(replies: Sequence[Reply | None], label: str) -> None:
+    """Say how many replies are none, or end at their limit: a reasoning model may have given nothing but thought."""
+    none, cut = sum(reply is None for reply in replies), sum(reply is not None and reply.cut for reply in replies)
+    if none or cut:
+        log.warning(
+            "%s: of %d requests %d have no reply, and %d replies end at their limit of tokens; such a reply is no "
+            "answer unless it begins with one. For a model that thinks first, raise autointerp.client.reasoning_tokens",
+            label,
+            len(replies),
+            none,
+            cut,
+        )
 
 
 class WordsClient:

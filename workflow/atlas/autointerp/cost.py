@@ -46,7 +46,8 @@ def cost(settings: Autointerp, n_latents: int) -> Cost:
             total += _times(_judging(scorer, settings), DICTIONARIES * chosen * _labels(settings, chosen))
     if "intruder" in settings.scorers:
         total += _times(_intruders(settings), DICTIONARIES * chosen)
-    return total
+    thought = 0 if settings.client is None else settings.client.reasoning_tokens
+    return Cost(total.requests, total.tokens + total.requests * thought)
 
 
 def _times(each: Cost, count: int) -> Cost:

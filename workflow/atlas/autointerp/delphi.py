@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from atlas.autointerp.clients import Client, NoReplyError, Reply, Request
-from atlas.autointerp.prompts import read_label
+from atlas.autointerp.prompts import read_answers, read_label
+from atlas.autointerp.reasoning import list_of, sentence_of
 from atlas.autointerp.safe import break_marks, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
 from atlas.errors import EvaluationError
@@ -80,7 +81,7 @@ def token_texts(tools: Tools, window: int) -> list[str]:
     """Texts of a window's counted tokens, which together hold neither control characters nor marks."""
     own, before, found = tools.windows, "", []
     for token in own.tokens[window][own.counted[window]]:
-        text = break_marks(without_controls(tools.tokens.texts[token]))
+        text = break_marks(without_controls(tools.tokens.spelled[token]))
         if break_marks(before + text) != before + text:
             text = f" {text}"
         found.append(text)
@@ -129,15 +130,12 @@ def _converse(process: subprocess.Popen, client: Client, seed: int, one_more: Ca
         try:
             reply = client.complete(_request(message, seed))
         except NoReplyError:
-            reply = Reply("")
-            text = None
+            reply = None
         except BaseException:
             process.kill()
             raise
-        else:
-            text = reply.text
+        line = {"ask": message["ask"], **_answer(reply, message["n_answers"])}
         with lock:
-            line = {"ask": message["ask"], "text": text, "probabilities": reply.probabilities}
             process.stdin.write(json.dumps(line) + "\n")
             process.stdin.flush()
 
@@ -153,6 +151,15 @@ def _converse(process: subprocess.Popen, client: Client, seed: int, one_more: Ca
     for future in pending:
         future.result()
     return found
+
+
+def _answer(reply: Reply | None, n_answers: int) -> dict[str, Any]:
+    """What Delphi reads of a reply: no thought, and no probabilities but those of its answers; null is no reply."""
+    text = (list_of(reply) if n_answers else sentence_of(reply)) or None
+    if text is None or reply.probabilities is None:
+        return {"text": text, "probabilities": None}
+    read = read_answers(reply, n_answers)
+    return {"text": text, "probabilities": None if np.isnan(read).any() else read.tolist()}
 
 
 def _request(message: dict[str, Any], seed: int) -> Request:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors.numpy import save_file
+from safetensors.numpy import save_file  # noqa: TID251 (save_arrays makes its arrays contiguous)
 
 from atlas.codes.store import Codes
 from atlas.errors import EvaluationError
@@ -37,7 +37,7 @@ def write_delphi_cache(codes: Codes, target: Path, *, module: str, model_name: s
         for first, stop in _splits(codes.n_latents, n_splits):
             locations, activations = _entries(codes, first, stop)
             split = {"locations": locations, "activations": activations, "tokens": tokens}
-            save_file(split, folder / f"{first}_{stop - 1}.safetensors")
+            save_arrays(split, folder / f"{first}_{stop - 1}.safetensors")
         described = {
             "dataset_repo": str(codes.identity["corpus"]),
             "dataset_split": "eval",
@@ -50,6 +50,14 @@ def write_delphi_cache(codes: Codes, target: Path, *, module: str, model_name: s
             "model_name": model_name,
         }
         (folder / "config.json").write_text(json.dumps(described, indent=4), encoding="utf-8")
+
+
+def save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file with the values of `arrays`, whatever their order in memory.
+
+    safetensors.numpy 0.8.0 writes memory as it lies: a transposed array would be read back with its values moved.
+    """
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 
 def _splits(n_latents: int, n_splits: int) -> list[tuple[int, int]]:

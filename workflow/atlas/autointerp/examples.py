@@ -1,8 +1,8 @@
 """Examples of every latent from one pass over the codes: what an explainer sees, and what its labels are tested on.
 
-Explainer and test have no document in common. Activating windows: the strongest and some of every stratum of
-activation for the explainer, some of every stratum for the test. Negatives: windows of test documents on which the
-latent is silent, at random, and those on which its nearest latents by decoder cosine fire.
+Explainer and test have no document in common. A latent's strongest windows activate it (`activating_share`): the
+explainer sees the very strongest and some of every stratum, the test has some of every stratum. Negatives are windows
+of test documents that do not activate it: some at random, and some that activate its nearest latents by decoder cosine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Windows of one latent; activations are those of its activating windows, 0 where it is silent."""
+    """Windows of one latent, with the activations on the tokens of its activating windows (0 where it is silent)."""
 
     latent: int
     train: Int[np.ndarray, " train"]
@@ -58,12 +58,12 @@ def choose_examples(
             active.append(own)
     latents = []
     for latent, (train, train_values, test, test_values) in enumerate(positives):
-        silent = np.ones(len(windows), bool)
-        silent[active[latent]] = False
+        others = np.ones(len(windows), bool)
+        others[active[latent]] = False
         generator = _generator(seed, latent, 1)
-        random = test_windows[silent[test_windows]]
+        random = test_windows[others[test_windows]]
         random = generator.permutation(random)[: settings.random_negatives]
-        hard, cosine = _hard(latent, neighbours, positives, silent, settings)
+        hard, cosine = _hard(latent, neighbours, positives, others, settings)
         negatives = {"random": np.sort(random), "hard": hard}
         latents.append(Examples(latent, train, train_values, test, test_values, negatives, cosine))
     return AllExamples(latents, np.concatenate(n_firings))
@@ -102,7 +102,7 @@ def matched_highlights(
 def _positives(
     block: Firings, training: np.ndarray, settings: Autointerp, seed: int
 ) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """Of each latent of a block its activating examples with activations, and all windows on which it fires."""
+    """Yield each latent's activating examples with activations, and all windows that activate it."""
     n_windows, width = len(training), settings.window_tokens
     key = block.latent * n_windows + block.window
     begins = np.flatnonzero(np.append(True, np.diff(key) != 0)) if len(key) else np.empty(0, np.int64)
@@ -114,6 +114,7 @@ def _positives(
         generator = _generator(seed, block.first + index, 0)
         own, strength = window[low:high], largest[low:high]
         order = np.lexsort((own, -strength))
+        order = order[: _n_activating(strength[order], n_windows, settings)]
         seen = training[own[order]]
         train = _for_explainer(order[seen], settings, generator)
         test = _strata(order[~seen], settings.test_examples, settings.quantiles, generator)
@@ -124,7 +125,23 @@ def _positives(
                 entries = slice(ends[number], ends[number + 1])
                 values[row, block.place[entries]] = block.value[entries]
             found += [own[chosen], values]
-        yield tuple(found), own
+        yield tuple(found), np.sort(own[order])
+
+
+def _n_activating(strength: Float[np.ndarray, " windows"], n_windows: int, settings: Autointerp) -> int:
+    """Count the windows that activate a latent, of those in which it fires, given strongest first.
+
+    They are the strongest `activating_share` of all windows, without those whose strength is below `activating_floor`
+    times the median of the strongest ones. Windows as strong as the weakest of them activate the latent too: the order
+    of the text never cuts a tie.
+    """
+    if settings.activating_share is None or not len(strength):
+        return len(strength)
+    count = max(1, round(settings.activating_share * n_windows))
+    least = settings.activating_floor * float(np.median(strength[: settings.top_examples or 1]))
+    if count < len(strength):
+        least = max(least, float(strength[count - 1]))
+    return int(np.sum(strength >= least))
 
 
 def _for_explainer(order: np.ndarray, settings: Autointerp, generator: np.random.Generator) -> np.ndarray:
@@ -144,12 +161,12 @@ def _strata(order: np.ndarray, count: int, quantiles: int, generator: np.random.
 
 
 def _hard(
-    latent: int, neighbours, positives: list[tuple[np.ndarray, ...]], silent: np.ndarray, settings: Autointerp
+    latent: int, neighbours, positives: list[tuple[np.ndarray, ...]], others: np.ndarray, settings: Autointerp
 ) -> tuple[np.ndarray, float | None]:
-    """Test windows of the nearest latents on which this one is silent, as many of each, and their mean cosine."""
+    """Test windows that activate the nearest latents but not this one, as many of each, and their mean cosine."""
     nearest, cosines = neighbours[0][latent], neighbours[1][latent]
     candidates = [positives[other][2] for other in nearest]
-    candidates = [windows[silent[windows]] for windows in candidates]
+    candidates = [windows[others[windows]] for windows in candidates]
     windows = np.concatenate([np.empty(0, np.int64), *candidates])
     turns = np.concatenate([np.empty(0, np.int64), *(np.arange(len(part)) for part in candidates)])
     cosine = np.repeat(cosines, [len(part) for part in candidates])

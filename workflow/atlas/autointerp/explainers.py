@@ -5,6 +5,7 @@ that is counted, never replaced.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -59,19 +60,33 @@ EXPLAINERS: dict[str, Explainer] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Promoted:
+    """Tokens that begin words, by what latents do to their logits: raised most, and lowered most, strongest first.
+
+    Values are in standard deviations over the latents; `texts` are those of the vocabulary.
+    """
+
+    texts: Sequence[str]
+    raised: Int[np.ndarray, "n_latents tokens"]
+    raised_values: Float[np.ndarray, "n_latents tokens"]
+    lowered: Int[np.ndarray, "n_latents tokens"]
+    lowered_values: Float[np.ndarray, "n_latents tokens"]
+
+
 @torch.inference_mode()
-def promoted_tokens(
+def find_promoted(
     W_dec: Float[torch.Tensor, "n_latents d_model"], loaded: LoadedModel, texts: Sequence[str]
-) -> list[tuple[str, ...]]:
-    """Tokens whose logits a latent raises most when its direction alone goes through final norm and head.
+) -> Promoted | None:
+    """Tokens whose logits a latent moves most when its direction alone goes through final norm and head.
 
     Half the difference of the logits of the direction and of its opposite: biases of norm and head cancel. Each token's
     logit is taken in standard deviations over the latents: rare tokens with long output vectors would lead every list.
-    Only tokens that begin a word. Empty for a model without output embeddings.
+    Only tokens that begin a word. None for a model without output embeddings.
     """
     head = loaded.model.get_output_embeddings() if loaded.objective in ("causal_lm", "masked_lm") else None
     if head is None or loaded.adapter.final_norm is None or len(W_dec) < 2:
-        return [()] * len(W_dec)
+        return None
     norm = loaded.base.get_submodule(loaded.adapter.final_norm)
     kept = torch.from_numpy(np.flatnonzero(begins_word(texts))).to(loaded.device)
 
@@ -83,11 +98,30 @@ def promoted_tokens(
     moments = [(part.double().sum(0), part.double().square().sum(0)) for part in map(logits, starts)]
     total, squares = (sum(parts) / len(W_dec) for parts in zip(*moments, strict=True))
     mean, sd = total.float(), (squares - total**2).clamp_min(1e-12).sqrt().float()
-    found: list[tuple[str, ...]] = []
+    parts = []
     for start in starts:
-        best = kept[((logits(start) - mean) / sd).topk(min(2 * _PROMOTED, len(kept)), dim=1).indices]
-        found += [_names(row, texts) for row in best.cpu().numpy()]
-    return found
+        standard, count = (logits(start) - mean) / sd, min(2 * _PROMOTED, len(kept))
+        highest, lowest = standard.topk(count, dim=1), standard.topk(count, dim=1, largest=False)
+        parts.append((kept[highest.indices], highest.values, kept[lowest.indices], lowest.values))
+    return Promoted(texts, *(torch.cat(columns).cpu().numpy() for columns in zip(*parts, strict=True)))
+
+
+def promoted_tokens(
+    W_dec: Float[torch.Tensor, "n_latents d_model"], loaded: LoadedModel, texts: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Different names of the tokens that each latent raises most; empty for a model without output embeddings."""
+    found = find_promoted(W_dec, loaded, texts)
+    if found is None:
+        return [()] * len(W_dec)
+    return [tuple(name for name, _ in first_of_names(row, texts)) for row in found.raised]
+
+
+def first_of_names(tokens: Int[np.ndarray, " tokens"], texts: Sequence[str]) -> list[tuple[str, int]]:
+    """Different names with the place of the first token that has each, at most ten: `The` and ` the` are one."""
+    places: dict[str, int] = {}
+    for place, token in enumerate(tokens):
+        places.setdefault(name_of(texts[token]), place)
+    return list(places.items())[:_PROMOTED]
 
 
 def begins_word(texts: Sequence[str]) -> Bool[np.ndarray, " vocabulary"]:
@@ -95,8 +129,3 @@ def begins_word(texts: Sequence[str]) -> Bool[np.ndarray, " vocabulary"]:
     spaced = np.array([text[:1].isspace() and text[1:].isalpha() for text in texts])
     whole = np.array([text.isalpha() for text in texts])
     return spaced if spaced.sum() >= MIN_PIECES else whole
-
-
-def _names(tokens: Int[np.ndarray, " tokens"], texts: Sequence[str]) -> tuple[str, ...]:
-    """Different names, most promoted first: `The` and ` the` are one."""
-    return tuple(dict.fromkeys(name_of(texts[token]) for token in tokens))[:_PROMOTED]

@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from atlas.autointerp.clients import Reply, Request, complete_all
 from atlas.autointerp.prompts import highlighted, one_line
+from atlas.autointerp.reasoning import list_of
 from atlas.autointerp.scorers import window_texts
 from atlas.autointerp.tools import IntruderScorer, Lineup, ScorerTools
 
@@ -59,7 +60,7 @@ def read_pick(reply: Reply | None, shown: int) -> int:
 
     A number in brackets, or nothing but a number.
     """
-    text = "" if reply is None else reply.text.strip()
+    text = list_of(reply)
     named = set(re.findall(r"\[\s*(\d+)\s*\]", text)) or set(re.findall(r"^(\d+)\.?$", text))
     number = int(named.pop()) if len(named) == 1 else 0
     return number - 1 if 1 <= number <= shown else -1

@@ -5,12 +5,14 @@ from pathlib import Path
 import torch
 
 from atlas.autointerp.clients import Reply, Request
+from atlas.autointerp.reasoning import end_of_open_thought, has_thought, without_thought
+from atlas.chat_template import CHAT_DATE, uses_date, write_chat
 from atlas.errors import EvaluationError
 from atlas.models.load import load_model
 
 
 class LocalModelClient:
-    """A prepared causal model, greedy.
+    """A prepared causal model, greedy, that answers without thinking first where its template knows of thought.
 
     With choices, decoding is constrained: between the brackets of the list stands whichever choice is likelier, and the
     probability of the first choice among them is known for every answer.
@@ -28,13 +30,14 @@ class LocalModelClient:
                 "autointerp.client.model"
             )
         self.identity = f"local-1 {known['weights_sha256']} {known['tokenizer_sha256']} {known['dtype']}"
+        self.identity += f" {CHAT_DATE}" if uses_date(self.loaded.tokenizer) else ""
+        if "think" in str(self.loaded.tokenizer.chat_template).lower():
+            self.identity += " without thought"
 
     @torch.inference_mode()
     def complete(self, request: Request) -> Reply:
         """The reply to a conversation; text beyond the model's context is an EvaluationError."""
-        messages = [{"role": role, "content": content} for role, content in request.messages]
-        written = self.loaded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids = self._ids(written)
+        ids = self._ids(self._prompt(request))
         most = getattr(self.loaded.model.config, "max_position_embeddings", None)
         if most is not None and ids.shape[1] + request.max_tokens > most:
             raise EvaluationError(
@@ -42,6 +45,13 @@ class LocalModelClient:
                 f"{self.loaded.identity['name']}: lower autointerp.per_prompt or train_examples"
             )
         return self._choose(ids, request) if request.choices else self._write(ids, request)
+
+    def _prompt(self, request: Request) -> str:
+        messages = [{"role": role, "content": content} for role, content in request.messages]
+        written = write_chat(self.loaded.tokenizer, messages, add_generation_prompt=True, enable_thinking=False)
+        end = end_of_open_thought(written)
+        # As templates write an empty thought where thinking is switched off.
+        return written if end is None else f"{written.rstrip()}\n\n{end}\n\n"
 
     def _write(self, ids: torch.Tensor, request: Request) -> Reply:
         tokenizer = self.loaded.tokenizer
@@ -53,7 +63,24 @@ class LocalModelClient:
             pad_token_id=tokenizer.eos_token_id,
         )
         own = out[0, ids.shape[1] :]
-        return Reply(tokenizer.decode(own, skip_special_tokens=True), None, ids.shape[1], len(own))
+        cut = len(own) == request.max_tokens and own[-1].item() not in self._ends()
+        return Reply(self._text(own), None, ids.shape[1], len(own), cut)
+
+    def _text(self, ids: torch.Tensor) -> str:
+        # Tags of thought are special tokens in some tokenizers: without them a thought would pass for an answer.
+        whole = self.loaded.tokenizer.decode(ids)
+        if not has_thought(whole):
+            return self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        answer = without_thought(whole)
+        for token in self.loaded.tokenizer.added_tokens_decoder.values():
+            answer = answer.replace(token.content, "") if token.special else answer
+        return answer.strip()
+
+    def _ends(self) -> set[int]:
+        """Tokens that end a reply."""
+        ends = self.loaded.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return {each for each in (*ends, self.loaded.tokenizer.eos_token_id) if each is not None}
 
     def _choose(self, ids: torch.Tensor, request: Request) -> Reply:
         options = torch.tensor([self._ids(choice)[0, -1].item() for choice in request.choices], device=ids.device)

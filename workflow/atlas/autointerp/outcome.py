@@ -1,5 +1,6 @@
 """The outcome of a latent: one regime, the first whose rule fires. docs/metrics.md, section 14."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,36 +8,45 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atlas.autointerp.by_token import TOLD_BY_TOKEN
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
+from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.files import atomic_path
 
 # As in the outcome of an SAE: latents whose decoder cosine is above this are copies (docs/metrics.md, section 7).
 CLOSE_COPY = 0.9
+# A latent is noisy when it fires more often than DENSE_RATE and than this many times the dictionary's mean latent.
+NOISY_TIMES_MEAN = 3.0
 OUTCOMES = ("dead", "untested", "duplicated", "noisy", "unscored", "uninterpreted", "deceptively-good", "good")
+BY_TOKEN = "token"
 _MEASURES = ("score", "score_low", "score_high", "shuffled", "blind", "specificity", "specificity_low")
 
 
-def write_latent_outcomes(latents: Path, labels: Path, scores: Path, settings: Autointerp, target: Path) -> None:
-    """Write one row per latent of the SAE: label, scores on both kinds of negatives, outcome.
+def write_latent_outcomes(
+    latents: Path, labels: Path, scores: Path, tokens: Path, settings: Autointerp, target: Path
+) -> None:
+    """Write one row per latent of the SAE: outcome, what tells where it fires, label, scores on all negatives.
 
-    Explainer, scorer and seed are the first configured. Raises EvaluationError when the tables are of different SAEs.
+    Explainer and seed are the first configured. The scores are those of the scorer that tells, or of the first one.
+    Raises EvaluationError when the tables are of different SAEs.
     """
-    tables = [pq.read_table(path) for path in (latents, labels, scores)]
+    tables = [pq.read_table(path) for path in (latents, labels, scores, tokens)]
     about = [table.schema.metadata for table in tables]
-    for path, found in zip((labels, scores), about[1:], strict=True):
+    for path, found in zip((labels, scores, tokens), about[1:], strict=True):
         if found != about[0]:
             raise EvaluationError(f"{path}: is of {found}, but {latents} is of {about[0]}; delete it and run again")
     own = [table.to_pandas() for table in tables]
     own = [rows[rows.dictionary == "sae"] for rows in own]
-    explainer, scorer, seed = settings.explainers[0], settings.scorers[0], settings.seeds[0]
+    explainer, seed = settings.explainers[0], settings.seeds[0]
     label = own[1][(own[1].explainer == explainer) & (own[1].seed == seed)].set_index("latent")
-    score = own[2][(own[2].explainer == explainer) & (own[2].scorer == scorer)]
-    outcomes = latent_outcomes(own[0], score)
-    rows = pd.DataFrame({"latent": outcomes.index, "outcome": outcomes.to_numpy()})
-    rows["label"] = label.label.reindex(outcomes.index).to_numpy()
+    score = own[2][own[2].explainer == explainer]
+    rows = latent_outcomes(own[0], score, own[3].set_index("latent").correlation, settings.label_scorers)
+    rows["label"] = label.label.reindex(rows.latent).to_numpy()
+    rows["scorer"] = rows.told_by.where(rows.told_by.isin(settings.label_scorers), settings.label_scorers[0])
+    wanted = pd.MultiIndex.from_frame(rows[["latent", "scorer"]])
     for kind, part in score.groupby("negatives"):
-        part = part.set_index("latent").reindex(outcomes.index)
+        part = part.set_index(["latent", "scorer"]).reindex(wanted)
         for name in ("n_positives", "n_negatives"):
             rows[f"{kind}_{name}"] = pd.array(part[name].to_numpy(), dtype="Int64")
         rows[f"{kind}_reason"] = part["reason"].to_numpy()
@@ -46,25 +56,46 @@ def write_latent_outcomes(latents: Path, labels: Path, scores: Path, settings: A
         pq.write_table(written, temporary)
 
 
-def latent_outcomes(latents: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:
-    """Outcome of each latent of an SAE, indexed by latent.
+def latent_outcomes(
+    latents: pd.DataFrame, scores: pd.DataFrame, by_token: pd.Series, scorers: Sequence[str]
+) -> pd.DataFrame:
+    """Outcome of each latent of an SAE: columns latent, outcome, told_by, token_correlation, noisy_above.
 
-    `latents` are its rows of latents.parquet, one per latent and corpus; `scores` its rows of the deciding explainer
-    and scorer, one per latent and kind of negatives. A latent that was not scored on random negatives is `unscored`.
+    `latents` are its rows of latents.parquet, one per latent and corpus; `scores` its rows of the deciding explainer,
+    one per latent, scorer and kind of negatives; `by_token` maps latents to the correlation with the token's mean.
+    `told_by` is "token", or the first of `scorers` by which the latent's label tells where it fires, else None. A
+    latent that neither has a score on random negatives nor a correlation is `unscored`.
     """
     alive = set(latents.latent[latents.status == "alive"])
     # Of several in-sample corpora the first, where drift starts too: rows stand in the order of the corpora.
     home = latents[latents.role == "in_sample"].drop_duplicates("latent").set_index("latent")
-    score = scores[scores.negatives == "random"].set_index("latent").reindex(home.index)
     fires = home.index.isin(alive)
+    noisy_above = max(DENSE_RATE, NOISY_TIMES_MEAN * float(home.density[fires].mean())) if fires.any() else DENSE_RATE
+    correlation = by_token.reindex(home.index).astype(float)
+    told = pd.Series(np.where(correlation > TOLD_BY_TOKEN, BY_TOKEN, None), home.index, dtype=object)
+    scored, above = correlation.notna(), pd.Series(False, home.index)
+    for scorer in scorers:
+        own = scores[(scores.negatives == "random") & (scores.scorer == scorer)].set_index("latent").reindex(home.index)
+        scored |= own.score_low.notna() & own.specificity_low.notna()
+        above |= own.score_low > 0.5
+        tells = (own.score_low > 0.5) & (own.specificity_low > 0)
+        told = told.mask(told.isna() & tells, scorer)
     conditions = [
         ~fires & (home.status == "dead"),
         ~fires,
         home.max_cosine > CLOSE_COPY,
-        home.dense,
-        score.score_low.isna() | score.specificity_low.isna(),
-        ~(score.score_low > 0.5),
-        ~(score.specificity_low > 0),
+        home.density > noisy_above,
+        ~scored,
+        told.isna() & ~above,
+        told.isna(),
     ]
     chosen = np.select([np.asarray(each, bool) for each in conditions], OUTCOMES[:-1], OUTCOMES[-1])
-    return pd.Series(chosen, home.index, name="outcome")
+    return pd.DataFrame(
+        {
+            "latent": home.index,
+            "outcome": chosen,
+            "told_by": told.to_numpy(),
+            "token_correlation": correlation.to_numpy(),
+            "noisy_above": noisy_above,
+        }
+    )

@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from atlas.autointerp.clients import Reply, Request, complete_all
+from atlas.autointerp.reasoning import has_thought, list_of, sentence_of
 from atlas.autointerp.safe import break_marks, printable, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
 from atlas.files import sha256_strings
+from atlas.token_text import texts_inside
 
 _SHOWN, _STRONG, _AFTER = 10, 0.5, 10
 _LABEL_TOKENS, _LABEL_WORDS = 32, 12
@@ -40,16 +42,16 @@ def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | Non
     replies = complete_all(tools.client, [requests[index] for index in asked], "explain")
     labels: list[str | None] = [None] * len(requests)
     for index, reply in zip(asked, replies, strict=True):
-        labels[index] = None if reply is None else read_label(reply.text)
+        labels[index] = read_label(sentence_of(reply))
     return labels
 
 
-def read_label(text: str, most_words: int | None = _LABEL_WORDS) -> str | None:
+def read_label(text: str | None, most_words: int | None = _LABEL_WORDS) -> str | None:
     """A label as it is kept: the first line, without quotes.
 
-    None for nothing, for more words than `most_words`, and for a line that only announces one ("The label is:").
+    None for no text, for more words than `most_words`, and for a line that only announces one ("The label is:").
     """
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in (text or "").strip().splitlines() if line.strip()]
     label = re.sub(r"^\W*label\W*:", "", lines[0], flags=re.IGNORECASE) if lines else ""
     label = printable(" ".join(label.split())).strip("\"'`*. ")
     fits = (most_words is None or len(label.split()) <= most_words) and not label.endswith(":")
@@ -68,11 +70,17 @@ def fuzzing(tools: ScorerTools) -> Scorer:
 
 def read_answers(reply: Reply | None, n_answers: int) -> Float[np.ndarray, " answers"]:
     """Probabilities of yes, or 1 and 0; all NaN unless there is exactly one answer per example."""
-    if reply is not None and reply.probabilities is not None and len(reply.probabilities) == n_answers:
-        return np.array(reply.probabilities, np.float64)
-    found = re.findall(r"\[([01](?:\s*,\s*[01])*)\]", "" if reply is None else reply.text)
-    answers = [float(each) for each in found[0].split(",")] if len(found) == 1 else []
-    return np.array(answers) if len(answers) == n_answers else np.full(n_answers, np.nan)
+    known = None if reply is None or reply.probabilities is None else np.array(reply.probabilities, np.float64)
+    thinks = reply is not None and (reply.cut or has_thought(reply.text))
+    if known is not None and len(known) == n_answers and not thinks:
+        return known
+    found = re.findall(r"\[([01](?:\s*,\s*[01])*)\]", list_of(reply))
+    answers = np.array([float(each) for each in found[0].split(",")] if len(found) == 1 else [])
+    if len(answers) != n_answers:
+        return np.full(n_answers, np.nan)
+    # Probabilities that contradict the list are of numbers in a thought.
+    agree = known is not None and len(known) == n_answers and bool(((known > 0.5) == (answers > 0.5)).all())
+    return known if agree else answers
 
 
 def highlighted(tools: Tools, tokenizer, window: int, marks: Bool[np.ndarray, " width"]) -> str:
@@ -81,9 +89,10 @@ def highlighted(tools: Tools, tokenizer, window: int, marks: Bool[np.ndarray, " 
     kept = own.counted[window]
     tokens, marks = own.tokens[window][kept], marks[kept]
     parts = np.split(np.arange(len(tokens)), np.flatnonzero(np.diff(marks)) + 1)
+    # The first part begins the text; a space belongs between it and the others.
     texts = [
-        tokenizer.decode(tokens[part].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for part in parts
+        tokenizer.decode(tokens[parts[0]].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False),
+        *texts_inside(tokenizer, [tokens[part].tolist() for part in parts[1:]], skip_special_tokens=True),
     ]
     safe = [without_controls(text) for text in texts]
     whole = "".join(

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 
+from atlas.autointerp.by_token import token_correlation
+from atlas.autointerp.ceilings import score_planted
 from atlas.autointerp.clients import ClientFiles, make_client
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
 from atlas.autointerp.explainers import EXPLAINERS, promoted_tokens
@@ -65,13 +68,14 @@ class AutointerpInputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Tables of labels and of scores (one row per latent, dictionary and what they are of), of single answers, and
-    the summary.
+    """Tables of labels and of scores (one row per latent, dictionary and what they are of), of single answers, of what
+    the token alone tells (one row per latent and dictionary), and the summary.
     """
 
     labels: Path
     scores: Path
     answers: Path
+    tokens: Path
     summary: Path
 
 
@@ -117,16 +121,21 @@ def run_autointerp(
     scene = _Scene(windows, ScorerTools(tools, embed, device, settings.per_prompt), settings, bootstrap_samples)
     promoted = _promoted(inputs.model, saes, hook, tokens.texts, device)
     found = {kind: _label_and_judge(saes[kind], codes[kind], promoted[kind], scene) for kind in DICTIONARIES}
-    _write(inputs, scene, found, outputs)
+    own = list(codes["sae"].values())
+    ceilings = score_planted(own, _densities(own, found["sae"]), scene.tools, settings, bootstrap_samples)
+    _write(inputs, scene, found, ceilings, outputs)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
 
-    Judgements without an explainer (None) need no label.
+    Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and
+    `by_token` is the correlation of each latent's activation with its token's mean.
     """
 
+    n_firings: Int[np.ndarray, " n_latents"]
+    by_token: Float[np.ndarray, " n_latents"]
     n_alive: int
     n_chosen: int
     labels: pd.DataFrame
@@ -177,7 +186,15 @@ def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tu
                 )
     for name, own in by_explainer.items():
         quality[name] |= seed_stability(own, scene.tools.embed)
-    return Found(len(alive), len(chosen), pd.concat(rows, ignore_index=True), judged, quality)
+    by_token = token_correlation(list(codes.values()), scene.windows, settings.seeds[0], settings.min_examples)
+    table = pd.concat(rows, ignore_index=True)
+    return Found(examples.n_firings, by_token, len(alive), len(chosen), table, judged, quality)
+
+
+def _densities(codes: Sequence[Codes], found: Found) -> Float[np.ndarray, " alive"]:
+    """Shares of the counted tokens on which the alive latents fire."""
+    alive = found.n_firings[found.n_firings > 0]
+    return alive / max(sum(int(own.counted.sum()) for own in codes), 1)
 
 
 def _sample(alive: np.ndarray, settings: Autointerp) -> np.ndarray:
@@ -235,9 +252,12 @@ def _open_codes(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, dic
 
 
 def _answers(scene: _Scene, found: Found) -> pd.DataFrame:
-    """The deciding scorer's answers on labels of the deciding explainer, each with where its window stands."""
+    """Each label scorer's answers on labels of the deciding explainer, each with where its window stands."""
     windows, settings = scene.windows, scene.settings
-    answers = found.judged[settings.explainers[0], settings.scorers[0]].answers
+    parts = [
+        found.judged[settings.explainers[0], scorer].answers.assign(scorer=scorer) for scorer in settings.label_scorers
+    ]
+    answers = pd.concat(parts, ignore_index=True)
     window = answers.window.to_numpy(np.int64)
     places = {
         "corpus": np.array(windows.corpora, object)[windows.corpus[window]],
@@ -247,7 +267,13 @@ def _answers(scene: _Scene, found: Found) -> pd.DataFrame:
     return answers.drop(columns="window").assign(**places)
 
 
-def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], outputs: Outputs) -> None:
+def _write(
+    inputs: AutointerpInputs,
+    scene: _Scene,
+    found: Mapping[str, Found],
+    ceilings: Sequence[Mapping[str, Any]],
+    outputs: Outputs,
+) -> None:
     sae_id, sha256 = "/".join(inputs.sae.parts[-5:]), sae_sha256(inputs.sae)
     labels = [own.labels.assign(dictionary=kind) for kind, own in found.items()]
     scores = [
@@ -258,9 +284,14 @@ def _write(inputs: AutointerpInputs, scene: _Scene, found: Mapping[str, Found], 
     write_sae_table(outputs.labels, pd.concat(labels), ["dictionary", "latent", "explainer", "seed"], sae_id, sha256)
     first = ["dictionary", "latent", "explainer", "scorer", "negatives"]
     write_sae_table(outputs.scores, pd.concat(scores), first, sae_id, sha256)
-    write_sae_table(outputs.answers, _answers(scene, found["sae"]), ["latent", "kind"], sae_id, sha256)
+    write_sae_table(outputs.answers, _answers(scene, found["sae"]), ["latent", "scorer", "kind"], sae_id, sha256)
+    tokens = [
+        pd.DataFrame({"latent": np.arange(len(own.by_token)), "correlation": own.by_token, "dictionary": kind})
+        for kind, own in found.items()
+    ]
+    write_sae_table(outputs.tokens, pd.concat(tokens), ["dictionary", "latent"], sae_id, sha256)
     reasons: dict[str, str] = {}
-    result = summarise(found, scene.windows, scene.settings)
+    result = summarise(found, scene.windows, scene.settings) | {"ceilings": list(ceilings)}
     write_json(
         outputs.summary,
         {"sae_id": sae_id, "sae_sha256": sha256, **without_nonfinite(result, reasons), "reasons": reasons},

@@ -4,7 +4,7 @@ A scorer gets questions, each a label and windows, and gives a number per window
 there. It never learns which windows are which. NaN is no answer; it counts as undecided, not as absent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -16,6 +16,7 @@ from atlas.autointerp.tools import Answers, Question, Scorer, ScorerTools, Tools
 
 # What a scorer is given in place of a label when it must do without: the same for every latent.
 BLIND = "text"
+_EDGES = ".,;:!?\"'()[]“”‘’"
 
 
 def window_texts(tools: Tools, windows: Int[np.ndarray, " windows"]) -> list[str]:
@@ -31,6 +32,43 @@ def window_texts(tools: Tools, windows: Int[np.ndarray, " windows"]) -> list[str
         )
         for window in windows
     ]
+
+
+def words(tools: ScorerTools) -> Scorer:
+    """Sum over the label's words that occur in a window of −ln(share of all windows in which the word occurs).
+
+    A rare word in common counts for more than a frequent one. Words of the label that the text does not have are
+    ignored. Case does not count.
+    """
+    of, texts = tools.tools.words.of, tools.tools.words.texts
+    number = {text: index for index, text in enumerate(texts)}
+    pairs = np.unique(np.stack([np.repeat(np.arange(len(of)), of.shape[1]), of.reshape(-1)]), axis=1)
+    weight = -np.log(np.bincount(pairs[1], minlength=len(texts)) / len(of))
+
+    def score(questions: Sequence[Question]) -> Answers:
+        answers = []
+        for question in questions:
+            own = words_in(question.label, number)
+            present = (of[question.windows][:, :, None] == np.array(own, np.int64)).any(1)
+            answers.append(present @ weight[own] if own else np.zeros(len(question.windows)))
+        return answers
+
+    return score
+
+
+def words_in(label: str, number: Mapping[str, int]) -> list[int]:
+    """Numbers of the label's words, each once; `number` maps the words of the text to theirs.
+
+    A comma ends a word, as `lexical` writes labels, and is a word where it stands alone; other punctuation around a
+    word goes if the text has no such word.
+    """
+    found: dict[int, None] = {}
+    for chunk in label.lower().replace("; promotes ", ", ").split():
+        names = (chunk.removesuffix(","), chunk, chunk.strip(_EDGES))
+        known = next((name for name in names if name in number), None)
+        if known is not None:
+            found[number[known]] = None
+    return list(found)
 
 
 def embedding(tools: ScorerTools) -> Scorer:
@@ -49,6 +87,7 @@ def embedding(tools: ScorerTools) -> Scorer:
 
 
 SCORERS: dict[str, Callable[[ScorerTools], Scorer]] = {
+    "words": words,
     "embedding": embedding,
     "detection": detection,
     "fuzzing": fuzzing,

@@ -4,7 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Float
+
 from atlas.autointerp.auc import Drawn
+from atlas.autointerp.by_token import TOLD_BY_TOKEN
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import summary_of_trials
 from atlas.autointerp.judge import MEASURES
@@ -27,6 +31,7 @@ def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointe
         "n_windows": len(windows),
         "n_documents": len(windows.groups.documents),
         "n_train_windows": int(windows.training(settings.seeds[0]).sum()),
+        "by_token": {dictionary: _by_token(own.by_token) for dictionary, own in found.items()},
     }
     rows = [
         _row(found, settings, dictionary, explainer, scorer, kind)
@@ -35,6 +40,15 @@ def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointe
         for kind in NEGATIVES
     ]
     return facts | {"rows": rows}
+
+
+def _by_token(correlation: Float[np.ndarray, " n_latents"]) -> dict[str, Any]:
+    """How far the token alone tells where the latents of a dictionary fire."""
+    known = correlation[np.isfinite(correlation)]
+    if not len(known):
+        return {"n_scored": 0, "median": None, "share_told": None}
+    share = float((known > TOLD_BY_TOKEN).mean())
+    return {"n_scored": len(known), "median": float(np.median(known)), "share_told": share}
 
 
 def _row(

@@ -100,7 +100,7 @@ def encode_corpus(
             writers[name] = CodesWriter(temporary, sae.n_latents, rows, block_rows)
             stack.callback(writers[name].close)
         saes = {name: sae.to(device) for name, (_, sae) in dictionaries.items()}
-        with progress(len(rows.tokens), f"encode {shards[0].identity['corpus']}") as shown:
+        with progress(len(rows.tokens), f"encode {shards[0].identity['corpus']}", "row") as shown:
             for first in range(0, len(rows.tokens), block_rows):
                 entries: dict[str, list[np.ndarray]] = {name: [] for name in saes}
                 last = min(first + block_rows, len(rows.tokens))

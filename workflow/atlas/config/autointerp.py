@@ -4,14 +4,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from atlas.config.base import Section
+from atlas.config.base import Section, Seeds
+from atlas.config.faults import shown
 
 # Explainers and scorers that ask nobody.
-_WITHOUT_MODEL = ("lexical", "embedding", "intruder_embedding")
+_WITHOUT_MODEL = ("lexical", "words", "embedding", "intruder_embedding")
 # Scorers that need no label.
 _INTRUDERS = ("intruder", "intruder_embedding")
 Explainer = Literal["lexical", "max_activation", "delphi_default"]
 Scorer = Literal[
+    "words",
     "embedding",
     "detection",
     "fuzzing",
@@ -47,6 +49,17 @@ class LabelClient(Section):
         description="Of 'openai': have the server hold answers to their form by a JSON schema (`response_format`), so "
         "that they always parse; llama.cpp and vLLM do.",
     )
+    omit: tuple[Literal["temperature", "seed", "logprobs"], ...] = Field(
+        default=(),
+        description="Of 'openai': fields of a request that the server refuses, and that are left out. Without "
+        "'temperature' replies are sampled, without 'logprobs' answers are 0 or 1.",
+    )
+    reasoning_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Of 'openai': tokens that a model may spend on thought before each answer, added to its limit. The "
+        "thought is cut off; a reply that ends inside it is no answer.",
+    )
     concurrency: int = Field(default=4, ge=1, description="Of 'openai': requests at once.")
     timeout_s: float = Field(default=120.0, gt=0, description="Of 'openai': seconds to wait for an answer.")
     retries: int = Field(
@@ -56,11 +69,22 @@ class LabelClient(Section):
     @model_validator(mode="after")
     def _keys_of_the_kind(self):
         if (self.kind in ("transformers", "openai")) != (self.model is not None):
-            raise ValueError(f"kind {self.kind!r} with model {self.model!r}: 'words' has none, the others need one")
+            raise ValueError(
+                f"kind {self.kind!r} with model {shown(self.model)}: 'words' has none, the others need one"
+            )
         if (self.kind == "openai") != (self.base_url is not None):
-            raise ValueError(f"kind {self.kind!r} with base_url {self.base_url!r}: 'openai' needs it, others have none")
+            raise ValueError(
+                f"kind {self.kind!r} with base_url {shown(self.base_url)}: 'openai' needs it, others have none"
+            )
         if self.kind != "openai" and self.api_key_env is not None:
             raise ValueError(f"kind {self.kind!r} with api_key_env {self.api_key_env!r}: only 'openai' sends a key")
+        if self.kind != "openai" and (self.omit or self.reasoning_tokens):
+            raise ValueError(
+                f"kind {self.kind!r} with omit {list(self.omit)} and reasoning_tokens {self.reasoning_tokens}: only "
+                "'openai' has a server; 'transformers' has the model answer without thought"
+            )
+        if len(set(self.omit)) != len(self.omit):
+            raise ValueError(f"omit {list(self.omit)} repeats")
         return self
 
 
@@ -71,9 +95,9 @@ class Autointerp(Section):
         default=("lexical",), min_length=1, description="Who writes labels; the first one's decide a latent's outcome."
     )
     scorers: tuple[Scorer, ...] = Field(
-        default=("embedding",),
+        default=("words", "embedding"),
         min_length=1,
-        description="Who tests labels; the first one's decide a latent's outcome. 'intruder' and "
+        description="Who tests labels: 'words' sees single words, 'embedding' topics. 'intruder' and "
         "'intruder_embedding' test latents without a label, and cannot be first.",
     )
     client: LabelClient | None = Field(default=None, description="Language model behind them; null: none is asked.")
@@ -82,6 +106,26 @@ class Autointerp(Section):
         default=("in_sample", "proxy", "oos"), min_length=1, description="Evaluation corpora that give examples."
     )
     window_tokens: int = Field(default=32, ge=2, description="Tokens of an example, all of one document.")
+    activating_share: float | None = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Windows of this share, the strongest, activate a latent; all others do not. null: every window "
+        "in which it fires, however weakly.",
+    )
+    activating_floor: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Of these, windows below this share of the latent's strong activation (the median of its "
+        "`top_examples` strongest windows) do not activate it: a rare meaning fills fewer windows.",
+    )
+    planted: int = Field(
+        default=12,
+        ge=0,
+        description="Planted latents of each class, whose scores are the ceiling and the floor; 0: none. Explainers "
+        "and scorers that ask a language model are not given them.",
+    )
     train_examples: int = Field(default=40, ge=1, description="Examples that the explainer sees, at most.")
     top_examples: int = Field(default=20, ge=0, description="Of these, the strongest; the others span the quantiles.")
     test_examples: int = Field(default=50, ge=1, description="Activating examples that a label is tested on, at most.")
@@ -98,16 +142,14 @@ class Autointerp(Section):
         default=10, ge=2, description="Examples of each kind below which a latent is not scored, and counted as such."
     )
     swaps: int = Field(default=10, ge=1, description="Other latents' labels behind the control 'shuffled'.")
-    seeds: tuple[int, ...] = Field(
-        default=(0, 1), min_length=1, description="Splits of the documents; the first is scored, all give labels."
-    )
+    seeds: Seeds = Field(default=(0, 1), description="Splits of the documents; the first is scored, all give labels.")
     sample: int | None = Field(default=None, ge=1, description="Latents that are labelled, at random; null: all.")
 
     @model_validator(mode="after")
     def _consistent(self):
         if self.top_examples > self.train_examples:
             raise ValueError(f"top_examples is {self.top_examples}: at most train_examples, {self.train_examples}")
-        for key in ("explainers", "scorers", "roles", "seeds"):
+        for key in ("explainers", "scorers", "roles"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} {list(values)} repeat")
@@ -129,6 +171,15 @@ class Autointerp(Section):
     def intruder_scorers(self) -> tuple[str, ...]:
         """Scorers that test latents without a label."""
         return tuple(name for name in self.scorers if name in _INTRUDERS)
+
+    @property
+    def without_model(self) -> "Autointerp":
+        """The same settings with those explainers and scorers alone that ask no language model."""
+        kept = {
+            key: tuple(name for name in getattr(self, key) if name in _WITHOUT_MODEL)
+            for key in ("explainers", "scorers")
+        }
+        return self.model_copy(update=kept)
 
     @property
     def needs_delphi(self) -> bool:

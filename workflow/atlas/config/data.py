@@ -1,11 +1,14 @@
 """Models, corpora and mixes."""
 
+import re
+from datetime import date
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from atlas.config.base import Name, Section
-from atlas.config.sources import Source
+from atlas.chat_template import CHAT_DATE
+from atlas.config.base import Name, Pattern, Section
+from atlas.config.sources import ModelSource, Source
 from atlas.hook_points import HookPoint
 
 Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedding"]
@@ -79,7 +82,7 @@ class Harvest(TokenBudget):
 class ModelSpec(Section):
     """What a model is: all that its preparation depends on."""
 
-    source: Source
+    source: ModelSource
     objective: Objective = Field(default="causal_lm", description="What the model computes, hence its loss.")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Number format of the forward pass.")
     n_layers: int = Field(ge=1, description="Number of blocks; checked against the model itself when it is prepared.")
@@ -113,7 +116,7 @@ class Criterion(Section):
     """One test of a record: a pattern in a field, or the density of a vocabulary in it."""
 
     field: str = Field(description="Field of the record.")
-    pattern: str | None = Field(default=None, description="Regular expression, searched without regard to case.")
+    pattern: Pattern | None = Field(default=None, description="Regular expression, searched without regard to case.")
     vocabulary: tuple[str, ...] = Field(default=(), description="Words counted in the field.")
     min_per_1000_words: float = Field(default=0.0, ge=0, description="Density of vocabulary words that accepts.")
 
@@ -121,6 +124,8 @@ class Criterion(Section):
     def _one_test(self):
         if (self.pattern is None) == (not self.vocabulary):
             raise ValueError("give either 'pattern' or 'vocabulary'")
+        if self.vocabulary and self.min_per_1000_words == 0:
+            raise ValueError("min_per_1000_words is 0, which accepts every record: must be above 0 with 'vocabulary'")
         return self
 
 
@@ -149,13 +154,31 @@ class Corpus(Section):
 
     source: Source
     format: Literal["auto", "jsonl", "json", "parquet", "csv", "txt", "mediawiki"] = Field(
-        default="auto", description="File format; 'auto' reads it from the suffix (also inside .zip and .bz2)."
+        default="auto",
+        description="File format; 'auto' reads it from the suffix (also inside .zip, .gz, .bz2, .xz and .zst).",
+    )
+    text_unit: Literal["file", "blank_line", "heading"] | None = Field(
+        default=None,
+        description="What a document of a text file is: the 'file', each block between blank lines ('blank_line'), or "
+        "each section under a 'heading' (# Title, = Title =). Required for a single text file; null: in a folder, the "
+        "file. The split follows the larger unit: the file where there are several, else the section of a block.",
+    )
+    heading_level: int | None = Field(
+        default=None,
+        ge=1,
+        le=6,
+        description="Level of the headings of text files that begin a section, and of those above. null: each heading "
+        "that is no deeper than all before it in its file.",
     )
     text_field: str = Field(default="text", description="Field with the text, or with the list of messages.")
     template: Literal["plain", "conversation", "chat_template"] = Field(
         default="plain",
         description="'plain' text; 'conversation' writes messages as 'role: text' paragraphs; "
         "'chat_template' uses the model's own template.",
+    )
+    chat_date: date = Field(
+        default=CHAT_DATE,
+        description="Day that a chat template takes for today, where it writes the date; it is on the run card.",
     )
     wrapper: Wrapper | None = Field(
         default=None,
@@ -174,9 +197,11 @@ class Corpus(Section):
         default=0.1, ge=0, le=1, description="Share of documents, by hash, held out of training."
     )
     group_field: str | None = Field(
-        default=None, description="Field that names what a record is part of; all parts go to one side of the split."
+        default=None,
+        description="Field that names what a record is part of; all parts go to one side of the split. Records of text "
+        "files have the fields 'file' and 'heading'.",
     )
-    group_pattern: str = Field(
+    group_pattern: Pattern = Field(
         default="(.*)", description="Regular expression whose first group is that name, matched from the field's start."
     )
     expected_documents: int | None = Field(
@@ -188,7 +213,17 @@ class Corpus(Section):
     )
 
     @model_validator(mode="after")
+    def _pattern_has_a_group(self):
+        if re.compile(self.group_pattern).groups < 1:
+            raise ValueError(
+                f"group_pattern is {self.group_pattern!r}: must have a group in parentheses, which is the name"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_template(self):
+        if self.heading_level is not None and self.text_unit not in ("blank_line", "heading"):
+            raise ValueError(f"heading_level needs text_unit 'heading' or 'blank_line', found {self.text_unit!r}")
         if self.wrapper is not None and self.template == "chat_template":
             raise ValueError("wrapper cannot stand around template 'chat_template', which has a wrapper of its own")
         return self

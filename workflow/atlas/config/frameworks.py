@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from atlas.config.base import Name, Section
+from atlas.config.base import Name, Section, Seeds
+from atlas.config.faults import shown
 from atlas.config.recipe import Recipe
 
 OURS = "atlas"
@@ -48,7 +49,7 @@ class Frameworks(Section):
         min_length=1,
         description="Recipes with topk or batch_topk; decay_start is warmup_steps + 1, as sparsify has it.",
     )
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of start and order of the rows.")
+    seeds: Seeds = Field(default=(0,), description="Seeds of start and order of the rows.")
     contenders: dict[Name, Contender] = Field(
         default={name: {"framework": name} for name in FRAMEWORKS},
         description="What is compared; `atlas` is what the others are compared with.",
@@ -64,14 +65,14 @@ class Frameworks(Section):
                 )
             if recipe.decay_start != recipe.warmup_steps + 1:
                 raise ValueError(
-                    f"recipes.{name} has decay_start {recipe.decay_start}; expected warmup_steps + 1, which is "
+                    f"recipes.{name} has decay_start {shown(recipe.decay_start)}; expected warmup_steps + 1, which is "
                     f"{recipe.warmup_steps + 1}: with sparsify the learning rate falls from the end of the warm-up on"
                 )
             if recipe.parity or not recipe.normalise_activations:
                 raise ValueError(
-                    f"recipes.{name} has parity {recipe.parity!r} and normalise_activations "
-                    f"{recipe.normalise_activations}; expected null and true: all get the same normalised rows, and "
-                    "each trains in its own way"
+                    f"recipes.{name} has parity {shown(recipe.parity)} and normalise_activations "
+                    f"{shown(recipe.normalise_activations)}; expected null and true: all get the same normalised rows, "
+                    "and each trains in its own way"
                 )
         return self
 

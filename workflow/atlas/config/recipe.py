@@ -29,6 +29,21 @@ _REFERENCES = {
 }
 
 
+def _warmup(given: dict[str, Any]) -> int:
+    """A twentieth of the steps; of long trainings the 1,000 of dictionary_learning (trainer.py, 2025)."""
+    return min(1000, given.get("steps", 0) // 20)
+
+
+def _threshold_start(given: dict[str, Any]) -> int:
+    """Half of the steps; of long trainings dictionary_learning's 1,000."""
+    return min(1000, given.get("steps", 0) // 2)
+
+
+def _dead_tokens(given: dict[str, Any]) -> int:
+    """A tenth of the rows; of long trainings dictionary_learning's 10 million."""
+    return max(1, min(10_000_000, given.get("steps", 0) * given.get("batch_size", 0) // 10))
+
+
 class Recipe(Section):
     """Every setting that changes a trained SAE, apart from its data and seed."""
 
@@ -59,11 +74,19 @@ class Recipe(Section):
         description="How often the steps may visit a corpus of the mix before that is an error; null: any number.",
     )
     lr: float | None = Field(default=None, gt=0, description="Learning rate of Adam; null: 2e-4 / sqrt(F / 2^14).")
-    warmup_steps: int = Field(default=1000, ge=0, description="Linear warm-up; the first update has learning rate 0.")
+    warmup_steps: int = Field(
+        default_factory=_warmup,
+        ge=0,
+        description="Linear warm-up; the first update has learning rate 0. Left out: a twentieth of the steps, at most "
+        "1,000.",
+    )
     decay_start: int | None = Field(default=None, ge=0, description="Step from which the rate falls linearly to 0.")
     aux_coefficient: float = Field(default=1 / 32, ge=0, description="Weight of the loss that revives dead latents.")
     dead_feature_tokens: int = Field(
-        default=10_000_000, ge=1, description="A latent that fired on none of this many last tokens is dead to AuxK."
+        default_factory=_dead_tokens,
+        ge=1,
+        description="A latent that fired on none of this many last tokens is dead to AuxK. Left out: a tenth of "
+        "steps x batch_size, at most 10,000,000.",
     )
     initial_copies: int = Field(
         default=0,
@@ -72,7 +95,11 @@ class Recipe(Section):
         "it is noticed. At most half of them.",
     )
     threshold_beta: float = Field(default=0.999, ge=0, lt=1, description="Memory of the inference threshold.")
-    threshold_start_step: int = Field(default=1000, ge=0, description="Step after which the threshold adapts.")
+    threshold_start_step: int = Field(
+        default_factory=_threshold_start,
+        ge=0,
+        description="Step after which the threshold adapts. Left out: half of the steps, at most 1,000.",
+    )
     normalise_activations: bool = Field(
         default=True,
         description="Scale rows to unit root-mean-square norm while training; folded into the saved weights.",
@@ -99,7 +126,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sparsity(self):
         for key, takers in _TAKEN_BY.items():
-            default = type(self).model_fields[key].default
+            default = type(self).model_fields[key].get_default(call_default_factory=True, validated_data=self.__dict__)
             if self.architecture not in takers and getattr(self, key) != default:
                 raise ValueError(f"architecture {self.architecture} takes no {key}; it is for {', '.join(takers)}")
             if self.architecture in takers and getattr(self, key) is None:
@@ -135,6 +162,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _schedule(self):
+        if self.warmup_steps >= self.steps and self.warmup_steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}: must be below steps ({self.steps}), or the learning rate never "
+                f"reaches lr; leave it out for {_warmup({'steps': self.steps})}"
+            )
+        if self.sparsity_warmup_steps >= self.steps:
+            raise ValueError(
+                f"sparsity_warmup_steps is {self.sparsity_warmup_steps}: must be below steps ({self.steps}), or the "
+                "penalty never reaches its weight"
+            )
         if self.architecture in _TAKEN_BY["threshold_start_step"] and self.threshold_start_step >= self.steps:
             raise ValueError(
                 f"threshold_start_step is {self.threshold_start_step}: must be below steps ({self.steps}), "

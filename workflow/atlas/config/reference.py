@@ -52,7 +52,9 @@ def _table(name: str, section: dict[str, Any]) -> str:
     ]
     required = section.get("required", [])
     for key, field in section.get("properties", {}).items():
-        default = "required" if key in required else f"`{json.dumps(field.get('default'), ensure_ascii=False)}`"
+        default = "required" if key in required else "from other keys"
+        if "default" in field:
+            default = f"`{json.dumps(field['default'], ensure_ascii=False)}`"
         if len(default) > 60:
             default = "see below"
         lines.append(f"| `{key}` | {_type(field)} | {default} | {field.get('description', '')} |")

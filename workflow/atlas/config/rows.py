@@ -6,6 +6,7 @@ from functools import cached_property
 from pydantic import ValidationError
 
 from atlas.config.budget import mean_weights, too_many_epochs
+from atlas.config.faults import describe
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.sections import AtlasConfig
 from atlas.config.shifts import Place
@@ -89,6 +90,8 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
     chosen = {}
     for key, table in (("model", config.models), ("mix", config.mixes), ("recipe", config.recipes)):
         chosen[key] = getattr(row, key) or getattr(study, key)
+        if chosen[key] is None:
+            raise ConfigError(f"{where} and its study name no {key}; expected one of {sorted(table)}")
         if chosen[key] not in table:
             raise ConfigError(f"{where}.{key}: {chosen[key]!r} is not one of {sorted(table)}")
     _check_hook(config, chosen["model"], row.hook, f"{where}.hook")
@@ -208,9 +211,11 @@ def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
 
 def _override(recipe: Recipe, row: StudyRow, where: str) -> Recipe:
     try:
-        return Recipe.model_validate(recipe.model_dump() | row.override)
+        return Recipe.model_validate(recipe.model_dump(exclude_unset=True) | row.override)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["override", *map(str, first["loc"])])
-        given = "" if not first["loc"] else f"{row.override.get(first['loc'][0])!r}: "
-        raise ConfigError(f"{where}.{key}: {given}{first['msg']}") from error
+        fault = describe(error.errors(), Recipe, {})[0]
+        hint = ""
+        if row.override.get("architecture", recipe.architecture) != recipe.architecture:
+            hint = "; an override changes single keys, another architecture needs a recipe of its own"
+        at = "." if error.errors()[0]["loc"] else ": "
+        raise ConfigError(f"{where}.override{at}{fault}{hint}") from error

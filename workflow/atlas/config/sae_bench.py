@@ -2,15 +2,13 @@
 
 from pydantic import Field
 
-from atlas.config.base import Section
+from atlas.config.base import Section, Seeds
 
 
 class SaeBench(Section):
     """SAE Bench's core evaluation and its evaluation with sae-probes, in an environment of their own."""
 
-    seeds: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="Seeds whose SAEs are judged; null: all of a study."
-    )
+    seeds: Seeds | None = Field(default=None, description="Seeds whose SAEs are judged; null: all of a study.")
     batch_contexts: int = Field(
         default=4, ge=1, description="Contexts of one batch: it keeps logits in float32, several times."
     )

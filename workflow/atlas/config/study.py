@@ -1,12 +1,15 @@
 """Studies: named sets of SAEs that end in one table; and the thresholds of evaluation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 from pydantic import Field, model_validator
 
-from atlas.config.base import Name, Section
+from atlas.config.base import Name, Section, Seeds
 from atlas.config.shifts import Regime
+
+# Case studies in workflow/atlas/studies/published.csv.
+CaseStudy = Literal["llama_sweep", "nemotron", "bert"]
 
 
 class EvaluationCorpora(Section):
@@ -51,7 +54,7 @@ class StudyRow(Section):
     model: Name | None = None
     mix: Name | None = None
     recipe: Name | None = None
-    seeds: tuple[int, ...] | None = None
+    seeds: Seeds | None = None
     override: dict[str, Any] = Field(default={}, description="Recipe keys that differ in this row.")
     evaluation: EvaluationCorpora | None = Field(
         default=None, description="Roles of the evaluation corpora for this row, where its mix gives them others."
@@ -77,9 +80,11 @@ class Study(Section):
     model: Name | None = Field(default=None, description="Model of rows that name none.")
     mix: Name | None = Field(default=None, description="Mix of rows that name none.")
     recipe: Name | None = Field(default=None, description="Recipe of rows that name none.")
-    seeds: tuple[int, ...] = Field(default=(0,), description="Seeds of rows that name none.")
+    seeds: Seeds = Field(default=(0,), description="Seeds of rows that name none.")
     evaluation: EvaluationCorpora
-    published: str | None = Field(default=None, description="Case study whose published rows stand beside ours.")
+    published: CaseStudy | None = Field(
+        default=None, description="Case study of the guide, whose published rows are put beside ours."
+    )
     rows: tuple[StudyRow, ...] = Field(min_length=1)
 
 

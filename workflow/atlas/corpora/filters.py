@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atlas.config.data import Criterion, Filter
-from atlas.errors import ConfigError, SourceError
+from atlas.errors import SourceError
 
 Test = Callable[[dict[str, Any], str], bool]
 
@@ -33,16 +33,8 @@ def vocabulary_pattern(vocabulary: tuple[str, ...]) -> re.Pattern[str]:
 
 def _make_test(criterion: Criterion) -> Test:
     if criterion.pattern is not None:
-        try:
-            pattern = re.compile(criterion.pattern, re.IGNORECASE)
-        except re.error as error:
-            raise ConfigError(f"filter: pattern {criterion.pattern!r} is no regular expression: {error}") from error
+        pattern = re.compile(criterion.pattern, re.IGNORECASE)
         return lambda record, where: pattern.search(_field(record, criterion.field, where)) is not None
-    if criterion.min_per_1000_words <= 0:
-        raise ConfigError(
-            f"filter: min_per_1000_words of field {criterion.field!r} is {criterion.min_per_1000_words:g}, which "
-            "accepts every record: must be above 0"
-        )
     words = vocabulary_pattern(criterion.vocabulary)
 
     def dense(record: dict[str, Any], where: str) -> bool:

@@ -16,7 +16,8 @@ SCHEMA = pa.schema([("document_id", pa.string()), ("split", pa.string()), ("text
 _SPILLED = pa.schema([("document_id", pa.string()), ("group", pa.string()), ("text", pa.large_string())])
 # Characters held before they are put aside; Python needs one to four bytes for each.
 _HELD_CHARACTERS = 200_000_000
-_GROUP_ROWS = 1024
+# Rows of one group of the Parquet file, and characters after which a group ends with fewer: a reader holds it whole.
+_GROUP_ROWS, _GROUP_CHARACTERS = 1024, 2**26
 
 
 def split_of(group: str, eval_fraction: float) -> str:
@@ -48,7 +49,7 @@ class OrderedDocuments:
     def write(self, path: Path, eval_fraction: float) -> tuple[dict[str, list[str]], int, int]:
         """Write the Parquet file; returns the ids of each split in order, the duplicates dropped, the characters."""
         ids: dict[str, list[str]] = {"train": [], "eval": []}
-        n_added, n_characters, rows = 0, 0, []
+        n_added, n_characters, held, rows = 0, 0, 0, []
         with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for bucket in self._buckets():
                 n_added += len(bucket)
@@ -59,9 +60,10 @@ class OrderedDocuments:
                     ids[split].append(document_id)
                     n_characters += len(text)
                     rows.append((document_id, split, text))
-                    if len(rows) == _GROUP_ROWS:
+                    held += len(text)
+                    if len(rows) == _GROUP_ROWS or held > _GROUP_CHARACTERS:
                         writer.write_table(_table(rows, SCHEMA))
-                        rows = []
+                        held, rows = 0, []
             if rows:
                 writer.write_table(_table(rows, SCHEMA))
         return ids, n_added - sum(map(len, ids.values())), n_characters

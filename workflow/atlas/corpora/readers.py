@@ -6,57 +6,90 @@ error that names the file. A source that stops in the middle of a record yields 
 """
 
 import bz2
-import csv
 import gzip
-import io
-import json
-import sys
+import logging
+import lzma
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
-from xml.etree import ElementTree
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, TypeVar
 
+from atlas.corpora.formats import DIVIDE, EndsEarlyError, Record, decode, parquet
+from atlas.corpora.text_units import TextUnits
 from atlas.errors import SourceError
 from atlas.sources.hub import without_queries
 
-Record = dict[str, Any]
+__all__ = ["EndsEarlyError", "Record", "hub_records", "read_records"]
+
+log = logging.getLogger(__name__)
 
 _SUFFIXES = {
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"},
     **{".txt": "txt", ".md": "txt", ".xml": "mediawiki"},
 }
 _FORMATS = sorted(set(_SUFFIXES.values()))
-_COMPRESSED = {".bz2": bz2.open, ".gz": gzip.open}
-_BATCH_ROWS = 1024
+# Text files that say what a folder or an archive holds, by the names that people give them.
+_ABOUT = frozenset("readme license licence copying notice changelog changes citation contributing authors".split())
+
+Named = TypeVar("Named", Path, str)
 
 
-class EndsEarlyError(SourceError):
-    """The source stops in the middle of a record."""
+def _open_zstandard(packed: BinaryIO) -> BinaryIO:
+    import pyarrow
+
+    return BufferedReader(pyarrow.CompressedInputStream(packed, "zstd"))  # Arrow's stream has no lines of its own
 
 
-def read_records(path: Path, format_: str, origin: str | None = None) -> Iterator[Record]:
+_COMPRESSED: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+    **{".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open, ".lzma": lzma.open},
+    **{".zst": _open_zstandard, ".zstd": _open_zstandard},
+}
+_NOT_READ = frozenset(".lz4 .br .7z .rar .tar .tgz .tbz2 .txz .snappy .sz .z .lz .lzo".split())
+
+
+def read_records(
+    path: Path,
+    format_: str,
+    origin: str | None = None,
+    units: TextUnits | None = None,
+    left_out: list[str] | None = None,
+) -> Iterator[Record]:
     """Records of a file, or of all files of the format in a folder, in order of name; errors call it `origin`.
 
-    Parts of the name behind the format's suffix do not matter (``pages.xml-p10p30.bz2`` is MediaWiki XML). Raises
-    SourceError when the file is missing, of no known format, or not what the format says; EndsEarlyError as above.
+    Parts of the name behind the format's suffix do not matter (``pages.xml-p10p30.bz2`` is MediaWiki XML). `units` say
+    what a document of a text file is. Files that tell about a folder or an archive (README, LICENSE) are no documents:
+    their names go to `left_out`. Raises SourceError when the file is missing, of no known format, or not what the
+    format says; EndsEarlyError as above.
     """
-    path = Path(path)
+    path, units, number = Path(path), units or TextUnits(), 0
     origin = origin or str(path)
+    try:
+        for record in _read(path, format_, origin, units, [] if left_out is None else left_out):
+            number += 1
+            yield record
+    except MemoryError as error:
+        raise SourceError(
+            f"{origin}: the record after record {number} needs more memory than there is ({error}); {DIVIDE}"
+        ) from error
+
+
+def _read(path: Path, format_: str, origin: str, units: TextUnits, left_out: list[str]) -> Iterator[Record]:
     if not path.exists():
         raise SourceError(f"{origin} is missing: must be a file or folder with text")
     if path.is_file():
         if format_ == "auto" and _known_format(path.name) is None:
             raise SourceError(f"{origin}: the name tells no format; set 'format' to one of {_FORMATS}")
-        yield from _read_file(path, format_, origin, whole=False)
+        yield from _read_file(path, format_, origin, replace(units, file=path.name), left_out)
         return
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    chosen = [file for file in files if _fits(file.name, format_)]
-    if not chosen:
-        raise SourceError(f"{origin}: no file of format {format_!r} in the folder; found {[f.name for f in files[:5]]}")
+    chosen = _choose(files, format_, origin, left_out)
     for file in chosen:
-        yield from _read_file(file, format_, f"{origin}/{file.relative_to(path).as_posix()}", whole=True)
+        name = file.relative_to(path).as_posix()
+        of_file = replace(units, several=len(chosen) > 1, file=name)
+        yield from _read_file(file, format_, f"{origin}/{name}", of_file, left_out)
 
 
 def hub_records(dataset: str, subset: str | None, split: str, commit: str, token: str | None) -> Iterator[Record]:
@@ -90,159 +123,71 @@ def _fits(name: str, format_: str) -> bool:
     return known is not None and (format_ == "auto" or known in (format_, "zip"))
 
 
-def _read_file(path: Path, format_: str, origin: str, whole: bool) -> Iterator[Record]:
+def _choose(files: Sequence[Named], format_: str, where: str, left_out: list[str]) -> list[Named]:
+    """The files of a folder or archive that hold documents."""
+    names = {file: PurePosixPath(file).name for file in files}
+    fitting = [file for file in files if _fits(names[file], format_)]
+    about = [file for file in fitting if _known_format(names[file]) == "txt" and _tells_about(names[file])]
+    chosen = [file for file in fitting if file not in about]
+    if not chosen:
+        found = [names[file] for file in files[:5]]
+        hint = "; files that tell about others are no documents: to use one, name it alone in 'path'" if about else ""
+        raise SourceError(f"{where}: no file of format {format_!r} in it; it holds {found}{hint}")
+    formats = Counter(_known_format(names[file]) for file in chosen)
+    if format_ == "auto" and "txt" in formats and len(formats) > 1:
+        counts = ", ".join(f"{number} {kind}" for kind, number in formats.items())
+        raise SourceError(
+            f"{where}: the files are of several formats ({counts}), and text beside records may be notes; set 'format' "
+            "to the one that is meant"
+        )
+    if about:
+        left_out += [names[file] for file in about]
+        log.info("no documents, left out: %s", ", ".join(names[file] for file in about))
+    return chosen
+
+
+def _tells_about(name: str) -> bool:
+    return name.lower().split(".")[0] in _ABOUT
+
+
+def _read_file(path: Path, format_: str, origin: str, units: TextUnits, left_out: list[str]) -> Iterator[Record]:
     if path.suffix.lower() == ".zip":
-        yield from _read_zip(path, format_, origin)
+        yield from _read_zip(path, format_, origin, units, left_out)
         return
     format_ = _known_format(path.name) if format_ == "auto" else format_
     if format_ == "parquet":
-        yield from _parquet(path, origin)
+        yield from parquet(path, origin)
         return
-    opener = _COMPRESSED.get(path.suffix.lower(), Path.open)
-    with opener(path, "rb") as stream:
-        yield from _decode(stream, format_, origin, whole)
+    with path.open("rb") as stream:
+        yield from _decode(stream, format_, origin, units)
 
 
-def _read_zip(path: Path, format_: str, origin: str) -> Iterator[Record]:
+def _decode(packed: BinaryIO, format_: str, origin: str, units: TextUnits) -> Iterator[Record]:
+    """Records of an open file that is compressed as its name, `origin`, says."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(origin).suffixes]
+    if unread := _NOT_READ & set(suffixes):
+        raise SourceError(
+            f"{origin}: files packed as {min(unread)} are not read; unpack it, or pack it as one of "
+            f"{', '.join([*_COMPRESSED, '.zip'])}"
+        )
+    opener = _COMPRESSED.get(suffixes[-1] if suffixes else "")
+    if opener is None:
+        yield from decode(packed, format_, origin, units)
+        return
+    with opener(packed) as stream:
+        yield from decode(stream, format_, origin, units)
+
+
+def _read_zip(path: Path, format_: str, origin: str, units: TextUnits, left_out: list[str]) -> Iterator[Record]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
-            chosen = [name for name in names if _fits(name, format_)]
-            if not chosen:
-                raise SourceError(f"{origin}: the archive has no file of format {format_!r}; it holds {names[:5]}")
+            chosen = _choose(names, format_, origin, left_out)
+            several = units.several or len(chosen) > 1
             for name in chosen:
                 with archive.open(name) as stream:
                     member_format = _known_format(name) if format_ == "auto" else format_
-                    yield from _decode(stream, member_format, f"{origin}/{name}", whole=len(chosen) > 1)
+                    of_file = replace(units, several=several, file=f"{units.file}/{name}")
+                    yield from _decode(stream, member_format, f"{origin}/{name}", of_file)
     except zipfile.BadZipFile as error:
         raise SourceError(f"{origin}: damaged archive ({error}); get the file again") from error
-
-
-def _decode(stream: BinaryIO, format_: str, origin: str, whole: bool) -> Iterator[Record]:
-    if format_ not in _READERS:
-        raise SourceError(f"{origin}: {format_} inside an archive is not read; unpack it first")
-    reader: Callable[..., Iterator[Record]] = _READERS[format_]
-    try:
-        yield from reader(stream, origin, **({"whole": whole} if format_ == "txt" else {}))
-    except EOFError as error:
-        raise EndsEarlyError(f"{origin}: the compressed data ends early") from error
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{origin}: not UTF-8 (byte {error.object[error.start]:#04x}); convert the file to UTF-8"
-        ) from error
-    except (zlib.error, OSError) as error:
-        raise SourceError(f"{origin}: cannot be read ({error}); get the file again") from error
-
-
-def _jsonl(stream: BinaryIO, origin: str) -> Iterator[Record]:
-    for number, line in enumerate(stream, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if not line.endswith(b"\n"):
-                raise EndsEarlyError(f"{origin}: line {number}, the last, is cut off") from error
-            raise SourceError(f"{origin}: line {number} is not JSON ({error})") from error
-        yield _mapping(record, f"{origin}: line {number}")
-
-
-def _json(stream: BinaryIO, origin: str) -> Iterator[Record]:
-    import ijson
-
-    buffered = io.BufferedReader(stream)
-    start = buffered.peek(1024).lstrip()[:1]
-    if start not in (b"[", b""):
-        raise SourceError(f"{origin}: expected a JSON array of records, found {start!r}; JSON lines are format 'jsonl'")
-    number = 0
-    try:
-        for record in ijson.items(buffered, "item", use_float=True):
-            number += 1
-            yield _mapping(record, f"{origin}: record {number}")
-    except ijson.JSONError as error:
-        # Every fault has the same class in the C parser; only the wording tells a cut from a mistake.
-        said = error.args[0] if error.args else ""
-        said = " ".join((said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).split())
-        if "premature EOF" in said or "ncomplete JSON" in said:
-            raise EndsEarlyError(f"{origin}: the array ends early, in record {number + 1}") from error
-        raise SourceError(f"{origin}: not JSON after record {number} ({said[:200]})") from error
-
-
-def _mapping(record: Any, where: str) -> Record:
-    if not isinstance(record, dict):
-        raise SourceError(f"{where}: expected an object with fields, found {type(record).__name__}")
-    return record
-
-
-def _parquet(path: Path, origin: str) -> Iterator[Record]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{origin}: not a whole Parquet file ({error}); get the file again") from error
-
-
-def _csv(stream: BinaryIO, origin: str) -> Iterator[Record]:
-    csv.field_size_limit(sys.maxsize)  # an article is one field
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    name = origin.lower()
-    delimiter = "\t" if ".tsv" in name else ","
-    reader = csv.DictReader(text, delimiter=delimiter, strict=True, restkey="")
-    number = 0
-    try:
-        for record in reader:
-            number += 1
-            if "" in record or None in record.values():
-                raise SourceError(
-                    f"{origin}: record {number} (line {reader.line_num}) has another number of fields than the header "
-                    f"{reader.fieldnames}; quote fields that hold {delimiter!r}"
-                )
-            yield record
-    except csv.Error as error:
-        if "unexpected end" in str(error):
-            raise EndsEarlyError(f"{origin}: the file ends early, in record {number + 1}") from error
-        raise SourceError(f"{origin}: not CSV after record {number} ({error})") from error
-
-
-def _txt(stream: BinaryIO, origin: str, whole: bool) -> Iterator[Record]:
-    """One record per file where there are several; else one per block of lines between blank lines."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig")
-    if whole:
-        yield {"text": text.read(), "file": origin}
-        return
-    block: list[str] = []
-    for line in text:
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield {"text": "".join(block).rstrip("\n")}
-            block = []
-    if block:
-        yield {"text": "".join(block).rstrip("\n")}
-
-
-def _mediawiki(stream: BinaryIO, origin: str) -> Iterator[Record]:
-    """Articles of a MediaWiki dump as plain text: namespace 0, no redirects."""
-    from atlas.corpora.wikitext import strip_markup
-
-    try:
-        root = None
-        for event, element in ElementTree.iterparse(stream, ("start", "end")):
-            root = element if root is None else root
-            if event == "start" or element.tag.rsplit("}", 1)[-1] != "page":
-                continue
-            title, namespace = (element.findtext(f"{{*}}{name}", "") for name in ("title", "ns"))
-            if namespace == "0" and element.find("{*}redirect") is None:
-                yield {"title": title, "text": strip_markup(element.findtext("{*}revision/{*}text", ""))}
-            root.clear()  # pages that were read stay in memory otherwise
-    except ElementTree.ParseError as error:
-        if "no element found" in str(error) or "unclosed" in str(error):
-            raise EndsEarlyError(f"{origin}: the XML ends early ({error})") from error
-        raise SourceError(f"{origin}: not XML ({error})") from error
-
-
-_READERS = {"jsonl": _jsonl, "json": _json, "csv": _csv, "txt": _txt, "mediawiki": _mediawiki}

@@ -84,6 +84,15 @@ def read_messages(value: Any, where: str) -> list[dict[str, str]]:
     return messages
 
 
+def count_messages(value: Any) -> dict[str, int]:
+    """Of a list that `read_messages` takes, the messages without text, and those whose calls of tools are no text."""
+    if not isinstance(value, list):
+        return {}
+    empty = sum(not str(message.get("value" if "from" in message else "content") or "").strip() for message in value)
+    calls = sum(any(message.get(key) for key in ("tool_calls", "function_call")) for message in value)
+    return {"empty": empty, "tool_calls": calls}
+
+
 def conversation_text(messages: list[dict[str, str]]) -> str:
     """``User: …`` and ``Assistant: …`` paragraphs."""
     return "\n\n".join(f"{m['role'][:1].upper()}{m['role'][1:]}: {m['content']}" for m in messages)

@@ -61,7 +61,7 @@ def tokenise_corpus(
     """
     corpus_folder, model_folder = Path(corpus_folder), Path(model_folder)
     summary = read_json(corpus_folder / "corpus.json")
-    encoder = make_encoder(model_folder, corpus.template)
+    encoder = make_encoder(model_folder, corpus.template, corpus.chat_date)
     _check_length(budget.context_length, model_folder, encoder)
     with new_hdf5(target) as file:
         file.attrs.update(
@@ -69,6 +69,7 @@ def tokenise_corpus(
             template=corpus.template,
             context_length=budget.context_length,
             tokenizer_sha256=tokenizer_sha256(model_folder),
+            **_chat_date(corpus),
         )
         for split in splits:
             packed, refused = _pack_split(corpus_folder, summary["name"], split, encoder, budget, corpus)
@@ -145,7 +146,7 @@ def _pack_split(
     before, after = _wrapper_ids(corpus, encoder)
     refused: list[int] = []
     taken: list[int] = []
-    with progress(budget.tokens(split), f"tokenise {name} {split}") as shown:
+    with progress(budget.tokens(split), f"tokenise {name} {split}", "token") as shown:
 
         def encoded() -> Iterator[tuple[int, list[int]]]:
             for first, texts in _texts(folder / "documents.parquet", split):
@@ -174,6 +175,11 @@ def _pack_split(
             f"Lower it to at most {packed.n_filled * budget.context_length:,}, or give the corpus more text"
         )
     return packed, len(refused)
+
+
+def _chat_date(corpus: Corpus) -> dict[str, str]:
+    """The day of the text, where a chat template may write it."""
+    return {"chat_date": corpus.chat_date.isoformat()} if corpus.template == "chat_template" else {}
 
 
 def _wrapper_ids(corpus: Corpus, encoder: Encoder) -> tuple[list[int], list[int]]:
@@ -219,11 +225,12 @@ def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> 
     framed = len(encoder.prefix) + len(encoder.suffix)
     if context_length <= framed:
         raise SourceError(f"context_length {context_length} leaves no room beside {framed} special tokens; raise it")
-    path = model_folder / "config.json"
-    limit = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    path = model_folder / "identity.json"
+    limit = read_json(path).get("longest_context") if path.is_file() else None
     if limit is not None and context_length > limit:
         raise SourceError(
-            f"harvest.context_length is {context_length}, but {path} allows max_position_embeddings {limit}: lower it"
+            f"harvest.context_length is {context_length}, but the model has positions for {limit} tokens "
+            f"({path}: longest_context): lower it to at most {limit}"
         )
 
 

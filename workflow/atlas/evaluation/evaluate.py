@@ -28,6 +28,7 @@ from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel
+from atlas.models.objectives import unreached
 from atlas.progress import progress
 from atlas.training.sae import Sae, load_sae
 
@@ -133,7 +134,8 @@ def _evaluate_corpus(
     atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
     atlas, reasons = atlas_sums.metrics(settings)
     splice = splice_losses(subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts)
-    losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings)
+    no_way = unreached(subject.loaded, subject.hooks.target, _counted(inputs.shards))
+    losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings, no_way)
     guide, guide_reasons = guide_sums.metrics(subject.redundancy["absorption_guide"]["value"])
     outcome = {
         "atlas": judge(atlas_evidence(atlas, subject.redundancy), settings.taxonomy),
@@ -155,6 +157,12 @@ def _evaluate_corpus(
     return without_nonfinite(result, result["reasons"])
 
 
+def _counted(shards: Sequence[Shard]) -> Tensor:
+    """Which positions of each context count."""
+    counted = np.concatenate([shard.counted for shard in shards])
+    return torch.from_numpy(counted.reshape(-1, shards[0].context_length))
+
+
 def _pass_over_rows(
     subject: Subject, name: str, shards: Sequence[Shard], training: TrainingFacts
 ) -> tuple[AtlasSums, GuideSums, AtlasSums | None]:
@@ -165,7 +173,7 @@ def _pass_over_rows(
     atlas_sums = AtlasSums(sae, center, groups.count, subject.geometry)
     guide_sums = GuideSums(sae, center)
     random_sums = None if subject.baseline is None else AtlasSums(subject.baseline, center, groups.count, None)
-    with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}") as shown:
+    with progress(sum(shard.n_rows for shard in shards), f"evaluate {name}", "row") as shown:
         for shard, start, stop in row_chunks(shards, chunk_rows(sae)):
             rows = shard.read_rows(hooks.source, start, stop).to(device).float()
             targets = shard.read_rows(hooks.target, start, stop).to(device).float() if hooks.is_transcoder else rows

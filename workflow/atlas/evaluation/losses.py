@@ -22,8 +22,15 @@ class LossTable:
     document: np.ndarray
 
 
-def loss_metrics(table: LossTable, objective: str, settings: Evaluation) -> tuple[dict[str, Any], dict[str, str]]:
-    """Losses, their differences and recovered shares with intervals; reasons for what is None."""
+def loss_metrics(
+    table: LossTable, objective: str, settings: Evaluation, unreached: str | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Losses, their differences and recovered shares with intervals; reasons for what is None.
+
+    `unreached` is why nothing that is spliced in can change the output, if so: then only the clean loss is defined.
+    """
+    if unreached is not None:
+        return _undefined(table, objective, unreached)
     result: dict[str, Any] = {"loss_kind": LOSS_KINDS[objective], "loss_units": len(table.clean)}
     reasons: dict[str, str] = {}
     sums = _Sums(table, settings.bootstrap_samples)
@@ -54,6 +61,15 @@ def loss_metrics(table: LossTable, objective: str, settings: Evaluation) -> tupl
         if name.endswith("_interval") and value is None:
             reasons.setdefault(f"atlas_{name}", "fewer than two documents, or a draw without a loss gap")
     return result, reasons
+
+
+def _undefined(table: LossTable, objective: str, reason: str) -> tuple[dict[str, Any], dict[str, str]]:
+    names = [f"loss_{name}" for name in ("sae", "zero", "mean")] + ["delta_loss", "kl"]
+    names += [f"loss_recovered_{ablation}" for ablation in ("zero", "mean")]
+    names += [f"{name}_interval" for name in names if not name.startswith("loss_") or "recovered" in name]
+    known = {"loss_kind": LOSS_KINDS[objective], "loss_units": len(table.clean)}
+    known["loss_clean"] = float(table.clean.mean())
+    return known | dict.fromkeys(names), {f"atlas_{name}": reason for name in names}
 
 
 class _Sums:

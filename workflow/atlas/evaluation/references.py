@@ -53,7 +53,7 @@ def compute_references(
     means = {hook: counted_mean(shards, hook).float().to(loaded.device) for hook in hooks}
     with new_hdf5(target) as file:
         writer, ablated = _Writer(file, n_contexts), _Ablated(loaded, means)
-        with progress(n_contexts * length, f"references {shards[0].identity['corpus']}") as shown:
+        with progress(n_contexts * length, f"references {shards[0].identity['corpus']}", "token") as shown:
             for batch in context_batches(shards, n_contexts, batch_contexts):
                 writer.write(batch.first, _batch_references(loaded, batch, ablated))
                 shown.update(batch.n_contexts * length)
@@ -141,7 +141,7 @@ def put(
 
 
 def _bits(values: Tensor) -> np.ndarray:
-    """bfloat16 as its bits in uint16 (HDF5 has no such type), anything else as float32."""
+    """bfloat16 as its bits in uint16 (NumPy has no such type), anything else as float32."""
     values = values.cpu()
     return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
 

@@ -29,7 +29,7 @@ def splice_losses(
     """
     hooks = SaeHooks.parse(hook)
     losses, divergences = [], []
-    with progress(references.n_contexts * shards[0].context_length, f"splice {hook}") as shown:
+    with progress(references.n_contexts * shards[0].context_length, f"splice {hook}", "token") as shown:
         for batch in context_batches(shards, references.n_contexts, batch_contexts):
             task = Task.of(loaded, batch)
             rows = references.rows(hooks.source, batch).to(loaded.device)

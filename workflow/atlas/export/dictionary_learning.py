@@ -112,18 +112,25 @@ def write(trained: TrainedSae, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in entry.state(trained).items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         torch.save(state, temporary)  # the format: a pickle, though of tensors alone, as weights_only loading asks
-    write_json(folder / CONFIG_FILE, {"trainer": _trainer(trained, entry.name)})
+    ours = {"model": trained.model_name, "hook": trained.hooks.source}
+    write_json(folder / CONFIG_FILE, {"trainer": _trainer(trained, entry.name), "atlas": ours})
 
 
 def _trainer(trained: TrainedSae, dict_class: str) -> dict[str, Any]:
-    """What its tools look for; the settings of training are on the run card."""
+    """What its tools look for; the settings of training are on the run card.
+
+    Tools that read `layer` (SAELens, SAE Bench) take it for the output of that block, whatever `submodule_name` says:
+    it is null for every other tensor.
+    """
     point = HookPoint.parse(trained.hooks.source)
+    if point.site == "resid_pre" and point.layer > 0:
+        point = HookPoint(point.layer - 1, "resid_post")  # the same tensor
     return {
         "dict_class": dict_class,
         "activation_dim": trained.sae.d_model,
         "dict_size": trained.sae.n_latents,
         "k": trained.sae.k,
-        "layer": point.layer,
+        "layer": point.layer if point.site == "resid_post" else None,
         "submodule_name": f"{point.site}_layer_{point.layer}",
         "lm_name": trained.model_name,
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from atlas.export import saelens
 from atlas.export.source import TrainedSae
 
 # Licences by their SPDX names that the hub knows under the same name in lower case.
@@ -89,6 +90,7 @@ def _description(trained: TrainedSae) -> str:
         ("Licence of the model", model["licence"]),
         ("Hook", trained.hooks.source),
         *([("Target hook", trained.hooks.target)] if sae.is_transcoder else []),
+        ("In TransformerLens", _transformer_lens(trained)),
         ("d_model", sae.d_model),
         *([("d_target", sae.d_target)] if sae.is_transcoder else []),
         ("Dictionary size", sae.n_latents),
@@ -97,6 +99,11 @@ def _description(trained: TrainedSae) -> str:
         ("Normalisation", _pairs(card["sae"].get("normalisation")) or _absent(trained, "sae.normalisation")),
     ]
     return "## What it is\n\n" + _table(("", ""), rows)
+
+
+def _transformer_lens(trained: TrainedSae) -> str:
+    names = saelens.hook_names(trained).values()
+    return " to ".join(name or "no such tensor" for name in names)
 
 
 def _sparsity(trained: TrainedSae) -> str:
@@ -198,6 +205,8 @@ def _plain(value: Any) -> str:
 def _source(source: dict[str, Any]) -> str:
     """A source in one line; None and empty entries say nothing."""
     said = {key: value for key, value in source.items() if key not in ("kind", "licence", "token_env")}
+    if "parts" in said:
+        said["parts"] = " + ".join(f"{part['package']} {part['version']}" for part in said["parts"])
     return f"{source['kind']}: " + ", ".join(f"{key} {value}" for key, value in said.items() if value not in (None, []))
 
 

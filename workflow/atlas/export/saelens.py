@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from atlas.export.source import TrainedSae
-from atlas.files import atomic_path
-from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae
+from atlas.files import atomic_path, read_json, write_json
+from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, saelens_hook_names
 
 
 def refusal(sae: Sae) -> str | None:
@@ -19,7 +19,26 @@ def refusal(sae: Sae) -> str | None:
 
 
 def write(trained: TrainedSae, folder: Path) -> None:
-    """Copy configuration and weights, byte for byte."""
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        with atomic_path(folder / name) as temporary:
-            shutil.copyfile(trained.folder / name, temporary)
+    """Copy configuration and weights, byte for byte.
+
+    SAEs of earlier versions have names of hooks that mean other tensors of TransformerLens: their configuration is
+    written with the right ones, or none.
+    """
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        shutil.copyfile(trained.folder / WEIGHTS_FILE, temporary)
+    config = read_json(trained.folder / CONFIG_FILE)
+    right = config | {"metadata": config["metadata"] | hook_names(trained)}
+    if right == config:
+        with atomic_path(folder / CONFIG_FILE) as temporary:
+            shutil.copyfile(trained.folder / CONFIG_FILE, temporary)
+    else:
+        write_json(folder / CONFIG_FILE, right)
+
+
+def hook_names(trained: TrainedSae) -> dict[str, str | None]:
+    """`hook_name`, and `hook_name_out` of a transcoder, as SAELens writes them."""
+    hooks = {"hook_name": trained.hooks.source, "target_hook_name": trained.hooks.target_hook}
+    return saelens_hook_names(
+        {key: hook for key, hook in hooks.items() if hook is not None}
+        | {"model_architecture": trained.card["model"].get("architecture")}
+    )

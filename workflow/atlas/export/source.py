@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from atlas.errors import ExportError, TrainingError
+from atlas.errors import DamagedFileError, ExportError, TrainingError
 from atlas.files import read_json, sha256_file
 from atlas.hook_points import SaeHooks
 from atlas.runcard import missing_fields, read_run_card
@@ -57,8 +55,8 @@ def read_trained(folder: Path) -> TrainedSae:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = read_run_card(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExportError(f"{path}: missing or no YAML ({error}); train the SAE again") from error
+    except (OSError, DamagedFileError) as error:
+        raise ExportError(f"no run card: {error}") from error
     if not isinstance(card, dict):
         raise ExportError(f"{path}: holds {type(card).__name__}, expected the sections of a run card")
     if card.get("reporting") != "public" and (missing := missing_fields(card)):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
-from atlas.figures.captions import listed, saes, span
+from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
 
 X = {"absorption_guide": "redundancy (absorption_guide)", "fvu": "FVU (in-sample, regular rows)"}
@@ -68,6 +68,7 @@ def plot_autointerp(rows: pd.DataFrame) -> Figure:
     marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=hook) for hook, colour in colours.items()]
     marks.append(Line2D([], [], marker="o", linestyle="", color="#444444", mfc="none", label="random dictionary"))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    name_models(figure, rows)
     return figure
 
 

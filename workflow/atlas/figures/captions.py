@@ -1,9 +1,10 @@
-"""What captions say of the data behind a figure: how many SAEs, which seeds, how many tokens of which corpus."""
+"""What captions and figures say of the data behind them: models, SAEs, seeds, how many tokens of which corpus."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from atlas.figures.style import ROLE_NAMES
 
@@ -21,6 +22,11 @@ def saes(rows: pd.DataFrame) -> str:
     number = len(rows[[name for name in _SAE if name in rows]].drop_duplicates())
     seeds = sorted(rows.seed.astype(int).unique())
     return f"{number} SAE{'s' * (number != 1)} (seed{'s' * (len(seeds) != 1)} {listed(seeds)})"
+
+
+def name_models(figure: Figure, rows: pd.DataFrame) -> None:
+    """Write above a figure which models it is of: it travels without its caption, and studies have other names."""
+    figure.suptitle(listed(rows.model), x=0.008, ha="left", fontsize=7, color="#555555")
 
 
 def counted_tokens(rows: pd.DataFrame, column: str = "n_counted") -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from atlas.figures.captions import counted_tokens, listed, saes, span
+from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -89,6 +89,7 @@ def plot_finance(table: pd.DataFrame, finance: pd.DataFrame) -> Figure:
         Line2D([], [], marker="x", color=_GREY, linestyle="", markersize=4, label="null: kinds displaced"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    name_models(figure, table)
     return figure
 
 

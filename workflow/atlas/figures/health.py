@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import gammaln
 
-from atlas.figures.captions import counted_tokens, listed, saes, span
+from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
 from atlas.figures.series import name_series, sae_ids, series_colours, with_series
 from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
@@ -77,6 +77,7 @@ def plot_health(rows: pd.DataFrame, latents: pd.DataFrame) -> Figure:
     _densities(axes[1, 0], ours, random, colours)
     _neighbours(axes[1, 1], ours, random, colours)
     figure.legend(handles=_legend(rows, colours), loc="outside lower center", ncols=4, frameon=False)
+    name_models(figure, rows)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.config.study import Taxonomy
-from atlas.figures.captions import listed, saes, span
+from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.style import OUTCOME_COLOURS, WIDTH, legend_point, save, use_style
 
 _GREY, _FLOOR = "#777777", -0.12
@@ -66,6 +66,7 @@ def plot_regimes(table: pd.DataFrame, taxonomy: Taxonomy) -> Figure:
         for level in range(1, len(causes)):
             axis.axhline(level - 0.5, color="#EEEEEE", linewidth=0.6, zorder=0)
     figure.legend(handles=_legend(counts), loc="outside lower center", ncols=6, frameon=False)
+    name_models(figure, table)
     return figure
 
 

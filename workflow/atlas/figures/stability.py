@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from atlas.figures.captions import counted_tokens, listed, saes, span
+from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
 from atlas.figures.series import name_series, series_colours, with_series
 from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
@@ -87,6 +87,7 @@ def plot_stability(seeds: pd.DataFrame, text: pd.DataFrame) -> Figure:
         axis.set_xlim(left=min(0, axis.get_xlim()[0]))
         axis.grid(axis="y", visible=False)
     figure.legend(handles=_legend(text), loc="outside lower center", ncols=3, frameon=False)
+    name_models(figure, seeds)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from atlas.figures.captions import counted_tokens, listed, saes
+from atlas.figures.captions import counted_tokens, listed, name_models, saes
 from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, save, use_style
 
 
@@ -87,6 +87,7 @@ def plot_study(rows: pd.DataFrame) -> Figure:
     for axis in axes[1]:
         axis.set_xlabel("layer / latents")
     _legend(figure, rows)
+    name_models(figure, rows)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from atlas.figures.captions import listed, saes, span
+from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.series import name_series, sae_ids, series_colours
 from atlas.figures.style import WIDTH, save, use_style
 
@@ -78,6 +78,7 @@ def plot_training(runs: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) -> Fig
         axis.set_xlabel("training rows (millions)")
     handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(colours)), frameon=False)
+    name_models(figure, runs)
     return figure
 
 

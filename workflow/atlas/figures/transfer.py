@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from atlas.figures.captions import listed, saes
+from atlas.figures.captions import listed, name_models, saes
 from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
 _GREY, _HOME, _FLOOR = "#777777", "#444444", -0.5
@@ -63,6 +63,7 @@ def plot_transfer(table: pd.DataFrame) -> Figure:
     for axis in axes:
         axis.grid(axis="y", visible=False)
     figure.legend(handles=_legend(table), loc="outside lower center", ncols=6, frameon=False)
+    name_models(figure, table)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from atlas.errors import EvaluationError
-from atlas.figures.captions import counted_tokens, listed, saes
+from atlas.figures.captions import counted_tokens, listed, name_models, saes
 from atlas.figures.series import series_colours
 from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 
@@ -95,6 +95,7 @@ def plot_width(table: pd.DataFrame, labels: pd.DataFrame) -> Figure:
     for axis in axes[1]:
         axis.set_xlabel("latents")
     figure.legend(handles=_legend(table, colours), loc="outside lower center", ncols=4, frameon=False)
+    name_models(figure, table)
     return figure
 
 

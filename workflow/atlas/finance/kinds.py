@@ -68,12 +68,13 @@ class TokenTexts:
     @classmethod
     def of(cls, model_folder: Path) -> "TokenTexts":
         """Of a prepared model's tokenizer; EvaluationError if its tokens do not spell text, as those of WordPiece."""
-        encoder, texts = make_encoder(model_folder, "plain"), TokenTable.of(model_folder).texts
+        encoder, texts = make_encoder(model_folder, "plain"), TokenTable.of(model_folder).spelled
         spelled = "".join(texts[token] for token in encoder.encode([_PROBE])[0][:-1])
-        if spelled != _PROBE:
+        # Tokenizers of the SentencePiece kind put a space before the text.
+        if spelled not in (_PROBE, f" {_PROBE}"):
             raise EvaluationError(
                 f"{model_folder}: joined, the tokens of {_PROBE!r} are {spelled!r}: numbers and names cannot be found "
-                "in what this tokenizer makes of text; expected a byte-level tokenizer"
+                "in what this tokenizer makes of text; expected a tokenizer whose tokens spell the text"
             )
         return cls(texts)
 

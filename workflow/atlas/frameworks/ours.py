@@ -98,10 +98,8 @@ def train(job: Job, rows: Rows) -> dict[str, torch.Tensor]:
 
 def recipe_of(job: Job) -> Recipe:
     """The recipe of a job, with one look at held-out rows, at the end."""
-    taken = {name: getattr(job, name) for name in (*TAKEN, "lr")}
-    thresholds = Recipe.model_fields
-    if job.architecture == "topk":
-        taken |= {name: thresholds[name].default for name in ("threshold_beta", "threshold_start_step")}
+    left_out = ("threshold_beta", "threshold_start_step") if job.architecture == "topk" else ()
+    taken = {name: getattr(job, name) for name in (*TAKEN, "lr") if name not in left_out}
     return Recipe(
         **taken,
         matmul_dtype=job.option("matmul_dtype", ("auto", "float32", "bfloat16")),

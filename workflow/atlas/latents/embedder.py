@@ -38,7 +38,7 @@ def prepare_embedder(spec: EmbedderSpec, wheel: Path | None, folder: Path, lock:
         with tempfile.TemporaryDirectory(dir=temporary, prefix=".source.") as scratch:
             origin = _origin(spec, wheel, Path(scratch) / "source")
             pooling = read_pooling(origin)
-        prepare_model("embedder", spec, wheel, temporary / "model", lock)
+        prepare_model("embedder", spec, [] if wheel is None else [wheel], temporary / "model", lock)
         write_json(temporary / POOLING_FILE, pooling)
     log.info("embedder: %s", pooling)
 

@@ -1,7 +1,7 @@
 """Classes of tokens, decided on the text that a token stands for. docs/metrics.md, section 6."""
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from atlas.corpora.encoding import make_encoder
 from atlas.errors import EvaluationError
+from atlas.token_text import texts_inside
 
 CLASSES = ("special", "newline", "space", "digit", "punctuation", "markup", "word")
 WORD = CLASSES.index("word")
@@ -19,10 +20,19 @@ _UNKNOWN_BYTES = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(frozen=True, eq=False)
 class TokenTable:
-    """Class and text of every token id of a tokenizer."""
+    """Class and text of every token id of a tokenizer.
+
+    `texts` name tokens: those that go on with a word have the mark that the vocabulary gives them, as ``##ing``.
+    `spelled` are the texts that, joined, are the text of consecutive tokens; by default the same.
+    """
 
     classes: Int[np.ndarray, " vocabulary"]
     texts: list[str]
+    spelled: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.spelled:
+            self.spelled.extend(self.texts)
 
     @classmethod
     def of(cls, model_folder: Path) -> "TokenTable":
@@ -30,16 +40,21 @@ class TokenTable:
         encoder = make_encoder(model_folder, "plain")
         tokenizer = encoder.tokenizer
         size = max(tokenizer.get_vocab().values()) + 1
-        texts = tokenizer.batch_decode(
-            [[index] for index in range(size)], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        each = [[index] for index in range(size)]
+        spelled = texts = texts_inside(tokenizer, each)
         model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
         prefix = getattr(model, "continuing_subword_prefix", None) or ""
+        if prefix:
+            texts = tokenizer.batch_decode(each, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            spelled = [
+                alone if index in encoder.not_counted else inside
+                for index, (alone, inside) in enumerate(zip(texts, spelled, strict=True))
+            ]
         classes = [
             CLASSES.index("special") if index in encoder.not_counted else token_class(text.removeprefix(prefix))
             for index, text in enumerate(texts)
         ]
-        return cls(np.array(classes, np.uint8), texts)
+        return cls(np.array(classes, np.uint8), texts, spelled)
 
     def of_tokens(self, tokens: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
         """Index into CLASSES of each token; raises EvaluationError for an id that the tokenizer lacks."""

@@ -5,13 +5,14 @@ its list of blocks, of its final norm and of the modules of a block, and an audi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
@@ -36,13 +37,15 @@ class Adapter:
 
     `blocks` and `final_norm` are paths inside the base model (the model without its head). `final_norm` is None where
     the last block's output is the model's output. `sites` gives the sites inside one block; blocks of a hybrid model
-    differ. `heads` maps an objective to the function from the final hidden state to logits.
+    differ. `heads` maps an objective to the function from the final hidden state to logits. `unused_positions` is how
+    many of the embedded positions no token gets.
     """
 
     blocks: str
     final_norm: str | None
     sites: Callable[[nn.Module], Sites]
     heads: dict[str, Head]
+    unused_positions: Callable[[PretrainedConfig], int] = lambda config: 0
 
 
 def find_adapter(model_type: str) -> Adapter:
@@ -59,6 +62,17 @@ def find_adapter(model_type: str) -> Adapter:
 def get_blocks(model: nn.Module, adapter: Adapter) -> nn.ModuleList:
     """The model's blocks, first to last."""
     return model.base_model.get_submodule(adapter.blocks)
+
+
+def longest_context(config: PretrainedConfig) -> int | None:
+    """Tokens of the longest context that the model has positions for; None where its configuration names no limit."""
+    limit = getattr(config, "max_position_embeddings", None)
+    return None if limit is None else limit - find_adapter(config.model_type).unused_positions(config)
+
+
+def has_experts(config: PretrainedConfig) -> bool:
+    """Whether blocks choose among experts: a choice that rounding can turn."""
+    return any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 def find_place(model: nn.Module, adapter: Adapter, hook: str) -> Place:
@@ -107,6 +121,10 @@ def _embedding_head(model: nn.Module, hidden: Tensor) -> Tensor:
 
 def _bert_masked_head(model: nn.Module, hidden: Tensor) -> Tensor:
     return model.cls(hidden)
+
+
+# All heads for classes read the first position alone.
+CLASS_POSITION = 0
 
 
 def _bert_class_head(model: nn.Module, hidden: Tensor) -> Tensor:
@@ -171,7 +189,11 @@ _BERT_SITES: Sites = {
     "mlp_out": ("output.dense", "output"),
     "attn_out": ("attention.output.dense", "output"),
 }
-_ROBERTA = _encoder(_BERT_SITES, _roberta_masked_head, _roberta_class_head)
+# Positions are counted from the one after that of padding.
+_ROBERTA = replace(
+    _encoder(_BERT_SITES, _roberta_masked_head, _roberta_class_head),
+    unused_positions=lambda config: config.pad_token_id + 1,
+)
 _DISTILBERT_SITES: Sites = {
     "mlp_in": ("ffn", "input"),
     "mlp_out": ("ffn", "output"),

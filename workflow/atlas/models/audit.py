@@ -16,6 +16,7 @@ from atlas.models import checks
 from atlas.models.checks import Check, Subject
 from atlas.models.forward import capture
 from atlas.models.load import LoadedModel
+from atlas.token_text import text_inside
 
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 _LISTED = 20
@@ -41,7 +42,7 @@ def audit_model(
     subject = Subject(loaded, contexts, counted, storage_dtype)
     captured = capture(loaded, contexts, hooks)
     output = checks.check_clean_output(subject)
-    results = [output]
+    results = [output, checks.check_clean_loss(subject)] if output.passed else [output]
     for hook in hooks:
         results += _check_hook(subject, hook, captured[hook], output)
     failed = [check for check in results if check.passed is False]
@@ -124,7 +125,7 @@ def _massive(
             "context": context,
             "position": position,
             "token": int(contexts[context, position]),
-            "text": loaded.tokenizer.decode([int(contexts[context, position])]),
+            "text": text_inside(loaded.tokenizer, [int(contexts[context, position])]),
             "norm": norms[context, position].item(),
             "counted": bool(counted[context, position]),
         }

@@ -3,6 +3,7 @@
 Each takes a `Subject` and a hook and returns a `Check`: the number found, the limit it is held to and why.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,14 @@ from atlas.hook_points import HookPoint
 from atlas.models.adapters import Place, get_blocks
 from atlas.models.forward import capture, final_hidden, observed, run_from, run_with
 from atlas.models.load import LoadedModel
-from atlas.models.objectives import divergence, loss_mask, per_token_loss
+from atlas.models.objectives import (
+    TOKEN_OBJECTIVES,
+    divergence,
+    loss_mask,
+    own_token_loss,
+    per_token_loss,
+    unreached,
+)
 
 # Enough contexts to compare bit for bit with what the library exposes, few enough that all layers fit in memory.
 _COMPARED_CONTEXTS = 2
@@ -84,6 +92,26 @@ def check_clean_output(subject: Subject) -> Check:
     bad = int((~subject.clean.isfinite()).sum())
     detail = "non-finite values in the final hidden state of the unchanged model"
     return Check("clean_output_finite", None, bad == 0, float(bad), 0.0, detail)
+
+
+def check_clean_loss(subject: Subject) -> Check:
+    """A model that has learnt to predict tokens does it better than a uniform guess, whose loss is ln(vocabulary).
+
+    Finds weights or a tokenizer that are not the model's. A masked language model is asked for the tokens that it
+    reads, which is easier than its training task.
+    """
+    name, loaded = "clean_loss_below_uniform", subject.loaded
+    limit = math.log(loaded.identity["vocabulary_size"])
+    if loaded.objective not in TOKEN_OBJECTIVES:
+        return Check(name, None, None, None, None, f"objective {loaded.objective} predicts no tokens")
+    if loaded.objective == "causal_lm":
+        value = subject.clean_loss[subject.scored].mean().item()
+    else:
+        value = own_token_loss(loaded, subject.contexts, subject.clean)[subject.counted].mean().item()
+    if loaded.identity.get("random_weights") is not None:
+        return Check(name, None, None, value, limit, "weights are random: nothing was learnt")
+    detail = "mean loss of the unchanged model in nats; must be below ln(vocabulary): are weights and tokenizer right?"
+    return Check(name, None, value < limit, value, limit, detail)
 
 
 def check_finite(hook: str, value: Tensor) -> Check:
@@ -154,6 +182,8 @@ def check_splice(subject: Subject, hook: str, captured: Tensor) -> Check:
 
 def check_zero_ablation(subject: Subject, hook: str) -> Check:
     """Setting the tensor to zero at the counted positions must change the output, else the hook is not on its path."""
+    if reason := unreached(subject.loaded, hook, subject.counted):
+        return Check("zero_ablation_matters", hook, None, None, None, reason)
     counted = subject.counted.unsqueeze(-1)
     limit = _LEAST_EFFECT.get(subject.loaded.objective, _LEAST_DIVERGENCE)
     hidden = run_with(subject.loaded, subject.contexts, hook, lambda value: value.masked_fill(counted, 0))

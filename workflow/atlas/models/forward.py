@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
-from atlas.models.adapters import Place, apply_head, find_place, get_blocks
+from atlas.models.adapters import Place, apply_head, find_place, get_blocks, has_experts
 from atlas.models.load import LoadedModel
 
 
@@ -44,16 +44,17 @@ def capture(
 def read_prefix(loaded: LoadedModel, prefix: Int[Tensor, " position"], hooks: Sequence[str]) -> Cache | None:
     """What the model keeps of a beginning that many contexts share, down to the deepest of `hooks`; see `capture`.
 
-    None where keys and values are not all that a token leaves behind: in a model that reads both ways, or one with
-    recurrent blocks.
+    None where rows would differ by more than rounding: in a model that reads both ways, or one with recurrent blocks,
+    keys and values are not all that a token leaves behind; a mixture of experts may choose another expert where
+    rounding differs; before the first attention nothing is kept, not even how long the beginning is.
     """
-    if loaded.objective != "causal_lm":
+    if loaded.objective != "causal_lm" or has_experts(loaded.model.config):
         return None
     cache = DynamicCache(config=loaded.model.config)
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
         return None
     _capture(loaded, prefix[None], hooks, cache)
-    return cache
+    return cache if cache.get_seq_length() == len(prefix) else None
 
 
 def _capture(
@@ -128,7 +129,18 @@ def logits(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float
     return apply_head(loaded.model, loaded.adapter, loaded.objective, hidden.to(loaded.dtype))
 
 
+def require_positions(loaded: LoadedModel, n_tokens: int) -> None:
+    """Raise AtlasError when the model has no positions for a context of `n_tokens`."""
+    limit = loaded.identity.get("longest_context")
+    if limit is not None and n_tokens > limit:
+        raise AtlasError(
+            f"a context of {n_tokens} tokens is longer than {loaded.identity['name']} has positions for, {limit}: "
+            "give it at most that many"
+        )
+
+
 def _run(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], cache: Cache | None = None) -> Any:
+    require_positions(loaded, input_ids.shape[1] + (0 if cache is None else cache.get_seq_length()))
     if loaded.objective != "causal_lm":
         return loaded.base(input_ids=input_ids)
     return loaded.base(input_ids=input_ids, use_cache=cache is not None, past_key_values=cache)

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.errors import AtlasError
+from atlas.hook_points import HookPoint
+from atlas.models.adapters import CLASS_POSITION
 from atlas.models.forward import logits
 from atlas.models.load import LoadedModel
 from atlas.models.predictions import clean_predictions, compare_predictions, features, vocabulary_projection
@@ -28,6 +30,37 @@ def loss_mask(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) 
     mask = torch.ones_like(input_ids, dtype=torch.bool)
     mask[:, 0] = False
     return mask
+
+
+def unreached(loaded: LoadedModel, hook: str, counted: Bool[Tensor, "contexts position"]) -> str | None:
+    """Why nothing at the counted positions of `hook` can change the output; None where it can.
+
+    A classifier's head reads one position. After the last attention no other position has a way to it.
+    """
+    point, last = HookPoint.parse(hook), loaded.identity["n_layers"] - 1
+    if loaded.objective != "sequence_classification" or point.layer < last or point.site == "resid_pre":
+        return None
+    if bool(counted[:, CLASS_POSITION].any()):
+        return None
+    return (
+        f"not defined: the classifier reads position {CLASS_POSITION} alone, a special token that is never edited, and "
+        f"after the attention of block {last} no other position reaches it; use a hook before that"
+    )
+
+
+@torch.inference_mode()
+def own_token_loss(
+    loaded: LoadedModel,
+    input_ids: Int[Tensor, "contexts position"],
+    hidden: Float[Tensor, "contexts position d_model"],
+) -> Float[Tensor, "contexts position"]:
+    """Cross-entropy of the token at each position from the state there, nats: for a model that reads both ways."""
+    rows, targets = hidden.flatten(0, 1), input_ids.flatten()
+    losses = [
+        F.cross_entropy(logits(loaded, rows[part]).float(), targets[part], reduction="none")
+        for part in _slices(loaded, len(rows))
+    ]
+    return _require_finite(torch.cat(losses).view(input_ids.shape), "cross-entropy", loaded)
 
 
 @torch.inference_mode()

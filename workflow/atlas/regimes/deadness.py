@@ -33,7 +33,7 @@ def firings_on(sae: Sae, shards: Sequence[Shard], hook: str, token_counts: Seque
     counts = [*token_counts, total]
     sums = [FiringSums.start(sae.n_latents, device) for _ in counts]
     first = 0
-    with progress(total, f"silent latents at {hook}") as shown:
+    with progress(total, f"silent latents at {hook}", "row") as shown:
         for shard, start, stop in row_chunks(shards, chunk_rows(sae)):
             rows = shard.read_rows(hook, start, stop)[torch.from_numpy(shard.counted[start:stop])]
             fired = sae.encode(rows.to(device)) > 0

@@ -1,11 +1,11 @@
 """Where a latent fires: its strongest contexts, some of every stratum of activation, and how strong it fires at all."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from atlas.codes.store import Codes, LatentEntries
 from atlas.latents.text import piece_begins
@@ -25,17 +25,26 @@ class ContextSettings:
 
 @dataclass(frozen=True, eq=False)
 class Firings:
-    """Firings of one latent on counted rows: `corpus` is the number of the corpus, rows rise within each."""
+    """Firings of one latent on counted rows: `corpus` is the number of the corpus, rows rise within each.
+
+    `massive` says which are on massive activations.
+    """
 
     latent: int
     corpus: Int[np.ndarray, " firings"]
     row: Int[np.ndarray, " firings"]
     value: Float[np.ndarray, " firings"]
+    massive: Bool[np.ndarray, " firings"]
 
     @property
     def largest(self) -> float:
         """The strongest activation, 0 for a silent latent."""
         return float(self.value.max(initial=0))
+
+    @property
+    def shade_scale(self) -> float:
+        """Activation of the darkest shade: the strongest one that is not massive, or else all others would be pale."""
+        return float(self.value[~self.massive].max(initial=0)) or self.largest
 
     def histogram(self) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins+1"]]:
         """Counts and edges of equal bins from 0 to the strongest activation."""
@@ -47,7 +56,8 @@ class Context:
     """Rows `start` to `start + len(values)` of a corpus around row `peak`, and the latent's activation on each.
 
     `stratum` is 0 for the strongest contexts, else 1 (strong) to `strata` (weak); `low` and `high` bound its
-    activations, `share` is its part of all firings.
+    activations, `share` is its part of all firings. `massive` says which rows are massive activations; `again` that
+    the document is shown before.
     """
 
     corpus: int
@@ -58,6 +68,8 @@ class Context:
     low: float
     high: float
     share: float
+    massive: Bool[np.ndarray, " tokens"]
+    again: bool = False
 
     @property
     def peak_value(self) -> float:
@@ -91,38 +103,51 @@ class Corpora:
         for latent in range(start, stop):
             parts = [slice(*block.indptr[latent - start : latent - start + 2]) for block in blocks]
             sizes = [part.stop - part.start for part in parts]
+            rows = [block.row[part].astype(np.int64) for block, part in zip(blocks, parts, strict=True)]
             yield Firings(
                 latent,
                 np.repeat(np.arange(len(blocks)), sizes),
-                np.concatenate([block.row[part] for block, part in zip(blocks, parts, strict=True)]).astype(np.int64),
+                np.concatenate(rows),
                 np.concatenate([block.value[part] for block, part in zip(blocks, parts, strict=True)]),
+                np.concatenate([own.massive[row] for own, row in zip(self.codes, rows, strict=True)]),
             )
 
     def tokens(self, corpus: int, start: int, stop: int) -> list[int]:
         """Token ids of some rows."""
         return self.codes[corpus].tokens[start:stop].tolist()
 
+    def massive(self, corpus: int, start: int, stop: int) -> Bool[np.ndarray, " tokens"]:
+        """Which of some rows are massive activations."""
+        return self.codes[corpus].massive[start:stop].astype(bool)
+
     def contexts(self, firings: Firings, settings: ContextSettings) -> list[Context]:
         """The strongest contexts, one per document, and `per_stratum` of each stratum of the other firings.
 
-        Strata hold equally many firings; which contexts stand for one is drawn by chance, the same at every call.
+        Strata hold equally many firings; which contexts stand for one is drawn by chance, the same at every call. A
+        document is shown once, as far as there are others: what comes again says so.
         """
         order = np.argsort(-firings.value, kind="stable")
-        document = self._documents(firings)[order]
         first_of_document = np.zeros(len(order), bool)
-        first_of_document[np.unique(document, return_index=True)[1]] = True
+        first_of_document[np.unique(self._documents(firings)[order], return_index=True)[1]] = True
         top = order[first_of_document][: settings.top]
         found = [
             self._context(firings, index, settings, 0, (firings.value[top].min(), firings.largest)) for index in top
         ]
         generator = np.random.Generator(np.random.PCG64([firings.latent, 6]))
         rest = order[~np.isin(order, top)]
+        document = self._documents(firings)
+        shown = set(document[top].tolist())
         for number, members in enumerate(np.array_split(rest, settings.strata), 1):
             if len(members):
                 bounds = (firings.value[members].min(), firings.value[members].max())
                 share = len(members) / len(order)
-                for index in np.sort(generator.permutation(len(members))[: settings.per_stratum]):
-                    found.append(self._context(firings, members[index], settings, number, bounds, share))
+                drawn = members[generator.permutation(len(members))]
+                chosen = _other_documents(drawn, document[drawn], shown, settings.per_stratum)
+                for index in chosen[np.argsort(-firings.value[chosen], kind="stable")]:
+                    again = int(document[index]) in shown
+                    shown.add(int(document[index]))
+                    context = self._context(firings, index, settings, number, bounds, share)
+                    found.append(replace(context, again=again))
         return found
 
     def around(self, firings: Firings, corpus: int, start: int, stop: int) -> Float[np.ndarray, " tokens"]:
@@ -149,7 +174,19 @@ class Corpora:
         start = max(row - settings.window_tokens, int(begins[piece - 1]))
         stop = min(row + settings.window_tokens + 1, int(end))
         values = self.around(firings, corpus, start, stop)
-        return Context(corpus, start, row, values, stratum, float(bounds[0]), float(bounds[1]), float(share))
+        numbers = (float(bounds[0]), float(bounds[1]), float(share))
+        return Context(corpus, start, row, values, stratum, *numbers, self.massive(corpus, start, stop))
+
+
+def _other_documents(
+    drawn: Int[np.ndarray, " firings"], document: Int[np.ndarray, " firings"], shown: set[int], count: int
+) -> Int[np.ndarray, " chosen"]:
+    """The first firings of as many documents as possible that are not `shown`, then of others, up to `count`."""
+    _, first = np.unique(document, return_index=True)
+    fresh = np.sort(first[~np.isin(document[first], list(shown))])
+    chosen = fresh[:count]
+    others = np.setdiff1d(np.arange(len(drawn)), chosen)[: count - len(chosen)]
+    return drawn[np.concatenate([chosen, others])]
 
 
 def _counted(codes: Codes, entries: LatentEntries) -> LatentEntries:

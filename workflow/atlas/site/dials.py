@@ -16,7 +16,7 @@ OK, LOOK, BAD, UNKNOWN = "ok", "look", "bad", "unknown"
 
 @dataclass(frozen=True)
 class Dial:
-    """A measure of health. `state` is ok, look (worth a look), bad (a rule of the taxonomy fires) or unknown."""
+    """A measure of health. `state` is ok, look (worth a look), bad (beyond a limit of the taxonomy) or unknown."""
 
     key: str
     name: str
@@ -55,15 +55,7 @@ def dials(
 def _reconstruction(judged: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dial]:
     atlas, random = judged["atlas"], judged["random"]
     value, low = atlas["explained_variance_regular"], atlas["explained_variance_regular_interval"]
-    state = (
-        UNKNOWN
-        if not known(value)
-        else BAD
-        if value < limits.failed_below
-        else LOOK
-        if value < limits.weak_below
-        else OK
-    )
+    state = _share_state(value, limits)
     massive = judged["n_massive"] / judged["n_counted"]
     says = (
         f"Without the {percent(massive)} of tokens with massive activations; {short(atlas['explained_variance'])} over "
@@ -71,16 +63,24 @@ def _reconstruction(judged: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dia
     )
     null = random["explained_variance_regular"]
     yield Dial("explained", "Explained variance", value, short(value), says, state, null, limits.weak_below, _pair(low))
-    value = atlas.get("loss_recovered_zero")
+    value = atlas.get("loss_recovered_mean")
     says = (
-        f"{short(atlas.get('delta_loss'))} more than the clean {atlas.get('loss_kind') or 'loss'}; against mean "
-        f"ablation {short(atlas.get('loss_recovered_mean'))}."
+        f"Of what it costs to put the mean row in place of all; {short(atlas.get('delta_loss'))} more than the clean "
+        f"{atlas.get('loss_kind') or 'loss'}. Against zero ablation {short(atlas.get('loss_recovered_zero'))}."
     )
     if not known(value):
-        says = (judged.get("reasons") or {}).get("atlas_loss_recovered_zero", "Not defined for this model.")
-    interval = _pair(atlas.get("loss_recovered_zero_interval"))
-    state = OK if known(value) else UNKNOWN
-    yield Dial("recovered", "Loss recovered", value, short(value), says, state, interval=interval)
+        says = (judged.get("reasons") or {}).get("atlas_loss_recovered_mean", "Not defined for this model.")
+    interval = _pair(atlas.get("loss_recovered_mean_interval"))
+    # The limits of explained variance: that is the same share, of squared error in place of loss.
+    state = _share_state(value, limits)
+    yield Dial("recovered", "Loss recovered", value, short(value), says, state, None, limits.weak_below, interval)
+
+
+def _share_state(value: Any, limits: Taxonomy) -> str:
+    """Of a share that the mean row has 0 of, and the true row 1."""
+    if not known(value):
+        return UNKNOWN
+    return BAD if value < limits.failed_below else LOOK if value < limits.weak_below else OK
 
 
 def _sparsity(metrics: Mapping[str, Any], corpus: str, latents: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dial]:

@@ -39,6 +39,7 @@ def _study(name: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "name": name,
         "columns": columns,
+        "models": list(dict.fromkeys(line["sae_id"].split("/")[0] for line in lines)),
         "saes": [_sae(line, columns) for line in lines],
         "n_latents": sum(sum(line["latents"].values()) for line in lines),
     }

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from atlas.autointerp.explainers import Promoted, first_of_names
+from atlas.autointerp.outcome import BY_TOKEN
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
 from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
@@ -19,6 +21,8 @@ from atlas.site.text import TokenPieces, highlighted, visible
 PAGE_BYTES = 20 * 1024
 # Windows of each kind that are shown of a label's test.
 SHOWN_ANSWERS = 2
+# How a scorer reads a label.
+READINGS = {"words": "word by word", "embedding": "as a topic", "detection": "by a language model"}
 KINDS = {
     "activating": "where it fires",
     "random": "where it is silent, at random",
@@ -44,16 +48,20 @@ class Links:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each."""
+    """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each.
+
+    `promoted` is what labels say of the output too; `logits` are raw ones, of Neuronpedia's batches alone.
+    """
 
     tables: Tables
     corpora: Corpora
     pieces: TokenPieces
     contexts: ContextSettings
-    logits: Logits | None
+    promoted: Promoted | None
     nearest: np.ndarray
     cosines: np.ndarray
     links: Links
+    logits: Logits | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,8 @@ def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
         "answers": _answers(scene, firings),
         "corpora": _corpora(rows),
         "classes": _classes(home),
-        "promoted": _tokens(scene, latent, "promoted"),
-        "suppressed": _tokens(scene, latent, "suppressed"),
+        "promoted": _tokens(scene, latent, "raised"),
+        "suppressed": _tokens(scene, latent, "lowered"),
         "neighbours": _neighbours(scene, latent),
         "partners": _partners(scene, latent),
     }
@@ -105,15 +113,24 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
     interval = f"[{short(said.get('random_score_low'))}, {short(said.get('random_score_high'))}]"
     score = f"{short(said.get('random_score'))} {interval}"
     more = f"{short(said.get('random_specificity'))}, at least {short(said.get('random_specificity_low'))}"
+    reading = READINGS.get(said.get("scorer"), str(said.get("scorer")))
+    good = f"Its label, read {reading}, scores {score}, more than other latents' labels do (difference {more})."
+    if said.get("told_by") == BY_TOKEN:
+        good = (
+            f"The token alone predicts where it fires: correlation {short(said['token_correlation'])} with the token's "
+            f"mean activation, on other documents."
+        )
     reasons = {
         "dead": f"It never fires in {home['n_tokens']:,} tokens.",
         "untested": f"It never fires in {home['n_tokens']:,} tokens, too few to call it dead.",
         "duplicated": f"A copy: its direction has cosine {short(home['max_cosine'])} with latent {home['nearest']}'s.",
-        "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}, more than 10 %.",
+        "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}; above "
+        f"{percent(said['noisy_above'])} is too often.",
         "unscored": f"Its label was not tested: {said.get('random_reason') or 'there are no labels'}.",
-        "uninterpreted": f"Its label scores {score} where .5 is chance: it does not tell where the latent fires.",
+        "uninterpreted": f"Neither the token nor its label tells where it fires: read {reading}, the label scores "
+        f"{score}, and .5 is chance.",
         "deceptively-good": f"Its label scores {score}, but other latents' labels do as well (difference {more}).",
-        "good": f"Its label scores {score}, more than other latents' labels do (difference {more}).",
+        "good": good,
     }
     return reasons.get(said["outcome"], "")
 
@@ -152,6 +169,8 @@ def _groups(scene: Scene, firings: Firings) -> list[Group]:
             title = f"Stratum {stratum} of {scene.contexts.strata}"
             bounds = f"activations {short(first.low)} to {short(first.high)}"
             note = f"{bounds}, {percent(first.share)} of firings; drawn by chance"
+            if any(context.again for context in own):
+                note += "; there are too few documents: some are shown before"
         groups.append(Group(title, note, [_line(scene, firings, context) for context in own]))
     return groups
 
@@ -177,7 +196,8 @@ def fewer_lines(groups: Sequence[Group], n_bytes: int) -> list[Group]:
 def _line(scene: Scene, firings: Firings, context: Context) -> Line:
     tokens = scene.corpora.tokens(context.corpus, context.start, context.start + len(context.values))
     peak = context.peak - context.start
-    text = highlighted(scene.pieces, tokens, context.values.tolist(), firings.largest, peak)
+    massive = context.massive.tolist()
+    text = highlighted(scene.pieces, tokens, context.values.tolist(), firings.shade_scale, peak, massive)
     return Line(scene.corpora.names[context.corpus], short(context.peak_value), text)
 
 
@@ -220,7 +240,8 @@ def _answers(scene: Scene, firings: Firings) -> list[dict[str, Any]]:
 def _window(scene: Scene, firings: Firings, row: Mapping[str, Any]) -> Line:
     corpus, start, stop = scene.corpora.names.index(row["corpus"]), row["start"], row["start"] + row["width"]
     values = scene.corpora.around(firings, corpus, start, stop).tolist()
-    text = highlighted(scene.pieces, scene.corpora.tokens(corpus, start, stop), values, firings.largest)
+    tokens, massive = scene.corpora.tokens(corpus, start, stop), scene.corpora.massive(corpus, start, stop).tolist()
+    text = highlighted(scene.pieces, tokens, values, firings.shade_scale, massive=massive)
     return Line(row["corpus"], f"{row['answer']:.2f}".replace("-", "−"), text)
 
 
@@ -249,11 +270,12 @@ def _classes(home: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _tokens(scene: Scene, latent: int, which: str) -> list[tuple[str, str]]:
-    if scene.logits is None:
+    """Tokens with values, each name once, as labels list them."""
+    if scene.promoted is None:
         return []
-    tokens = getattr(scene.logits, which)[latent].tolist()
-    values = getattr(scene.logits, f"{which}_values")[latent].tolist()
-    return [(visible(scene.pieces.text(token)), short(value)) for token, value in zip(tokens, values, strict=True)]
+    tokens, values = getattr(scene.promoted, which)[latent], getattr(scene.promoted, f"{which}_values")[latent]
+    places = [place for _, place in first_of_names(tokens, scene.promoted.texts)]
+    return [(visible(scene.pieces.text(int(tokens[place]))), short(values[place])) for place in places]
 
 
 def _neighbours(scene: Scene, latent: int) -> list[dict[str, Any]]:
@@ -282,4 +304,4 @@ def _name(said: Mapping[str, Any]) -> str:
 
 def promoted_text(scene: Scene, latent: int, count: int = 5) -> Sequence[str]:
     """The first promoted tokens, without spaces, for searching."""
-    return [text.strip() for text, _ in _tokens(scene, latent, "promoted")[:count]]
+    return [text.strip() for text, _ in _tokens(scene, latent, "raised")[:count]]

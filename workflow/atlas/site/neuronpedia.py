@@ -25,7 +25,8 @@ def write_neuronpedia(scene: Scene, sae_id: str, target: Path) -> None:
     model, hook, mix, recipe, seed = sae_id.split("/")
     head = {
         "model_id": model,
-        "layer": HookPoint.parse(SaeHooks.parse(hook).target).layer,
+        # As SAEDashboard, of a transcoder the layer that it reads.
+        "layer": HookPoint.parse(SaeHooks.parse(hook).source).layer,
         "sae_set": f"{hook}-{mix}-{recipe}-{seed}",
     }
     with atomic_path(target) as folder:

@@ -1,16 +1,17 @@
 """The pages of one SAE from files: its own, a table of its latents, one for each latent, and a line for the index."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from atlas.autointerp.examples import nearest_latents
+from atlas.autointerp.explainers import find_promoted
 from atlas.codes.encode import identity_of
 from atlas.codes.store import Codes
 from atlas.config.site import Site
@@ -20,23 +21,24 @@ from atlas.errors import EvaluationError, TrainingError
 from atlas.files import atomic_path, write_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.token_classes import TokenTable
-from atlas.models.load import load_model
+from atlas.models.load import LoadedModel, load_model
 from atlas.progress import progress
 from atlas.site.contexts import ContextSettings, Corpora
 from atlas.site.latent import PAGE_BYTES, Links, Scene, fewer_lines, latent_page, promoted_text
-from atlas.site.logits import Logits, decoder_logits
+from atlas.site.logits import decoder_logits
 from atlas.site.neuronpedia import write_neuronpedia
 from atlas.site.pages import render, write_data, write_page
 from atlas.site.sae import SaeFacts, SaeFiles, index_line, latent_columns, sae_page
 from atlas.site.tables import TableFiles, Tables
 from atlas.site.text import TokenPieces
-from atlas.training.sae import Sae, load_sae
+from atlas.training.sae import load_sae
 
 log = logging.getLogger(__name__)
 
 # From the folder of an SAE, saes/<model>/<hook>/<mix>/<recipe>/seed-<n>, to the site's.
 SAE_ROOT, LATENT_ROOT = "../" * 6, "../" * 7
 LINE_FILE = "line.json"
+Found = TypeVar("Found")
 # Sites whose rows are summands of the residual stream: the head reads their directions.
 _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
@@ -86,13 +88,15 @@ def build_sae_pages(
 
 def export_neuronpedia(inputs: SiteInputs, place: Place, settings: Site, target: Path) -> None:
     """Write the latents that have pages as Neuronpedia's batches; raises what building the pages raises."""
-    write_neuronpedia(_scene(inputs, place, settings), "/".join(inputs.sae.parts[-5:]), target)
+    scene = _scene(inputs, place, settings)
+    logits = _read_by_head(inputs.model, place.hook, lambda loaded: decoder_logits(load_sae(inputs.sae).W_dec, loaded))
+    write_neuronpedia(replace(scene, logits=logits), "/".join(inputs.sae.parts[-5:]), target)
 
 
 def title(sae_id: str) -> str:
     """An SAE's name for people."""
-    _, hook, mix, recipe, seed = sae_id.split("/")
-    return f"{hook} · {mix} · {recipe} · {seed.replace('-', ' ')}"
+    model, hook, mix, recipe, seed = sae_id.split("/")
+    return f"{model} · {hook} · {mix} · {recipe} · {seed.replace('-', ' ')}"
 
 
 def chosen_latents(n_latents: int, limit: int | None) -> frozenset[int]:
@@ -107,7 +111,7 @@ def _latent_pages(scene: Scene, folder: Path, shared: Mapping[str, object]) -> l
     after = dict(pairwise(order))
     before = {later: earlier for earlier, later in after.items()}
     sizes = []
-    with progress(len(order), "latents") as shown:
+    with progress(len(order), "pages", "latent") as shown:
         for firings in scene.corpora.firings():
             latent = firings.latent
             if latent not in scene.links.pages:
@@ -158,15 +162,15 @@ def _scene(inputs: SiteInputs, place: Place, settings: Site) -> Scene:
         Corpora(codes),
         TokenPieces.of(inputs.model, table),
         contexts,
-        _logits(inputs.model, sae, place.hook),
+        _read_by_head(inputs.model, place.hook, lambda loaded: find_promoted(sae.W_dec, loaded, table.texts)),
         nearest,
         cosines,
         Links(pages, seeds),
     )
 
 
-def _logits(model: Path, sae: Sae, hook: str) -> Logits | None:
-    """What latents promote; nothing where the head does not read what they write."""
+def _read_by_head(model: Path, hook: str, find: Callable[[LoadedModel], Found]) -> Found | None:
+    """What latents do to the output; nothing where the head does not read what they write."""
     if HookPoint.parse(SaeHooks.parse(hook).target).site not in _READ_BY_HEAD:
         return None
-    return decoder_logits(sae.W_dec, load_model(model, torch.device("cpu")))
+    return find(load_model(model, torch.device("cpu")))

@@ -203,6 +203,7 @@ def _corpora(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
                 "explained": short(atlas["explained_variance_regular"]),
                 "all": short(atlas["explained_variance"]),
                 "random": short(judged["random"]["explained_variance_regular"]),
+                "recovered_mean": short(atlas.get("loss_recovered_mean")),
                 "recovered": short(atlas.get("loss_recovered_zero")),
                 "delta": short(atlas.get("delta_loss")),
                 "l0": short(atlas["l0"]),

@@ -13,7 +13,7 @@ from atlas.autointerp.outcome import latent_outcomes
 from atlas.errors import EvaluationError
 
 # Columns of autointerp's table of latents that a site without labels lacks.
-_NO_SCORES = pd.DataFrame({"latent": [], "negatives": [], "score_low": [], "specificity_low": []})
+_NO_SCORES = pd.DataFrame({"latent": [], "scorer": [], "negatives": [], "score_low": [], "specificity_low": []})
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Tables:
         own = rows[rows.dictionary == "sae"]
         home = own[own.role == "in_sample"].corpus.iloc[0]
         if files.labels is None:
-            outcomes = latent_outcomes(own, _NO_SCORES)
-            labelled = pd.DataFrame({"outcome": outcomes, "label": None}, outcomes.index)
+            outcomes = latent_outcomes(own, _NO_SCORES, pd.Series(dtype=float), ())
+            labelled = outcomes.assign(label=None).set_index("latent")
         else:
             labelled = _read(files.labels, sae_sha256).set_index("latent")
         partners = pd.read_parquet(files.partners)
@@ -97,9 +97,12 @@ class Tables:
 
     @cached_property
     def answers_of(self) -> Mapping[int, list[dict[str, Any]]]:
-        """The scorer's answers on each latent's label; empty without labels."""
+        """Answers on each latent's label of the scorer whose scores the latent has; empty without labels."""
         found: dict[int, list[dict[str, Any]]] = {}
-        for row in [] if self.answers is None else self.answers.to_dict("records"):
+        if self.answers is None:
+            return found
+        deciding = self.labelled.scorer.reindex(self.answers.latent).to_numpy()
+        for row in self.answers[self.answers.scorer == deciding].to_dict("records"):
             found.setdefault(row["latent"], []).append(row)
         return found
 

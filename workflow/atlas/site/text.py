@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_tokenizer
+from atlas.token_text import text_inside
 
 # Shades of a highlight: a token's value is its attribute data-1 to data-8, which the style sheet shades. A class and
 # an attribute beside it would take a tenth more of a page.
@@ -25,9 +26,7 @@ class TokenPieces:
     """Cuts runs of token ids into pieces of text that stand for whole characters."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, table: TokenTable):
-        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-        self._prefix = getattr(model, "continuing_subword_prefix", None) or ""
-        self._tokenizer, self._texts = tokenizer, table.texts
+        self._tokenizer, self._spelled = tokenizer, table.spelled
         self.special = np.asarray(table.classes) == 0
 
     @classmethod
@@ -36,11 +35,8 @@ class TokenPieces:
         return cls(load_tokenizer(model_folder), table)
 
     def text(self, token: int) -> str:
-        """One token as it stands in a text: word pieces lose their prefix, and words get their space back."""
-        text = self._texts[token]
-        if not self._prefix or self.special[token]:
-            return text
-        return text.removeprefix(self._prefix) if text.startswith(self._prefix) else f" {text}"
+        """One token as it is inside a text: word pieces without their prefix, words with their space."""
+        return self._spelled[token]
 
     def pieces(self, tokens: Sequence[int]) -> Iterator[tuple[int, int, str]]:
         """(first, stop, text) of consecutive tokens: one token, or as few as make whole characters together."""
@@ -49,7 +45,7 @@ class TokenPieces:
             text, stop = self.text(tokens[first]), first + 1
             if _UNKNOWN_BYTES in text:
                 for end in range(first + 2, min(first + _MAX_PARTS, len(tokens)) + 1):
-                    joined = self._tokenizer.decode(list(tokens[first:end]), clean_up_tokenization_spaces=False)
+                    joined = text_inside(self._tokenizer, tokens[first:end])
                     if _UNKNOWN_BYTES not in joined:
                         text, stop = joined, end
                         break
@@ -73,11 +69,17 @@ def _shown(character: str) -> str:
 
 
 def highlighted(
-    pieces: TokenPieces, tokens: Sequence[int], values: Sequence[float], largest: float, peak: int | None = None
+    pieces: TokenPieces,
+    tokens: Sequence[int],
+    values: Sequence[float],
+    largest: float,
+    peak: int | None = None,
+    massive: Sequence[bool] | None = None,
 ) -> Markup:
     """A context as HTML: tokens that fire are shaded by their share of `largest`, and carry their value.
 
-    `peak` is the token that the context was chosen for.
+    `peak` is the token that the context was chosen for; those on `massive` activations, which may have more than
+    `largest`, are outlined.
     """
     parts = []
     for first, stop, text in pieces.pieces(tokens):
@@ -85,7 +87,10 @@ def highlighted(
         shown = escape(visible(text))
         if value > 0:
             shade = min(SHADES, 1 + int(SHADES * value / largest)) if largest > 0 else 1
-            mark = " class=p" if peak is not None and first <= peak < stop else ""
+            names = "p" if peak is not None and first <= peak < stop else ""
+            if massive is not None and any(massive[first:stop]):
+                names = f'"{names} m"' if names else "m"
+            mark = f" class={names}" if names else ""
             shown = f"<i{mark} data-{shade}={value:.3g}>{shown}</i>"
         elif pieces.special[tokens[first]]:
             shown = f"<em>{shown}</em>"

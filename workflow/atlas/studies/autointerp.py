@@ -1,13 +1,14 @@
 """Auto-interpretation of a study: one row per SAE, dictionary, explainer, scorer and kind of negatives."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
 from atlas.intervals import difference_interval
@@ -78,7 +79,9 @@ def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
     for path, found in ((files.summary, summary), (files.metrics, metrics)):
         if found["sae_id"] != sae_id:
             raise EvaluationError(f"{path}: is of SAE {found['sae_id']!r}, expected {sae_id!r}; delete it, run again")
-    shares = pd.read_parquet(files.latents, columns=["outcome"]).outcome.value_counts(normalize=True)
+    latents = pd.read_parquet(files.latents, columns=["outcome", "told_by"])
+    shares = latents.outcome.value_counts(normalize=True)
+    told = latents.told_by.fillna("nothing").value_counts(normalize=True)
     for own in summary["rows"]:
         ours = own["dictionary"] == "sae"
         key = "value" if ours else "null_mean"
@@ -98,4 +101,24 @@ def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
             **{name: metrics["redundancy"][name][key] for name in _REDUNDANCY},
             "fvu": metrics["corpora"][files.corpus]["atlas"]["fvu_regular"] if ours else None,
             "outcome_shares": json.dumps(shares.round(4).to_dict(), sort_keys=True) if ours else None,
+            "told_by_shares": json.dumps(told.round(4).to_dict(), sort_keys=True) if ours else None,
+            "told_by_token_share": summary["by_token"][own["dictionary"]]["share_told"],
+            **_ends(summary["ceilings"], own),
         }
+
+
+def _ends(ceilings: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean scores of planted latents by class, for the explainer, scorer and negatives of a row; None where none is."""
+    scores = {
+        (own["class"], own["dense"]): own["score"]
+        for own in ceilings
+        if (own["explainer"], own["scorer"]) == (row["explainer"], row["scorer"]) and row["negatives"] == "random"
+    }
+    columns: dict[str, Any] = {}
+    for name in PLANTED_CLASSES:
+        for dense, suffix in ((False, ""), (True, "_dense")) if name != RANDOM else ((False, ""),):
+            score = scores.get((name, dense)) or {"value": None, "interval": None}
+            low, high = score["interval"] or (None, None)
+            key = f"planted_{name}{suffix}"
+            columns |= {key: score["value"], f"{key}_interval_low": low, f"{key}_interval_high": high}
+    return columns

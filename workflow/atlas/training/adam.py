@@ -45,7 +45,7 @@ class Adam:
             [],
             steps,
             fused=True,
-            grad_scale=1 / scale,
+            grad_scale=(1 / scale).float(),  # no other format is taken
             amsgrad=False,
             beta1=self.betas[0],
             beta2=self.betas[1],

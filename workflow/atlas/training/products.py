@@ -1,8 +1,9 @@
 """Matrix products of training, dense and over the kept latents only.
 
-Weights and gradients are float32; `dtype` is the format in which dense products are computed. The sparse forms do
-the same sums over the kept entries alone (a few per cent of all) and are exact in float32; tests hold them to
-the dense ones. Both leave out the gradient to the rows, which nobody needs.
+Weights and gradients are float32 (float64 in tests, where a difference must be none of rounding); `dtype` is the format
+in which dense products are computed. The sparse forms do the same sums over the kept entries alone (a few per cent of
+all) and are exact in float32; tests hold them to the dense ones. Both leave out the gradient to the rows, which nobody
+needs.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ def pre_activations(
     b_enc: Float[Tensor, " n_latents"],
     dtype: torch.dtype,
 ) -> Float[Tensor, "batch n_latents"]:
-    """``centred @ W_enc + b_enc`` in float32, the product computed in `dtype`."""
-    return (centred.to(dtype) @ W_enc.to(dtype)).float().add_(b_enc)
+    """``centred @ W_enc + b_enc`` in the weights' format, the product computed in `dtype`."""
+    return (centred.to(dtype) @ W_enc.to(dtype)).to(b_enc.dtype).add_(b_enc)
 
 
 class Encode(Function):
@@ -47,15 +48,16 @@ class Encode(Function):
         """Gradients of W_enc, b_enc and b_dec."""
         centred, W_enc = ctx.saved_tensors
         dtype, of_bias = ctx.dtype, grad.sum(dim=0)
-        of_weight = (grad.to(dtype).T @ centred.to(dtype)).float().T  # laid out as the parameter is: see initialise.py
+        product = grad.to(dtype).T @ centred.to(dtype)
+        of_weight = product.to(W_enc.dtype).T  # laid out as the parameter is: see initialise.py
         return None, of_weight, of_bias, -(W_enc @ of_bias), None
 
 
 def decode(
     latents: Float[Tensor, "batch n_latents"], W_dec: Float[Tensor, "n_latents d_model"], dtype: torch.dtype
 ) -> Float[Tensor, "batch d_model"]:
-    """``latents @ W_dec`` in float32, the product computed in `dtype`."""
-    return (latents.to(dtype) @ W_dec.to(dtype)).float()
+    """``latents @ W_dec`` in the weights' format, the product computed in `dtype`."""
+    return (latents.to(dtype) @ W_dec.to(dtype)).to(W_dec.dtype)
 
 
 @dataclass(frozen=True)

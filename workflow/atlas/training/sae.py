@@ -23,8 +23,8 @@ from torch import Tensor
 
 from atlas.errors import TrainingError
 from atlas.files import AGAIN, atomic_path, sha256_file, write_json
-from atlas.hook_points import HookPoint
 from atlas.training.architectures import ARCHITECTURES, Architecture
+from atlas.training.transformer_lens import transformer_lens_name
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,6 @@ WEIGHTS_FILE, CONFIG_FILE = "sae_weights.safetensors", "cfg.json"
 # First version whose configuration has this form; a loader that sees an older or no version rewrites the file.
 SAELENS_VERSION = "6.0.0"
 _SHARED = ("W_enc", "b_enc", "W_dec", "b_dec")
-_SAELENS_SITES = {
-    "resid_pre": "hook_resid_pre",
-    "resid_post": "hook_resid_post",
-    "mlp_in": "hook_mlp_in",
-    "mlp_out": "hook_mlp_out",
-    "attn_out": "hook_attn_out",
-}
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,8 @@ class Sae:
 def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     """Write an SAE; `metadata` needs `model_name` and `hook_name` (our grammar), the rest is kept beside them.
 
-    A transcoder needs `target_hook_name` too, which an SAE must not have.
+    A transcoder needs `target_hook_name` too, which an SAE must not have. Names of hooks for SAELens need
+    `model_architecture`, the model's `model_type`: without it they are null.
     Raises TrainingError when the SAE could not be used: a weight that is not finite, or a threshold that was never set
     (inference would then keep every positive latent).
     """
@@ -149,7 +143,6 @@ def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
     # Only topk's configuration has these; rescale_acts_by_decoder_norm changes what is selected.
     only_topk = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if architecture.saelens == "topk" else {}
     width = {"d_out": sae.d_target} if sae.is_transcoder else {}
-    output = {"hook_name_out": saelens_hook_name(metadata["target_hook_name"])} if sae.is_transcoder else {}
     return {
         "architecture": _saelens_architecture(architecture, sae.is_transcoder),
         "d_in": sae.d_model,
@@ -165,8 +158,7 @@ def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
             "sae_lens_version": SAELENS_VERSION,
             "sae_lens_training_version": None,
             "model_name": metadata["model_name"],
-            "hook_name": saelens_hook_name(metadata["hook_name"]),
-            **output,
+            **saelens_hook_names(metadata),
             "atlas": {"architecture": sae.architecture, "k": sae.k, "threshold": sae.threshold, **metadata},
         },
     }
@@ -176,10 +168,13 @@ def _saelens_architecture(architecture: Architecture, is_transcoder: bool) -> st
     return architecture.saelens_transcoder if is_transcoder else architecture.saelens
 
 
-def saelens_hook_name(hook: str) -> str:
-    """``resid_post.19`` as SAELens writes it: ``blocks.19.hook_resid_post``."""
-    point = HookPoint.parse(hook)
-    return f"blocks.{point.layer}.{_SAELENS_SITES[point.site]}"
+def saelens_hook_names(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """What SAELens' metadata say of the hooks in ours, by TransformerLens' names; None where it has no such tensor."""
+    ours = {"hook_name": "hook_name", "hook_name_out": "target_hook_name"}
+    architecture = metadata.get("model_architecture")
+    return {
+        theirs: transformer_lens_name(metadata[key], architecture) for theirs, key in ours.items() if key in metadata
+    }
 
 
 def load_sae(folder: Path) -> Sae:

@@ -153,7 +153,7 @@ def _train(run: _Run, state: TrainingState, history: History, trackers: Trackers
     before = history.wall_seconds, history.stall_seconds
     started = time.monotonic()
     with (
-        progress(recipe.steps * size, f"{recipe.architecture} seed {run.seed}", "row") as shown,
+        progress(recipe.steps * size, "train", "row") as shown,
         prefetch(run.stream, state.step, recipe.steps) as batches,
         listen() as asked_to_end,
     ):
@@ -202,7 +202,9 @@ def _show(shown: Progress, seen: list[dict[str, Any]], size: int) -> None:
 
 
 def _write_outputs(folder: Path, sae: Sae, history: History, fields: dict[str, Any]) -> None:
+    model = fields["model"]
+    metadata = {"model_name": model["name"], "model_architecture": model["architecture"], "hook_name": fields["hook"]}
     target = {} if fields["target_hook"] is None else {"target_hook_name": fields["target_hook"]}
-    save_sae(sae, folder, {"model_name": fields["model"]["name"], "hook_name": fields["hook"]} | target)
+    save_sae(sae, folder, metadata | target)
     write_curves(folder / CURVES_FILE, history.curves)
     write_run_card(folder / CARD_FILE, fields)

@@ -90,7 +90,7 @@
     at = -1;
     table.scrollTop = 0;
     count.textContent = shown.length.toLocaleString("en");
-    body.style.height = `${shown.length * ROW}px`;
+    body.style.height = `${Math.max(2, shown.length) * ROW}px`;
     for (const cell of head.children) {
       cell.setAttribute("aria-sort", cell.dataset.key !== key ? "none" : direction > 0 ? "ascending" : "descending");
     }
@@ -127,7 +127,25 @@
     frame = 0;
     const first = Math.max(0, Math.floor(table.scrollTop / ROW) - SPARE);
     const last = Math.min(shown.length, Math.ceil((table.scrollTop + table.clientHeight) / ROW) + SPARE);
-    body.replaceChildren(...Array.from({length: Math.max(0, last - first)}, (_, i) => line(first + i)));
+    const lines = Array.from({length: Math.max(0, last - first)}, (_, i) => line(first + i));
+    body.replaceChildren(...(shown.length ? lines : [nothing()]));
+  }
+
+  // What was asked for, and the way back to all latents.
+  function nothing() {
+    const asked = Object.entries(NAMES).filter(([id]) => controls[id].value)
+      .map(([id, name]) => `${name} ${id === "search" ? `“${clean(controls[id].value)}”` : controls[id].value}`);
+    const box = element("div", "empty", `None of ${n.toLocaleString("en")} latents has ${asked.join(" and ")}.`);
+    const button = element("button", "", "show all");
+    button.type = "button";
+    button.addEventListener("click", () => {
+      for (const control of Object.values(controls)) control.value = "";
+      update();
+      controls.search.focus();
+    });
+    box.setAttribute("role", "status");
+    box.append(button);
+    return box;
   }
 
   const redraw = () => { frame = frame || requestAnimationFrame(draw); };
@@ -145,6 +163,7 @@
     if (row) location.href = row.href;
   }
 
+  const NAMES = {search: "the words", outcome: "outcome", score: "score ≥", density: "density ≤"};
   const STATE = {q: "search", o: "outcome", min: "score", max: "density"};
 
   function remember() {

@@ -1,0 +1,151 @@
+"""Which windows activate a latent; planted latents; what the token alone tells."""
+
+import numpy as np
+import pytest
+from label_scene import GAMMA, SPACED, WIDTH, LabelScene
+from latent_scene import TEXTS, random_tokens, write_codes
+
+from atlas.autointerp.by_token import token_correlation
+from atlas.autointerp.ceilings import score_planted
+from atlas.autointerp.planted import MEANINGFUL, PLANTED_CLASSES, RANDOM, plant
+from atlas.autointerp.scorers import words, words_in
+from atlas.autointerp.tools import Question, ScorerTools, Tools
+from atlas.autointerp.windows import Windows
+from atlas.autointerp.words import Words, name_of
+
+NARROW = 2  # at the scene's width nearly every window has every word
+HIGHLIGHTS = np.zeros((1, WIDTH), bool)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Latent 0 fires strongly on gamma and weakly nearly everywhere."""
+    folder, tokens = tmp_path_factory.mktemp("scene"), random_tokens(160)
+    generator = np.random.default_rng(5)
+    dense = np.zeros((len(tokens), 3), np.float32)
+    dense[:, 0] = np.where(tokens == GAMMA, 1 + generator.random(len(tokens)), 0.2 * generator.random(len(tokens)))
+    dense[:, 1] = (generator.random(len(tokens)) < 0.3) * (1 + generator.random(len(tokens)))
+    dense[:, 2] = tokens == GAMMA  # all windows with gamma are equally strong
+    dense[tokens == 0] = 0
+    return LabelScene(folder, dense=dense, activating_share=0.1, test_examples=500, random_negatives=5000)
+
+
+@pytest.fixture(scope="module")
+def narrow(scene) -> ScorerTools:
+    windows = Windows.of({"chat": scene.codes}, NARROW)
+    tools = Tools(windows, Words.find(windows, SPACED), SPACED, scene.tools.tokenizer, None, 0)
+    return ScorerTools(tools, None, None)
+
+
+def windows_with(scene, token: int) -> set[int]:
+    return set(np.flatnonzero((scene.windows.tokens == token).any(1)).tolist())
+
+
+def strongest(scene, windows) -> float:
+    """Largest activation of latent 0 in the windows."""
+    return float(scene.dense[scene.windows.start[windows][:, None] + np.arange(WIDTH), 0].max(initial=0))
+
+
+def test_only_strong_windows_activate(scene):
+    own = scene.examples().latents[0]
+    assert set(own.test) | set(own.train) <= windows_with(scene, GAMMA)
+    share = len(scene.windows) * 0.1
+    assert len(own.test) <= share
+    assert strongest(scene, own.negatives["random"]) <= own.test_activations.max(1).min()
+
+
+def test_a_tie_is_not_cut(scene):
+    own = scene.examples().latents[2]
+    assert not set(own.negatives["random"]) & windows_with(scene, GAMMA)
+
+
+def test_without_a_share_every_firing_activates(scene, monkeypatch):
+    monkeypatch.setattr(scene, "settings", scene.settings.model_copy(update={"activating_share": None}))
+    own = scene.examples().latents[0]
+    assert strongest(scene, own.negatives["random"]) == 0
+
+
+def test_words_are_found_in_labels_as_text_has_them():
+    number = {word: index for index, word in enumerate(["the", ",", "run", "it's", "money"])}
+    assert words_in("the, ,, run; promotes money", number) == [0, 1, 2, 4]
+    assert words_in("Words about “money”.", number) == [4]
+    assert words_in("it's unknown", number) == [3]
+
+
+def test_rare_words_of_a_label_count_for_more(scene):
+    score = words(ScorerTools(scene.tools, None, None))
+    n_with = {word: len(windows_with(scene, TEXTS.index(word))) for word in ("gamma", "delta")}
+    asked = np.arange(len(scene.windows))
+    (given,) = score([Question("gamma, delta", asked, HIGHLIGHTS)])
+    weight = {word: -np.log(count / len(scene.windows)) for word, count in n_with.items()}
+    for window in asked[:50]:
+        present = {TEXTS[token] for token in scene.windows.tokens[window]}
+        assert given[window] == pytest.approx(sum(weight[word] for word in weight if word in present))
+    (nothing,) = score([Question("of no such word", asked, HIGHLIGHTS)])
+    assert not nothing.any()
+
+
+def test_the_token_tells_where_planted_latents_fire_and_nothing_of_random_ones(scene):
+    found = token_correlation([scene.codes], scene.windows, 0, 10)
+    assert found[2] == pytest.approx(1)
+    assert found[0] > 0.9
+    assert abs(found[1]) < 0.1
+
+
+def test_the_token_is_judged_on_other_documents(tmp_path):
+    """A latent of one document is told by no token of the others."""
+    tokens = random_tokens(160)
+    dense = np.zeros((len(tokens), 2), np.float32)
+    dense[:, 0] = 1.0 * (tokens == GAMMA)
+    scene = LabelScene(tmp_path, dense=dense)
+    training = scene.windows.training(0)
+    rows = scene.windows.start[training][:, None] + np.arange(WIDTH)
+    dense[rows.reshape(-1), 1] = 1.0 * (tokens[rows.reshape(-1)] == GAMMA)
+    codes = write_codes(tmp_path / "half.h5", dense, tokens)
+    found = token_correlation([codes], Windows.of({"chat": codes}, WIDTH), 0, 10)
+    assert found[0] == pytest.approx(1)
+    assert np.isnan(found[1])
+
+
+def test_planted_latents_fire_where_they_should(scene, narrow):
+    densities, windows = np.array([0.05, 0.1, 0.2]), narrow.tools.windows
+    planted = plant([scene.codes], windows, narrow.tools.words, SPACED, densities, 4, 0)
+    assert set(planted.classes) <= set(PLANTED_CLASSES)
+    assert {"frequent_word", RANDOM} <= set(planted.classes)
+    codes = planted.codes[0]
+    n_tokens = windows.counted.sum()
+    for index, name in enumerate(planted.classes):
+        entries = codes.latents(index, index + 1)
+        assert (np.diff(entries.row) > 0).all()
+        strong = entries.row[entries.value >= 1]
+        if name in ("frequent_word", "rare_word"):
+            assert {name_of(TEXTS[token]) for token in scene.tokens[strong]} == {planted.meanings[index]}
+        if planted.dense[index]:
+            share = len(entries.row) / n_tokens
+            assert share == pytest.approx(max(np.median(densities), len(strong) / n_tokens), abs=0.03)
+    random = planted.members(RANDOM, False)
+    shares = [len(codes.latents(index, index + 1).row) / n_tokens for index in random]
+    assert shares == sorted(shares)
+    assert len(random) == 4
+
+
+def test_planted_words_reach_the_ceiling_and_random_firing_the_floor(scene, narrow):
+    changed = {"window_tokens": NARROW, "scorers": ("words",), "test_examples": 50, "random_negatives": 50}
+    settings = scene.settings.model_copy(update=changed)
+    rows = score_planted([scene.codes], np.full(5, 0.2), narrow, settings, samples=50)
+    by_class = {(row["class"], row["dense"], row["scorer"]): row["score"]["value"] for row in rows if row["score"]}
+    for dense in (False, True):
+        assert by_class["frequent_word", dense, "words"] > 0.9
+        assert by_class["frequent_word", dense, "token"] > 0.5
+    assert by_class[RANDOM, False, "words"] == pytest.approx(0.5, abs=0.1)
+    assert by_class[RANDOM, False, "token"] == pytest.approx(0, abs=0.1)
+    assert set(MEANINGFUL) >= {name for name, _, _ in by_class} - {RANDOM}
+
+
+def test_no_planted_latent_is_shown_to_a_language_model(scene, narrow):
+    asking = {"explainers": ("lexical", "max_activation"), "scorers": ("words", "detection"), "window_tokens": NARROW}
+    settings = scene.settings.model_copy(update=asking | {"planted": 2})
+    rows = score_planted([scene.codes], np.full(5, 0.2), narrow, settings, samples=10)
+    assert {(row["explainer"], row["scorer"]) for row in rows} == {("lexical", "words"), (None, "token")}
+    none = settings.model_copy(update={"planted": 0})
+    assert not score_planted([scene.codes], np.full(5, 0.2), narrow, none, samples=10)

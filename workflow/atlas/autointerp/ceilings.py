@@ -1,0 +1,95 @@
+"""Score planted latents as real ones are scored: the highest and the lowest values that an instrument can give."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from atlas.autointerp.by_token import TOLD_BY_TOKEN, token_correlation
+from atlas.autointerp.examples import choose_examples
+from atlas.autointerp.explainers import EXPLAINERS
+from atlas.autointerp.intruder import judge_intruders
+from atlas.autointerp.intruder_scorers import INTRUDERS
+from atlas.autointerp.judge import Judged, judge_labels
+from atlas.autointerp.planted import PLANTED_CLASSES, Planted, plant
+from atlas.autointerp.scorers import SCORERS
+from atlas.autointerp.tools import Evidence, ScorerTools
+from atlas.codes.store import Codes
+from atlas.config.autointerp import Autointerp
+
+_NO_NEIGHBOURS = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+
+
+def score_planted(
+    codes: Sequence[Codes],
+    densities: Float[np.ndarray, " latents"],
+    tools: ScorerTools,
+    settings: Autointerp,
+    samples: int,
+) -> list[dict[str, Any]]:
+    """Label and score planted latents with every explainer and scorer that asks no language model.
+
+    Return rows by explainer, scorer, class and background: number of latents, mean score with interval, share told.
+    `densities` are the shares of tokens on which the dictionary's alive latents fire. Negatives are random windows.
+    """
+    settings, seed, windows = settings.without_model, settings.seeds[0], tools.tools.windows
+    planted = plant(codes, windows, tools.tools.words, tools.tools.tokens, densities, settings.planted, seed)
+    n_latents = len(planted.classes)
+    if not n_latents:
+        return []
+    neighbours = tuple(np.empty((n_latents, 0), part.dtype) for part in _NO_NEIGHBOURS)
+    examples = choose_examples(planted.codes, windows, neighbours, settings, seed)
+    evidence = [Evidence(own, ()) for own in examples.latents]
+    groups = [(name, dense) for name in PLANTED_CLASSES for dense in (False, True) if planted.members(name, dense)]
+    rows = []
+    for explainer in settings.explainers:
+        labels = EXPLAINERS[explainer](evidence, tools.tools)
+        for scorer in settings.label_scorers:
+            asked = SCORERS[scorer](tools)
+            for name, dense in groups:
+                own = planted.members(name, dense)
+                judged = judge_labels(labels, examples, own, windows, asked, settings, samples=samples, seed=seed)
+                rows.append(_row(explainer, scorer, name, dense, len(own), judged, 0.5))
+    for scorer in settings.intruder_scorers:
+        for name, dense in groups:
+            own = planted.members(name, dense)
+            asked = INTRUDERS[scorer](tools)
+            judged = judge_intruders(examples, own, windows, asked, settings, samples=samples, seed=seed)
+            rows.append(_row(None, scorer, name, dense, len(own), judged, 1 / settings.intruder_windows))
+    return [*rows, *_by_token(planted, groups, tools, settings, seed)]
+
+
+def _row(
+    explainer: str | None, scorer: str, name: str, dense: bool, n_planted: int, judged: Judged, chance: float
+) -> dict[str, Any]:
+    rows = judged.rows[(judged.rows.negatives == "random") & judged.rows.reason.isna()]
+    score = judged.means.get(("random", "score"))
+    return {
+        "explainer": explainer,
+        "scorer": scorer,
+        "class": name,
+        "dense": dense,
+        "n_planted": n_planted,
+        "n_scored": len(rows),
+        "score": None if score is None else {"value": score.value, "interval": score.interval},
+        "share_told": float((rows.score_low > chance).mean()) if len(rows) else None,
+    }
+
+
+def _by_token(
+    planted: Planted, groups: Sequence[tuple[str, bool]], tools: ScorerTools, settings: Autointerp, seed: int
+) -> list[dict[str, Any]]:
+    found = token_correlation(planted.codes, tools.tools.windows, seed, settings.min_examples)
+    rows = []
+    for name, dense in groups:
+        own = pd.Series(found[planted.members(name, dense)])
+        known = own.dropna()
+        row = {"explainer": None, "scorer": "token", "class": name, "dense": dense, "n_planted": len(own)}
+        row |= {"n_scored": len(known), "score": None, "share_told": None}
+        if len(known):
+            row["score"] = {"value": float(known.mean()), "interval": None}
+            row["share_told"] = float((known > TOLD_BY_TOKEN).mean())
+        rows.append(row)
+    return rows
