@@ -2,8 +2,6 @@
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
 import os
-import shlex
-import sys
 import time
 from dataclasses import asdict
 from functools import cache
@@ -11,56 +9,6 @@ from pathlib import Path
 
 from snakemake.common.configfile import load_configfile
 from snakemake.sourcecache import infer_source_file
-
-
-def folder_on_disk(rules):
-    """The folder `workflow` on this disk. A repository behind a git host is unpacked below .snakemake, once a commit."""
-    if hasattr(rules, "__fspath__"):
-        # Not workflow.basedir: that is the folder of the Snakefile that was called, which may only include this one.
-        return Path(rules).parent
-    if not hasattr(rules, "ref"):
-        raise WorkflowError(
-            f"{rules}: this workflow needs its whole repository, and a single address has one file; "
-            'name it as snakefile: github("<owner>/<name>", path="workflow/Snakefile", tag="<tag>") '
-            "(or gitlab, or git+file:), or clone it and give the path"
-        )
-    import tarfile
-    import tempfile
-
-    import git
-
-    repository = git.Repo(rules.repo_path) if hasattr(rules, "repo_path") else rules.hosted_repo.repo
-    commit = repository.commit(rules.ref).hexsha
-    top = Path(rules.path).parent.parent
-    target = Path(".snakemake", "sae-atlas", commit, top).absolute()
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-            with tempfile.TemporaryFile() as archive:
-                repository.archive(archive, f"{commit}:{'' if top == Path() else top}", path=["workflow", "envs"])
-                archive.seek(0)
-                with tarfile.open(fileobj=archive) as content:
-                    content.extractall(
-                        Path(temporary, "tree"), **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
-                    )
-            try:
-                Path(temporary, "tree").rename(target)
-            except OSError:
-                if not target.exists():  # else another job was faster
-                    raise
-    return target / "workflow"
-
-
-# Snakemake writes this path into shell commands without quotes.
-if shlex.quote(sys.executable) != sys.executable:
-    raise WorkflowError(
-        f"{sys.executable}: the path of the Python that runs Snakemake has a space or a sign that a shell reads, and no job "
-        "could start; move the checkout, or its .venv, to a path of letters, digits and . _ - / only"
-    )
-
-RULES = str(workflow.current_basedir)
-LIBRARY = folder_on_disk(workflow.current_basedir)
-sys.path.insert(0, str(LIBRARY))
 
 from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
@@ -89,7 +37,8 @@ def config_layers():
     inside = f"{Path.cwd()}/"
     layers = {str(path).removeprefix(inside): path for path in [*own, *given]}
     values = dict(workflow.config_settings.config)
-    if len(layers) + bool(values) < 2:
+    # The configuration of a module is a part of these, or none.
+    if workflow.modifier.is_module or len(layers) + bool(values) < 2:
         return {}
     return {name: load_configfile(path) for name, path in layers.items()} | ({"--config": values} if values else {})
 
@@ -113,7 +62,7 @@ RESULTS = workflow.modifier.path_modifier.replace_prefix("results/").rstrip("/")
 
 
 def beside_results(path):
-    """An input that no rule makes, which a `prefix` must not touch: a path of the configuration, or of this repository."""
+    """An input that no job makes and that a `prefix` must not touch, from the configuration or this repository."""
     return path if RESULTS == "results" else os.path.abspath(path)
 
 
@@ -204,7 +153,7 @@ def require_code():
         script = Path(each.script).stem
         if getattr(code, "script", None) != script:
             raise WorkflowError(
-                f'rule {each.name} runs {each.script}, but its param `code` is not code_of("{script}"): edits of code '
+                f'rules.{each.name} runs {each.script}, but its param `code` is not code_of("{script}"); edits of code '
                 "would not rerun it"
             )
         if LIBRARY / "rules" != Path(RULES):
