@@ -377,11 +377,12 @@ def same(one, other) -> bool:
 # Sources that change ----------------------------------------------------------------------------------------------
 
 
-@fault(
-    "model; documents",
-    "a local source is replaced by files of an older date",
-    "it is prepared again, and what depends on it; the old files again: nothing runs",
-)
+REPLACED = "a local source is replaced by files of an older date"
+MADE_AGAIN = "it is prepared again, and what depends on it; the old files again: nothing runs"
+
+
+@fault("model", REPLACED, MADE_AGAIN)
+@fault("documents", REPLACED, MADE_AGAIN)
 def test_replaced_sources(finished_once, tmp_path):
     project = copy_of(finished_once, tmp_path)
     assert planned(project, TABLE) == {}
