@@ -11,18 +11,7 @@ from atlas.site.pages import copy_assets, write_page
 from atlas.site.run import LINE_FILE, title
 
 # Dials that have a column on the first page.
-COLUMNS = (
-    "explained",
-    "recovered",
-    "recovered_mean",
-    "l0",
-    "dead",
-    "dense",
-    "redundancy",
-    "coherent",
-    "stable",
-    "labels",
-)
+COLUMNS = ("explained", "recovered", "l0", "dead", "dense", "redundancy", "coherent", "stable", "labels")
 
 
 def build_index(studies: Mapping[str, Sequence[str]], root: Path, target: Path) -> None:

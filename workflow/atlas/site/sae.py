@@ -206,7 +206,6 @@ def _corpora(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
                 "random": short(judged["random"]["explained_variance_regular"]),
                 "recovered_mean": short(atlas.get("loss_recovered_mean")),
                 "recovered": short(atlas.get("loss_recovered_zero")),
-                "recovered_mean": short(atlas.get("loss_recovered_mean")),
                 "delta": short(atlas.get("delta_loss")),
                 "l0": short(atlas["l0"]),
                 "silent": f"{short(atlas['dead_pct'])} %",
