@@ -16,10 +16,10 @@ from atlas.autointerp.tools import Evidence, Explainer, Tools
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import MIN_PIECES, Words, name_of
 from atlas.models.load import LoadedModel
+from atlas.models.token_logits import rows_at_once
 
 _TOP_WORDS, _MIN_DOCUMENTS, _TINY = 5, 2, 1e-300
 _PROMOTED, _PROMOTED_IN_LABEL = 10, 3
-_CHUNK = 256
 
 
 def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
@@ -75,19 +75,25 @@ def promoted_tokens(
     norm = loaded.base.get_submodule(loaded.adapter.final_norm)
     kept = torch.from_numpy(np.flatnonzero(begins_word(texts))).to(loaded.device)
 
+    step = rows_at_once(loaded)
+
     def logits(first: int) -> Float[torch.Tensor, "latents tokens"]:
-        rows = W_dec[first : first + _CHUNK].to(loaded.device, loaded.dtype)
+        rows = W_dec[first : first + step].to(loaded.device, loaded.dtype)
         return ((head(norm(rows)) - head(norm(-rows))).float() / 2)[:, kept]
 
-    starts = range(0, len(W_dec), _CHUNK)
-    moments = [(part.double().sum(0), part.double().square().sum(0)) for part in map(logits, starts)]
-    total, squares = (sum(parts) / len(W_dec) for parts in zip(*moments, strict=True))
-    mean, sd = total.float(), (squares - total**2).clamp_min(1e-12).sqrt().float()
-    found: list[tuple[str, ...]] = []
+    starts = range(0, len(W_dec), step)
+    total, squares = (torch.zeros(len(kept), dtype=torch.float64, device=loaded.device) for _ in range(2))
+    best = torch.empty(len(W_dec), min(2 * _PROMOTED, len(kept)), dtype=torch.int64, device=loaded.device)
     for start in starts:
-        best = kept[((logits(start) - mean) / sd).topk(min(2 * _PROMOTED, len(kept)), dim=1).indices]
-        found += [_names(row, texts) for row in best.cpu().numpy()]
-    return found
+        part = logits(start).double()
+        total += part.sum(0)
+        squares += part.square_().sum(0)
+        del part  # before the next one is made
+    total, squares = total / len(W_dec), squares / len(W_dec)
+    mean, sd = total.float(), (squares - total**2).clamp_min(1e-12).sqrt().float()
+    for start in starts:
+        best[start : start + step] = ((logits(start) - mean) / sd).topk(best.shape[1], dim=1).indices
+    return [_names(row, texts) for row in kept[best].cpu().numpy()]
 
 
 def begins_word(texts: Sequence[str]) -> Bool[np.ndarray, " vocabulary"]:
