@@ -4,7 +4,7 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from atlas.errors import AtlasError
-from atlas.models import objectives
+from atlas.models import predictions, token_logits
 from atlas.models.forward import final_hidden, logits
 from atlas.models.objectives import divergence, kl, loss_mask, per_token_loss
 from tiny import prepare_and_load, tiny_bert
@@ -36,23 +36,42 @@ def test_mask_leaves_out_the_first_position_alone(llama, contexts):
     assert mask[:, 1:].all()
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_slices_do_not_change_the_result(llama, contexts, monkeypatch, rows):
+@pytest.mark.parametrize("chunk", [(1, 1), (7, 100), (1000, 1000)])
+def test_chunks_do_not_change_the_result(llama, contexts, monkeypatch, chunk):
     hidden = final_hidden(llama, contexts)
     loss, distance = per_token_loss(llama, contexts, hidden), kl(llama, hidden, 0.5 * hidden)
-    monkeypatch.setattr(objectives, "_SLICE_ELEMENTS", 262 * rows)
-    torch.testing.assert_close(per_token_loss(llama, contexts, hidden), loss)
-    torch.testing.assert_close(kl(llama, hidden, 0.5 * hidden), distance)
+    monkeypatch.setitem(predictions._CHUNK_TOKENS, "cpu", chunk)
+    torch.testing.assert_close(per_token_loss(llama, contexts, hidden), loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(kl(llama, hidden, 0.5 * hidden), distance, rtol=1e-4, atol=1e-5)
 
 
-def test_no_more_than_a_slice_of_logits_is_held(llama, contexts, monkeypatch):
+def test_no_more_than_a_chunk_of_logits_is_held(llama, contexts, monkeypatch):
     sizes, hidden = [], final_hidden(llama, contexts)
-    monkeypatch.setattr(objectives, "_SLICE_ELEMENTS", 262 * 5)
-    monkeypatch.setattr(objectives, "logits", lambda loaded, rows: sizes.append(len(rows)) or logits(loaded, rows))
+    monkeypatch.setitem(predictions._CHUNK_TOKENS, "cpu", (5, 100))
+    bend = token_logits.bend_logits
+    monkeypatch.setattr(
+        token_logits, "bend_logits", lambda model, logits: sizes.append(logits.shape) or bend(model, logits)
+    )
     per_token_loss(llama, contexts, hidden)
     kl(llama, hidden, hidden)
-    assert max(sizes) == 5
-    assert sum(sizes) == 3 * 23 + 2 * 3 * 24
+    assert max(sizes) == (5, 100)
+    assert sum(rows * tokens for rows, tokens in sizes) == 262 * (3 * 23 + 2 * 3 * 24)
+
+
+def test_equal_states_have_a_divergence_of_exactly_zero(llama, contexts):
+    hidden = final_hidden(llama, contexts)
+    assert (kl(llama, hidden, hidden.clone()) == 0).all()
+
+
+def test_a_far_larger_logit_in_a_later_chunk_is_not_lost(llama, contexts, monkeypatch):
+    """Sums of earlier chunks are rescaled: exp of these logits overflows float32."""
+    hidden = 300 * final_hidden(llama, contexts)
+    exact = logits(llama, hidden).double().log_softmax(-1)
+    monkeypatch.setitem(predictions._CHUNK_TOKENS, "cpu", (5, 16))
+    loss = per_token_loss(llama, contexts, hidden)
+    expected = -exact[:, :-1].gather(2, contexts[:, 1:, None])[..., 0]
+    assert exact.min() < -1000
+    torch.testing.assert_close(loss[:, 1:].double(), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_kl_is_that_of_clean_against_other(llama, contexts):

@@ -17,10 +17,10 @@ from atlas.autointerp.tools import Evidence, Explainer, Tools
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import MIN_PIECES, Words, name_of
 from atlas.models.load import LoadedModel
+from atlas.models.token_logits import rows_at_once
 
 _TOP_WORDS, _MIN_DOCUMENTS, _TINY = 5, 2, 1e-300
 _PROMOTED, _PROMOTED_IN_LABEL = 10, 3
-_CHUNK = 256
 
 
 def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
@@ -90,13 +90,20 @@ def find_promoted(
     norm = loaded.base.get_submodule(loaded.adapter.final_norm)
     kept = torch.from_numpy(np.flatnonzero(begins_word(texts))).to(loaded.device)
 
+    step = rows_at_once(loaded)
+
     def logits(first: int) -> Float[torch.Tensor, "latents tokens"]:
-        rows = W_dec[first : first + _CHUNK].to(loaded.device, loaded.dtype)
+        rows = W_dec[first : first + step].to(loaded.device, loaded.dtype)
         return ((head(norm(rows)) - head(norm(-rows))).float() / 2)[:, kept]
 
-    starts = range(0, len(W_dec), _CHUNK)
-    moments = [(part.double().sum(0), part.double().square().sum(0)) for part in map(logits, starts)]
-    total, squares = (sum(parts) / len(W_dec) for parts in zip(*moments, strict=True))
+    starts = range(0, len(W_dec), step)
+    total, squares = (torch.zeros(len(kept), dtype=torch.float64, device=loaded.device) for _ in range(2))
+    for start in starts:
+        part = logits(start).double()
+        total += part.sum(0)
+        squares += part.square_().sum(0)
+        del part  # before the next one is made
+    total, squares = total / len(W_dec), squares / len(W_dec)
     mean, sd = total.float(), (squares - total**2).clamp_min(1e-12).sqrt().float()
     parts = []
     for start in starts:

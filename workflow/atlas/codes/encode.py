@@ -102,17 +102,47 @@ def encode_corpus(
         saes = {name: sae.to(device) for name, (_, sae) in dictionaries.items()}
         with progress(len(rows.tokens), f"encode {shards[0].identity['corpus']}", "row") as shown:
             for first in range(0, len(rows.tokens), block_rows):
-                entries: dict[str, list[np.ndarray]] = {name: [] for name in saes}
+                entries = {name: _Entries() for name in saes}
                 last = min(first + block_rows, len(rows.tokens))
                 for start, values in _chunks(shards, hooks.source, first, last, _chunk_rows(saes)):
                     for name, sae in saes.items():
-                        entries[name].append(_entries(sae, values.to(device), start))
+                        entries[name].add(*_entries(sae, values.to(device), start))
                     shown.update(len(values))
                 for name, writer in writers.items():
-                    row, latent, value = (np.concatenate(parts) for parts in zip(*entries[name], strict=True))
+                    row, latent, value = entries[name].columns
                     writer.write(latent, row, value)
         for name, writer in writers.items():
             writer.finish(_attributes(name, saes[name], shards[0], training, identity))
+
+
+class _Entries:
+    """Row, latent and value of all that fired in a block, in arrays that double when they are full.
+
+    Arrays for each chunk would lie between freed codes of chunks, which the C library then cannot use again.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._columns = [np.empty(2**20, kind) for kind in (np.int64, np.int64, np.float32)]
+
+    def add(self, *columns: np.ndarray) -> None:
+        """Append what fired in one chunk."""
+        stop = self._size + len(columns[0])
+        if stop > len(self._columns[0]):
+            grown = max(stop, 2 * len(self._columns[0]))
+            self._columns = [
+                np.concatenate([column[: self._size], np.empty(grown - self._size, column.dtype)])
+                for column in self._columns
+            ]
+        for column, values in zip(self._columns, columns, strict=True):
+            column[self._size : stop] = values
+        self._size = stop
+
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row, latent and value."""
+        row, latent, value = (column[: self._size] for column in self._columns)
+        return row, latent, value
 
 
 def _entries(sae: Sae, values: torch.Tensor, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

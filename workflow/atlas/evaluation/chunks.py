@@ -1,6 +1,6 @@
 """Rows of a store through an SAE, so many at a time that memory and caches suffice."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -28,5 +28,17 @@ def row_chunks(shards: Sequence[Shard], size: int) -> Iterator[tuple[Shard, int,
 
 def reconstruct(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
     """Reconstruction of the inference path, float32, a chunk of rows at a time."""
-    parts = [sae.decode(sae.encode(chunk)) for chunk in rows.split(chunk_rows(sae))]
-    return torch.cat(parts) if parts else rows.float()
+    result = rows.new_empty(len(rows), sae.d_target, dtype=torch.float32)
+    fill(result, rows, chunk_rows(sae), lambda chunk: sae.decode(sae.encode(chunk)))
+    return result
+
+
+def fill(
+    result: Float[Tensor, "rows values"], rows: Float[Tensor, "rows d_model"], size: int, compute: Callable
+) -> None:
+    """Write ``compute(chunk)`` into `result`, a chunk of `rows` at a time.
+
+    Kept parts would lie between the freed tensors of each chunk, which the C library then cannot use again as one.
+    """
+    for start in range(0, len(rows), size):
+        result[start : start + size] = compute(rows[start : start + size])

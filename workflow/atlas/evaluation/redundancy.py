@@ -34,14 +34,14 @@ def decoder_geometry(W_dec: Float[Tensor, "n_latents d_model"]) -> Geometry:
     unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
     n_latents = len(unit)
     keep = min(GUIDE_PAIRS, n_latents)
-    largest, maxima = unit.new_empty(0), []
+    largest, maximum = unit.new_empty(0), unit.new_empty(n_latents)
     found, indices, n_pairs = unit.new_empty(0), torch.empty(2, 0, dtype=torch.int64, device=unit.device), 0
     step = max(1, _CHUNK_ELEMENTS // n_latents)
     for start in range(0, n_latents, step):
         cosines = unit[start : start + step] @ unit.T
         own = torch.arange(len(cosines), device=unit.device)
         cosines[own, own + start] = -2.0  # below any cosine: a latent is no neighbour of itself
-        maxima.append(cosines.amax(1))
+        maximum[start : start + step] = cosines.amax(1)
         best = cosines.flatten().topk(min(keep, cosines.numel())).values
         largest = torch.cat([largest, best]).topk(min(keep, len(largest) + len(best))).values
         row, column = (cosines > PAIR_COSINE).nonzero(as_tuple=True)
@@ -53,7 +53,6 @@ def decoder_geometry(W_dec: Float[Tensor, "n_latents d_model"]) -> Geometry:
         if len(found) > MAX_PAIRS:
             found, kept = found.topk(MAX_PAIRS)
             indices = indices[:, kept]
-    maximum = torch.cat(maxima)
     values = {
         "absorption_guide": largest.double().mean().item(),
         "mean_max_cosine": maximum.double().mean().item(),

@@ -62,15 +62,13 @@ class Status:
 def decoder_columns(sae: Sae) -> pd.DataFrame:
     """What the weights alone say of each latent: the same on every corpus."""
     unit = torch.nn.functional.normalize(sae.W_dec.float(), dim=1)
-    best, nearest = [], []
+    best, nearest = torch.empty(len(unit)), torch.empty(len(unit), dtype=torch.int64)
     for first in range(0, len(unit), _CHUNK):
         cosines = unit[first : first + _CHUNK] @ unit.T
         own = torch.arange(len(cosines))
         cosines[own, own + first] = -2.0  # below any cosine: a latent is no neighbour of itself
-        values, indices = cosines.max(1)
-        best.append(values)
-        nearest.append(indices)
-    columns = {"max_cosine": torch.cat(best).double().numpy(), "nearest": torch.cat(nearest).numpy()}
+        best[first : first + _CHUNK], nearest[first : first + _CHUNK] = cosines.max(1)
+    columns = {"max_cosine": best.double().numpy(), "nearest": nearest.numpy()}
     cosine = np.full(len(unit), np.nan)
     if not sae.is_transcoder:
         cosine = torch.nn.functional.cosine_similarity(sae.W_enc.T.double(), sae.W_dec.double(), dim=1).numpy()

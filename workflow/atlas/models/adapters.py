@@ -113,10 +113,19 @@ def apply_head(
     return adapter.heads[objective](model, hidden)
 
 
-def _embedding_head(model: nn.Module, hidden: Tensor) -> Tensor:
-    logits = model.get_output_embeddings()(hidden)
-    cap = getattr(model.config, "final_logit_softcapping", None)  # Gemma 2
+def soft_cap(model: nn.Module) -> float | None:
+    """The bound that the model's logits are bent to (Gemma 2); None where they are a linear function."""
+    return getattr(model.config, "final_logit_softcapping", None)
+
+
+def bend_logits(model: nn.Module, logits: Float[Tensor, "*rows tokens"]) -> Float[Tensor, "*rows tokens"]:
+    """What the model makes of the products with its vocabulary: mostly the same."""
+    cap = soft_cap(model)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _embedding_head(model: nn.Module, hidden: Tensor) -> Tensor:
+    return bend_logits(model, model.get_output_embeddings()(hidden))
 
 
 def _bert_masked_head(model: nn.Module, hidden: Tensor) -> Tensor:

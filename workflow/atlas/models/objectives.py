@@ -1,12 +1,12 @@
 """What a model's output is worth: per-token loss, and the divergence of one output from another.
 
-`hidden` is always the final hidden state (`forward.final_hidden`). Logits are computed in the model's number format,
-a slice of positions at a time, and everything after them in float32, so that (tokens, vocabulary) is never held whole.
+`hidden` is always the final hidden state (`forward.final_hidden`). Logits are computed in the model's number format
+and everything after them in float32, a chunk at a time: (tokens, vocabulary) is never held whole.
 `per_token_loss`, `kl` and `divergence` compare two outputs directly, as an audit does. To hold many edited outputs
 against one clean output, `summarise_clean` keeps what is needed of that and `compare` takes it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -19,9 +19,9 @@ from atlas.models.adapters import CLASS_POSITION
 from atlas.models.forward import logits
 from atlas.models.load import LoadedModel
 from atlas.models.predictions import clean_predictions, compare_predictions, features, vocabulary_projection
+from atlas.models.token_logits import compare_logits, cross_entropy, kl_of_tokens
 
 TOKEN_OBJECTIVES = ("causal_lm", "masked_lm")
-_SLICE_ELEMENTS = 2**25  # 128 MiB of float32 logits at a time
 
 
 def loss_mask(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) -> Bool[Tensor, "contexts position"]:
@@ -75,14 +75,9 @@ def per_token_loss(
     and when a loss is not finite (the number of such positions is named); NaN is never returned.
     """
     _require_per_token(loaded)
-    predictions, targets = hidden[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten()
-    losses = [
-        F.cross_entropy(logits(loaded, predictions[rows]).float(), targets[rows], reduction="none")
-        for rows in _slices(loaded, len(predictions))
-    ]
     loss = torch.zeros(input_ids.shape, dtype=torch.float32, device=hidden.device)
-    if losses:
-        loss[:, 1:] = torch.cat(losses).view(input_ids.shape[0], -1)
+    predicted = cross_entropy(loaded, hidden[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten())
+    loss[:, 1:] = predicted.view(len(input_ids), -1)
     return _require_finite(loss, "cross-entropy", loaded)
 
 
@@ -98,9 +93,8 @@ def kl(
     """
     if loaded.objective not in TOKEN_OBJECTIVES:
         raise AtlasError(f"objective {loaded.objective!r} predicts no tokens: use `divergence`, one value per context")
-    clean, other = hidden_clean.flatten(0, 1), hidden_other.flatten(0, 1)
-    parts = [_kl(logits(loaded, clean[rows]), logits(loaded, other[rows])) for rows in _slices(loaded, len(clean))]
-    return _require_finite(torch.cat(parts).view(hidden_clean.shape[:2]), "KL divergence", loaded)
+    distance = kl_of_tokens(loaded, hidden_clean.flatten(0, 1), hidden_other.flatten(0, 1))
+    return _require_finite(distance.view(hidden_clean.shape[:2]), "KL divergence", loaded)
 
 
 @torch.inference_mode()
@@ -161,23 +155,10 @@ def compare(
         return distance, distance
     projection = vocabulary_projection(loaded)
     if projection is None:
-        loss, distance = _compare_logits(loaded, hidden, targets, clean["hidden"])
+        loss, distance = compare_logits(loaded, clean["hidden"], hidden, targets)
     else:
         loss, distance = compare_predictions(projection, features(loaded, hidden), targets, clean)
     return _require_finite(loss, "cross-entropy", loaded), _require_finite(distance, "KL divergence", loaded)
-
-
-def _compare_logits(
-    loaded: LoadedModel, other: Float[Tensor, "rows d_model"], targets: Int[Tensor, " rows"], clean: Tensor
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
-    """Where logits are no linear function: from both outputs' own, a slice at a time."""
-    loss, distance = [], []
-    for rows in _slices(loaded, len(other)):
-        found = logits(loaded, other[rows]).float()
-        loss.append(F.cross_entropy(found, targets[rows], reduction="none"))
-        distance.append(_kl(logits(loaded, clean[rows]), found))
-    empty = other.new_zeros(0, dtype=torch.float32)
-    return torch.cat([empty, *loss]), torch.cat([empty, *distance])
 
 
 def _embeddings(hidden: Float[Tensor, "contexts position d_model"]) -> Float[Tensor, "contexts d_model"]:
@@ -196,11 +177,6 @@ def _cosine_distance(
     distance = 0.5 * (F.normalize(clean, dim=-1) - F.normalize(other, dim=-1)).square().sum(-1)
     empty = (clean == 0).all(-1) | (other == 0).all(-1)
     return distance.masked_fill(empty, 1.0)
-
-
-def _slices(loaded: LoadedModel, rows: int) -> Iterator[slice]:
-    size = max(1, _SLICE_ELEMENTS // loaded.identity["vocabulary_size"])
-    return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _require_per_token(loaded: LoadedModel) -> None:

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from atlas.devices import product_dtype
-from atlas.models.adapters import apply_head
+from atlas.models.adapters import apply_head, soft_cap
 from atlas.models.load import LoadedModel
 
 # Logits of a chunk stay in a core's cache on a CPU, and fill a GPU.
@@ -34,14 +34,16 @@ def vocabulary_projection(loaded: LoadedModel) -> nn.Linear | None:
     """The linear map onto the vocabulary with which the head ends; None where logits are no linear function of it."""
     if loaded.objective not in ("causal_lm", "masked_lm"):
         return None
-    if getattr(loaded.model.config, "final_logit_softcapping", None) is not None:  # Gemma 2
+    if soft_cap(loaded.model) is not None:
         return None
     return loaded.model.get_output_embeddings()
 
 
 @torch.inference_mode()
 def features(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_features"]:
-    """What the vocabulary projection is applied to: the head on a final hidden state, without its last step."""
+    """What the output embeddings are applied to: the head on a final hidden state, without its last step."""
+    if loaded.objective == "causal_lm":  # nothing comes before them, and what comes after may bend
+        return hidden.to(loaded.dtype)
     with _passed_through(loaded.model.get_output_embeddings()):
         return apply_head(loaded.model, loaded.adapter, loaded.objective, hidden.to(loaded.dtype))
 
@@ -110,7 +112,7 @@ def _estimate(projection: nn.Linear, features: Float[Tensor, "rows d_features"])
     """Log-sum-exp from rounded logits, itself rounded to the model's number format: a shift."""
     largest = torch.full((len(features),), -torch.inf, device=features.device)
     factors = features.to(product_dtype(features.dtype, features.device))
-    for rows, tokens, weight in _chunks(projection, factors):
+    for rows, tokens, weight in vocabulary_chunks(projection, factors):
         bias = None if projection.bias is None else projection.bias[tokens].to(factors.dtype)
         chunk = nn.functional.linear(factors[rows], weight, bias)
         largest[rows] = torch.logaddexp(largest[rows], chunk.float().logsumexp(1))
@@ -123,14 +125,14 @@ def _shifted_exp(
     """exp(logit − shift) in chunks of rows and of the vocabulary, float32; rounded once at most, after the shift."""
     factors = features.to(product_dtype(features.dtype, features.device))
     start = -shift.to(features.dtype).to(factors.dtype)[:, None]
-    for rows, tokens, weight in _chunks(projection, factors):
+    for rows, tokens, weight in vocabulary_chunks(projection, factors):
         logit = torch.addmm(start[rows], factors[rows], weight.T).float()
         if projection.bias is not None:
             logit += projection.bias[tokens]
         yield rows, tokens, logit.exp_()
 
 
-def _chunks(
+def vocabulary_chunks(
     projection: nn.Linear, factors: Tensor
 ) -> Iterator[tuple[slice, slice, Float[Tensor, "tokens d_features"]]]:
     """Slices of rows and of the vocabulary, with the latter's weights in the number format of `factors`."""

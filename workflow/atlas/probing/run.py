@@ -14,7 +14,7 @@ from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption, Probing
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.bootstrap import bootstrap_interval
-from atlas.evaluation.chunks import chunk_rows
+from atlas.evaluation.chunks import chunk_rows, fill
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
 from atlas.hook_points import SaeHooks
@@ -78,8 +78,9 @@ def encode_rows(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[np.ndarr
     """Latents of the inference path as float32; raises EvaluationError for rows of another width."""
     if rows.shape[1] != sae.d_model:
         raise EvaluationError(f"rows have width {rows.shape[1]}, the SAE reads {sae.d_model}: another hook or model")
-    device = sae.W_enc.device
-    return torch.cat([sae.encode(chunk.to(device)).cpu() for chunk in rows.split(chunk_rows(sae))]).numpy()
+    result = torch.empty(len(rows), sae.n_latents)
+    fill(result, rows, chunk_rows(sae), lambda chunk: sae.encode(chunk.to(sae.W_enc.device)))
+    return result.numpy()
 
 
 def probe_dataset(data: LabelledRows, sae: Sae, randoms: list[Sae], settings: Probing) -> dict[str, Any]:

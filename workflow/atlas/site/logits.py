@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 
 from atlas.models.load import LoadedModel
+from atlas.models.token_logits import rows_at_once
 
 N_TOKENS = 10
-_CHUNK = 128
 HISTOGRAM_BINS = 40
 
 
@@ -41,18 +41,35 @@ def decoder_logits(W_dec: Float[torch.Tensor, "n_latents d_model"], loaded: Load
         return None
     norm = loaded.base.get_submodule(loaded.adapter.final_norm)
     unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
-    parts: list[tuple[np.ndarray, ...]] = []
-    for first in range(0, len(unit), _CHUNK):
-        rows = unit[first : first + _CHUNK].to(loaded.device, loaded.dtype)
+    found, step = _empty(len(unit), loaded.identity["vocabulary_size"]), rows_at_once(loaded)
+    for first in range(0, len(unit), step):
+        rows = unit[first : first + step].to(loaded.device, loaded.dtype)
         logits = (head(norm(rows)) - head(norm(-rows))).float() / 2
-        parts.append(_extremes(logits - logits.mean(1, keepdim=True)))
-    return Logits(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        _fill(found, first, logits.sub_(logits.mean(1, keepdim=True)))
+        del logits  # before the next ones are made
+    return found
 
 
-def _extremes(logits: Float[torch.Tensor, "latents vocabulary"]) -> tuple[np.ndarray, ...]:
-    count = min(N_TOKENS, logits.shape[1])
-    promoted, suppressed = logits.topk(count, dim=1), (-logits).topk(count, dim=1)
-    histograms = [np.histogram(row, HISTOGRAM_BINS) for row in logits.cpu().numpy()]
-    columns = (promoted.indices, promoted.values, suppressed.indices, -suppressed.values)
-    counts, edges = zip(*histograms, strict=True)
-    return *(column.cpu().numpy() for column in columns), np.stack(counts), np.stack(edges)
+def _empty(n_latents: int, vocabulary: int) -> Logits:
+    n_tokens = min(N_TOKENS, vocabulary)
+    tokens = (n_latents, n_tokens)
+    return Logits(
+        promoted=np.empty(tokens, np.int64),
+        promoted_values=np.empty(tokens, np.float32),
+        suppressed=np.empty(tokens, np.int64),
+        suppressed_values=np.empty(tokens, np.float32),
+        counts=np.empty((n_latents, HISTOGRAM_BINS), np.int64),
+        edges=np.empty((n_latents, HISTOGRAM_BINS + 1), np.float32),
+    )
+
+
+def _fill(found: Logits, first: int, logits: Float[torch.Tensor, "latents vocabulary"]) -> None:
+    latents, count = slice(first, first + len(logits)), found.promoted.shape[1]
+    for sign, tokens, values in (
+        (1, found.promoted, found.promoted_values),
+        (-1, found.suppressed, found.suppressed_values),
+    ):
+        best = (logits * sign).topk(count, dim=1)
+        tokens[latents], values[latents] = best.indices.cpu().numpy(), sign * best.values.cpu().numpy()
+    for latent, row in enumerate(logits.cpu().numpy(), start=first):
+        found.counts[latent], found.edges[latent] = np.histogram(row, HISTOGRAM_BINS)

@@ -52,8 +52,11 @@ def largest_cosines(
 ) -> tuple[Float[Tensor, " first"], Int[Tensor, " first"]]:
     """Largest cosine of each unit row of the first to a row of the second, and which row that is; ties: the lowest."""
     step = max(1, _CHUNK_ELEMENTS // max(1, len(second)))
-    parts = [(chunk @ second.T).max(dim=1) for chunk in first.split(step)]
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+    values, indices = first.new_empty(len(first)), torch.empty(len(first), dtype=torch.int64, device=first.device)
+    for start in range(0, len(first), step):
+        part = slice(start, start + step)
+        values[part], indices[part] = (first[part] @ second.T).max(dim=1)
+    return values, indices
 
 
 def _exact(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
