@@ -1,6 +1,7 @@
 """Tokens: nothing padded, nothing lost, nothing special but what the tokenizer or the template put there."""
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from atlas.config.data import Corpus, TokenBudget
 from atlas.corpora.apart import check_apart
@@ -20,7 +21,7 @@ from atlas.corpora.packing import pack
 from atlas.corpora.tokens import read_tokens, tokenise_corpus, window_of
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, write_json
-from tiny import tiny_tokenizer
+from tiny import VOCABULARY, tiny_tokenizer
 
 BOS, EOS, USER = 1, 2, 4
 LENGTH = 32
@@ -274,6 +275,20 @@ def test_damaged_token_files_are_named(tmp_path, folders):
     path.write_bytes(good[: len(good) // 2])
     with pytest.raises(SourceError, match=r"t\.h5: missing, truncated or altered"):
         read_tokens(path, "train")
+
+
+def test_a_token_that_the_model_does_not_embed_is_refused(tmp_path, folders):
+    """A tokenizer may have special tokens beyond the embedding: text spells them out, a chat template writes them."""
+    model = shutil.copytree(folders["bare"], tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = "{% for message in messages %}<image>{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(model)
+    write_json(model / "identity.json", {"tokenizer_sha256": "x", "vocabulary_size": VOCABULARY})
+    spelled = make_encoder(model, "plain").encode(["an <image> here"])[0]
+    assert max(spelled) < VOCABULARY
+    with pytest.raises(SourceError, match=f"token '<image>' has id {VOCABULARY}, but the model embeds {VOCABULARY}"):
+        make_encoder(model, "chat_template").encode([json.dumps([{"role": "user", "content": "hi"}])])
 
 
 @pytest.mark.parametrize(

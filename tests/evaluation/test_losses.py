@@ -288,3 +288,14 @@ def test_masked_model_without_mask_token_is_refused(masked, shards_of, monkeypat
     monkeypatch.setitem(masked.tokenizer._special_tokens_map, "mask_token", None)
     with pytest.raises(EvaluationError, match="has no mask token"):
         Task.of(masked, batch)
+
+
+def test_losses_that_nothing_reaches_are_null_with_their_reason():
+    """At a classifier's last block the spliced rows have no way to the output: 0 would look like a perfect SAE."""
+    zeros = np.zeros(4, np.float32)
+    table = LossTable(zeros, zeros, zeros, zeros, zeros, np.arange(4))
+    result, reasons = loss_metrics(table, "sequence_classification", SETTINGS, "no way out")
+    usual, _ = loss_metrics(table, "sequence_classification", SETTINGS)
+    assert set(result) == set(usual)
+    assert {name for name, value in result.items() if value is not None} == {"loss_kind", "loss_units", "loss_clean"}
+    assert reasons == {f"atlas_{name}": "no way out" for name, value in result.items() if value is None}

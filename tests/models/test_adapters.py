@@ -6,7 +6,7 @@ from transformers import CONFIG_MAPPING
 
 from atlas.errors import AtlasError
 from atlas.models import adapters, checks
-from atlas.models.adapters import find_adapter, find_place, get_blocks
+from atlas.models.adapters import find_adapter, find_place, get_blocks, longest_context
 from atlas.models.checks import Subject
 from atlas.models.forward import capture, final_hidden, logits, read_prefix, run_from
 from atlas.models.load import MODEL_CLASSES, LoadedModel
@@ -98,6 +98,17 @@ def test_no_prefix_is_shared_before_the_first_attention(contexts):
 
 def test_encoder_has_no_prefix_to_go_on_from(contexts):
     assert read_prefix(build("bert", "masked_lm"), contexts[0], ["resid_post.0"]) is None
+
+
+def test_the_longest_context_is_what_there_are_positions_for(contexts):
+    assert longest_context(CONFIG_MAPPING["gpt2"](n_positions=77)) == 77
+    assert longest_context(CONFIG_MAPPING["llama"](max_position_embeddings=64)) == 64
+    assert longest_context(CONFIG_MAPPING["roberta"](max_position_embeddings=514, pad_token_id=1)) == 512
+    loaded = build("gpt2")
+    loaded.identity["longest_context"] = longest_context(loaded.model.config)
+    assert final_hidden(loaded, contexts[:, :1].repeat(1, 64)).isfinite().all()
+    with pytest.raises(AtlasError, match="a context of 65 tokens is longer than gpt2 has positions for, 64"):
+        final_hidden(loaded, contexts[:, :1].repeat(1, 65))
 
 
 def own_logits(loaded: LoadedModel, contexts: torch.Tensor) -> torch.Tensor:
