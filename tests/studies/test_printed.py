@@ -104,7 +104,7 @@ def test_latex_fits_the_width_of_a_page():
         ours = as_latex(printed(study(**changes))).split("% published")[0]
         widths = [int(points) for points in re.findall(r"p\{(\d+)pt\}", ours)]
         assert len(widths) == len(printed(study(**changes)).filter(regex="^(?!published )").columns)
-        assert sum(widths) + 2 * 1.7 * len(widths) < 504
+        assert sum(widths) + 2 * len(widths) < 504
 
 
 def test_both_files_are_written_from_the_csv(tmp_path):

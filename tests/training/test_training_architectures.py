@@ -57,7 +57,7 @@ def assert_same(found, wanted):
 
 
 def test_gated_is_its_definition():
-    settings, state, rows = small("gated", l1_coefficient=0.3, sparsity_warmup_steps=200)
+    settings, state, rows = small("gated", l1_coefficient=0.3, sparsity_warmup_steps=200, steps=400)
     p = state.parameters
     product = (rows - p["b_dec"]) @ p["W_enc"]
     gate, magnitude = product + p["b_enc"], torch.relu(p["r_mag"].exp() * product + p["b_mag"])
@@ -154,7 +154,7 @@ def test_thresholds_stay_where_only_positive_values_pass():
 
 @pytest.mark.parametrize("architecture", ["relu", "gated", "jumprelu"])
 def test_the_penalty_grows_from_nothing(architecture):
-    settings, state, rows = small(architecture, sparsity_warmup_steps=100)
+    settings, state, rows = small(architecture, sparsity_warmup_steps=100, steps=400)
 
     def penalty(step):
         batch = batch_of(settings, state, rows, step)

@@ -151,7 +151,7 @@ def as_latex(cells: pd.DataFrame) -> str:
     # A longtable takes no place among words, so there is nothing to part it from.
     between = "\n" if long else "\n\\par\\medskip\n"
     body = between.join(part.rstrip("\n") for part in parts)
-    return f"% needs {packages}\n{{\\scriptsize\\setlength{{\\tabcolsep}}{{1.7pt}}%\n{body}\n}}\n"
+    return f"% needs {packages}\n{{\\scriptsize\\setlength{{\\tabcolsep}}{{1pt}}%\n{body}\n}}\n"
 
 
 def _tabular(cells: pd.DataFrame, long: bool) -> str:
