@@ -1,5 +1,7 @@
 """Contexts of planted firings, what becomes of text, what a direction promotes, and sentences of dials."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch

@@ -55,6 +55,7 @@ def test_intervals_are_clopper_pearson():
 
 def test_figure_has_a_line_per_cause_and_says_how_often_it_was_called_so():
     frame = table().assign(
+        model="tiny",
         cause=["no revival"] * 3 + ["nothing wrong"] * 3,
         seed=[0, 1, 2] * 2,
         explained_variance_regular=[0.3, 0.4, -80.0, 0.7, 0.7, 0.7],
