@@ -200,25 +200,25 @@ def test_a_study_must_not_be_named_as_the_comparison_of_frameworks(name):
         (
             "mixes/chat/phases",
             [{"until": 2.0, "weights": {"chat": 1.0}}],
-            "mixes.chat.phases.0.until: 2.0 Input should be less than or equal to 1",
+            "mixes.chat.phases[0].until: 2.0; expected at most 1.0",
         ),
         (
             "studies/llama_sweep/evaluation/in_sample",
             5,
-            "studies.llama_sweep.evaluation.in_sample: 5 Input should be a valid string, or a valid tuple",
+            "studies.llama_sweep.evaluation.in_sample: 5; expected text, or a list of texts",
         ),
         ("corpora/chat/source", {"kind": "path"}, "corpora.chat.source.path: required key is missing"),
         (
             "corpora/chat/source",
             {"kind": "path", "path": 5},
-            "corpora.chat.source.path: 5 Input should be a valid string",
+            'corpora.chat.source.path: 5; expected text; write "5", in quotes',
         ),
     ],
 )
 def test_one_fault_is_reported_once(path, value, fault):
     with pytest.raises(ConfigError) as raised:
         load_config(changed(path, value))
-    assert str(raised.value).splitlines() == ["configuration: 1 fault(s)", f"  {fault}"]
+    assert str(raised.value).splitlines() == ["configuration: 1 fault", f"  {fault}"]
 
 
 def test_all_faults_are_reported_at_once():

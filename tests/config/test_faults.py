@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from atlas.config import load_config, read_config
 from atlas.config.__main__ import main
+from atlas.config.load import load_config, read_config
 from atlas.config.reference import FOLDER
 from atlas.config.study import CaseStudy
 from atlas.errors import ConfigError

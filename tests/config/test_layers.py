@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import update_config
 
-from atlas.config import expand_rows, read_config
 from atlas.config.layers import DISCRIMINATORS, merge, replace_whole
+from atlas.config.load import read_config
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 
 PACKAGE = {"kind": "package", "package": "p", "version": "1", "more": {"a": 1}}
 TREES = st.recursive(

@@ -4,9 +4,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from atlas.config import expand_rows, load_config
+from atlas.config.load import load_config
 from atlas.config.recipe import Recipe
 from atlas.config.reference import FOLDER
+from atlas.config.rows import expand_rows
 from atlas.training.guards import warnings_before
 from atlas.training.schedule import lr_at
 

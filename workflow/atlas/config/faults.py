@@ -22,6 +22,10 @@ _BOUNDS = {"greater_than_equal": "at least", "greater_than": "more than", "less_
 _BOUNDS |= {"less_than": "less than"}
 
 
+# Faults of the two branches of a union of text and list.
+_OTHER_BRANCH = {"string_type": "tuple_type", "tuple_type": "string_type"}
+
+
 def describe(faults: Sequence[Mapping[str, Any]], section: type[BaseModel], layers: Mapping[str, Any]) -> list[str]:
     """One sentence for each fault that pydantic found in `section`; those that only follow from another are left out.
 
@@ -31,7 +35,9 @@ def describe(faults: Sequence[Mapping[str, Any]], section: type[BaseModel], laye
     sentences = []
     for place, expected, fault in placed:
         others = [(where, other["type"]) for where, _, other in placed if other is not fault]
-        if not _follows(place, fault["type"], others):
+        if (place, _OTHER_BRANCH.get(fault["type"])) in others and all(kind in _OTHER_BRANCH for _, kind in others):
+            sentences.append(f"{_shown_place(place)}: {shown(fault['input'])}; expected text, or a list of texts")
+        elif not _follows(place, fault["type"], others):
             key = _shown_place(place)
             name = _file_of(place, layers) if len(layers) > 1 else None
             sentence = f"{key}: {_sentence(expected, fault)}" if key else _sentence(expected, fault)
