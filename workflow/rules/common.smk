@@ -38,7 +38,7 @@ def config_layers():
     layers = {str(path).removeprefix(inside): path for path in [*own, *given]}
     values = dict(workflow.config_settings.config)
     # The configuration of a module is a part of these, or none.
-    if workflow.modifier.is_module or len(layers) + bool(values) < 2:
+    if IS_MODULE or len(layers) + bool(values) < 2:
         return {}
     return {name: load_configfile(path) for name, path in layers.items()} | ({"--config": values} if values else {})
 
@@ -195,7 +195,7 @@ def source_input(key, entry):
     if wheels := wheels_of(source):
         return [wheel_path(wheel) for wheel in wheels]
     # A workflow that uses this one may make the file itself, and on a storage it is no file of this machine.
-    alone = not workflow.modifier.is_module and workflow.storage_settings.default_storage_provider is None
+    alone = not IS_MODULE and workflow.storage_settings.default_storage_provider is None
     if isinstance(source, PathSource) and alone and not Path(source.path).exists():
         raise WorkflowError(
             f"{key}.source.path is {source.path!r}, and {os.path.abspath(source.path)} does not exist; expected a file or "

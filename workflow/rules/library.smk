@@ -54,6 +54,8 @@ if shlex.quote(sys.executable) != sys.executable:
         "could start; move the checkout, or its .venv, to a path of letters, digits and . _ - / only"
     )
 
+# Whether another workflow uses this one as a module. (`modifier.is_module` is true of every Snakefile.)
+IS_MODULE = not workflow.modifier.is_main_snakefile()
 RULES = str(workflow.current_basedir)
 LIBRARY = folder_on_disk(workflow.current_basedir)
 sys.path.insert(0, str(LIBRARY))
