@@ -89,7 +89,7 @@ def changed(path: str, value) -> dict:
         (
             "autointerp",
             {"scorers": ["detektion"]},
-            "autointerp.scorers[0]: 'detektion' is not one of 'embedding', 'det",
+            "autointerp.scorers[0]: 'detektion' is not one of 'words', 'embedding', 'det",
         ),
         ("site", {"studies": ["nope"]}, "site.studies names 'nope': must be one of ['bert_inversion', "),
         ("model", {"a": 1}, "model: unknown key; did you mean 'models'?"),

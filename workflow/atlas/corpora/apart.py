@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlas.corpora.near import THRESHOLD, bare_text, held_documents, nearest, same_text
 from atlas.corpora.ordered import SCHEMA
@@ -15,6 +14,7 @@ from atlas.corpora.templates import Template
 from atlas.corpora.tokens import open_documents
 from atlas.errors import SourceError
 from atlas.files import read_json
+from atlas.tables import parquet_writer
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def drop_near_duplicates(path: Path, template: Template) -> tuple[list[str], int
     kept, n_characters = path.with_name(f"{path.name}.kept"), 0
     with (
         open_documents(path) as file,
-        pq.ParquetWriter(kept, SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+        parquet_writer(kept, SCHEMA, compression="zstd") as writer,
     ):
         for number in range(file.metadata.num_row_groups):
             table = file.read_row_group(number)
