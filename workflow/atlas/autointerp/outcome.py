@@ -12,7 +12,7 @@ from atlas.autointerp.by_token import TOLD_BY_TOKEN
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.tables import read_arrow
+from atlas.tables import read_arrow, write_parquet
 
 # As in the outcome of an SAE: latents whose decoder cosine is above this are copies (docs/metrics.md, section 7).
 CLOSE_COPY = 0.9

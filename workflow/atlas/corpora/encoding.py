@@ -145,8 +145,8 @@ def tokenizer_sha256(model_folder: Path) -> str:
 
 
 def _embedded(model_folder: Path) -> int | None:
-    identity = Path(model_folder) / "identity.json"
-    return read_json(identity).get("vocabulary_size") if identity.is_file() else None
+    identity = Path(model_folder) / IDENTITY_FILE
+    return read_identity(model_folder).get("vocabulary_size") if identity.is_file() else None
 
 
 def _encode_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -55,12 +55,8 @@ def own_token_loss(
     hidden: Float[Tensor, "contexts position d_model"],
 ) -> Float[Tensor, "contexts position"]:
     """Cross-entropy of the token at each position from the state there, nats: for a model that reads both ways."""
-    rows, targets = hidden.flatten(0, 1), input_ids.flatten()
-    losses = [
-        F.cross_entropy(logits(loaded, rows[part]).float(), targets[part], reduction="none")
-        for part in _slices(loaded, len(rows))
-    ]
-    return _require_finite(torch.cat(losses).view(input_ids.shape), "cross-entropy", loaded)
+    loss = cross_entropy(loaded, hidden.flatten(0, 1), input_ids.flatten())
+    return _require_finite(loss.view(input_ids.shape), "cross-entropy", loaded)
 
 
 @torch.inference_mode()
