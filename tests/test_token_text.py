@@ -87,7 +87,9 @@ def test_delphis_text_pages_and_neuronpedia_have_nine_words(shown):
     assert re.sub("<[^>]*>", "", html).split() == NINE
     scene = SimpleNamespace(pieces=pieces, corpora=SimpleNamespace(tokens=lambda *_: ids.tolist()))
     values = np.ones(len(ids))
-    context = Context(corpus=0, start=0, peak=0, values=values, stratum=1, low=0.0, high=1.0, share=1.0)
+    context = Context(
+        corpus=0, start=0, peak=0, values=values, stratum=1, low=0.0, high=1.0, share=1.0, massive=values < 0
+    )
     assert "".join(_activation(scene, context)["tokens"]).split() == NINE
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from atlas.export.environments import run_isolated
 from atlas.export.formats import export_sae, verify_files
+from atlas.files import read_json, write_json
 from atlas.models.adapters import find_adapter, find_place
 from atlas.training.transformer_lens import transformer_lens_name
 from tiny import tiny_bert, tiny_llama, tiny_nemotron_h
@@ -38,9 +39,9 @@ def test_a_transcoder_is_said_to_read_what_goes_into_the_mlp(tmp_path, format_na
 
 def test_wrong_names_of_earlier_versions_are_not_exported(tmp_path):
     source = write_trained(tmp_path / "sae", random_sae(), hook="mlp_in.3")
-    config = json.loads((source / "cfg.json").read_text())
+    config = read_json(source / "cfg.json")
     config["metadata"]["hook_name"] = "blocks.3.hook_mlp_in"
-    (source / "cfg.json").write_text(json.dumps(config))
+    write_json(source / "cfg.json", config)
     export_sae(source, "saelens", tmp_path / "export")
     assert names_in(tmp_path / "export") == {"hook_name": "blocks.3.mlp.hook_in"}
     verify_files(tmp_path / "export")

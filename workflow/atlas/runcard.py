@@ -14,6 +14,7 @@ from atlas.errors import DamagedFileError, TrainingError
 from atlas.files import AGAIN, write_sealed_text
 from atlas.redaction import redacted
 from atlas.sealed import KEY, UNSEALED, verify_content
+from atlas.yaml_files import read_yaml
 
 # Fields that must be present; those of NULLABLE may be null, where a setting does not apply. An empty tuple: any form.
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -116,10 +117,7 @@ def read_run_card(path: Path | str) -> dict[str, Any]:
     """Read a card; raises DamagedFileError that names it when a bit of it has changed."""
     content = Path(path).read_bytes()
     verify_content(path, content)  # the checksum is the first line: YAML that ends early is YAML
-    try:
-        card = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise DamagedFileError(f"{path}: not whole YAML ({error}); {AGAIN}") from error
+    card = read_yaml(path, DamagedFileError, "train the SAE again")
     if not isinstance(card, dict):
         raise DamagedFileError(f"{path}: holds {type(card).__name__}, expected the sections of a run card; {AGAIN}")
     return card
