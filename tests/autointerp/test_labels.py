@@ -7,7 +7,7 @@ import torch
 from label_scene import bag_of_words
 
 from atlas.autointerp.explainers import begins_word, promoted_tokens
-from atlas.autointerp.outcome import OUTCOMES, latent_outcomes
+from atlas.autointerp.outcome import OUTCOMES, latent_outcomes, told_limits
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.safe import printable, prompt_text
 from atlas.autointerp.windows import Windows
@@ -110,7 +110,11 @@ def home_rows(n_latents: int = 10, **columns) -> pd.DataFrame:
 
 def random_scores(latents, low, specific, scorer: str = "words") -> pd.DataFrame:
     columns = {"latent": latents, "scorer": scorer, "negatives": "random"}
-    return pd.DataFrame(columns | {"score_low": low, "specificity_low": specific})
+    frame = pd.DataFrame(columns | {"score_low": low, "specificity_low": specific})
+    return frame.assign(score=frame.score_low.astype(float) + 0.05)
+
+
+LIMITS = {"token": 0.5, "words": 0.5, "embedding": 0.5}
 
 
 def test_every_outcome_of_a_latent():
@@ -124,26 +128,47 @@ def test_every_outcome_of_a_latent():
     topic = random_scores([5, 9], [0.4, 0.7], [0.1, 0.2], "embedding")
     hard = scores.assign(negatives="hard", score_low=0.9, specificity_low=0.9)
     by_token = pd.Series({6: 0.4})
-    found = latent_outcomes(
-        pd.concat([home, elsewhere]), pd.concat([scores, topic, hard]), by_token, ("words", "embedding")
-    )
+    found = latent_outcomes(pd.concat([home, elsewhere]), pd.concat([scores, topic, hard]), by_token, LIMITS)
     assert list(found.outcome) == [*OUTCOMES, "good", "good"]
     assert list(found.told_by[7:]) == ["words", "words", "embedding"]
     assert found.told_by[:7].isna().all()
 
 
 def test_what_the_token_tells_needs_no_label():
-    found = latent_outcomes(home_rows(3), random_scores([0], [0.3], [0.0]), pd.Series({0: 0.8, 1: 0.2}), ("words",))
+    found = latent_outcomes(home_rows(3), random_scores([0], [0.3], [0.0]), pd.Series({0: 0.8, 1: 0.2}), LIMITS)
     assert list(found.outcome) == ["good", "uninterpreted", "unscored"]
     assert list(found.told_by.fillna("")) == ["token", "", ""]
+
+
+def test_a_score_that_random_latents_reach_tells_nothing():
+    scores = random_scores([0, 1], [0.6, 0.72], [0.1, 0.1])
+    found = latent_outcomes(home_rows(2), scores, pd.Series(dtype=float), LIMITS | {"words": 0.7})
+    assert list(found.outcome) == ["deceptively-good", "good"]
+
+
+def test_limits_leave_few_latents_of_the_random_dictionary():
+    """Three measures, each of which every latent passes at random: at most a twentieth passes any limit."""
+    generator = np.random.default_rng(0)
+    n, names = 2000, ("words", "embedding")
+    scores = pd.concat(random_scores(range(n), generator.uniform(0.4, 0.9, n), 0.2, name) for name in names)
+    scores["dictionary"] = "random"
+    correlation = generator.uniform(0, 1, n)
+    tokens = pd.DataFrame({"latent": range(n), "correlation": correlation, "dictionary": "random"})
+    limits = told_limits(scores, tokens, names)
+    assert limits["token"] == pytest.approx(1 - 0.05 / 3, abs=0.01)
+    found = latent_outcomes(home_rows(n), scores, tokens.set_index("latent").correlation, limits)
+    assert 0.02 < (found.outcome == "good").mean() <= 0.05
+    assert told_limits(scores.iloc[:0], tokens.iloc[:0], names) == {"token": 0.5, "words": 0.5, "embedding": 0.5}
+    weak = tokens.assign(correlation=0.1)
+    assert told_limits(scores, weak, names)["token"] == 0.5
 
 
 @pytest.mark.parametrize(("density", "noisy"), [(0.08, 0.25), (0.005, 0.11)])
 def test_noisy_scales_with_the_dictionary_s_own_density(density, noisy):
     rows = home_rows(101, density=[noisy, *[density] * 100])
-    found = latent_outcomes(rows, random_scores([], [], []), pd.Series(dtype=float), ("words",))
+    found = latent_outcomes(rows, random_scores([], [], []), pd.Series(dtype=float), LIMITS)
     assert list(found.outcome[:2]) == ["noisy", "unscored"]
     assert found.noisy_above[0] == pytest.approx(max(0.1, 3 * rows.density.mean()))
     calm = home_rows(101, density=[noisy * 0.9, *[density] * 100])
-    found = latent_outcomes(calm, random_scores([], [], []), pd.Series(dtype=float), ("words",))
+    found = latent_outcomes(calm, random_scores([], [], []), pd.Series(dtype=float), LIMITS)
     assert "noisy" not in set(found.outcome)

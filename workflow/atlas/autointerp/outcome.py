@@ -1,6 +1,6 @@
 """The outcome of a latent: one regime, the first whose rule fires. docs/metrics.md, section 14."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ CLOSE_COPY = 0.9
 NOISY_TIMES_MEAN = 3.0
 OUTCOMES = ("dead", "untested", "duplicated", "noisy", "unscored", "uninterpreted", "deceptively-good", "good")
 BY_TOKEN = "token"
+# At most this share of the random dictionary's latents is told by anything.
+FALSE_SHARE = 0.05
 _MEASURES = ("score", "score_low", "score_high", "shuffled", "blind", "specificity", "specificity_low")
 
 
@@ -68,9 +70,12 @@ def judged_latents(
     own = [rows[rows.dictionary == dictionary] for rows in (latents, labels, scores, tokens)]
     label = own[1][(own[1].explainer == deciding.explainer) & (own[1].seed == deciding.seed)].set_index("latent")
     score = own[2][own[2].explainer == deciding.explainer]
-    rows = latent_outcomes(own[0], score, own[3].set_index("latent").correlation, deciding.scorers)
+    limits = told_limits(scores[scores.explainer == deciding.explainer], tokens, deciding.scorers)
+    rows = latent_outcomes(own[0], score, own[3].set_index("latent").correlation, limits)
     rows["label"] = label.label.reindex(rows.latent).to_numpy()
     rows["scorer"] = rows.told_by.where(rows.told_by.isin(deciding.scorers), deciding.scorers[0])
+    rows["limit"] = rows.scorer.map(limits)
+    rows["token_limit"] = limits[BY_TOKEN]
     wanted = pd.MultiIndex.from_frame(rows[["latent", "scorer"]])
     for kind, part in score.groupby("negatives"):
         part = part.set_index(["latent", "scorer"]).reindex(wanted)
@@ -81,15 +86,33 @@ def judged_latents(
     return rows
 
 
+def told_limits(scores: pd.DataFrame, tokens: pd.DataFrame, scorers: Sequence[str]) -> dict[str, float]:
+    """Values above which "token" and each scorer tell where a latent fires; all are at least .5.
+
+    Of the random dictionary's latents a share of FALSE_SHARE / (number of measures) lies above each limit, so that at
+    most FALSE_SHARE of them are told by anything.
+    """
+    level = 1 - FALSE_SHARE / (1 + len(scorers))
+    random = scores[(scores.dictionary == "random") & (scores.negatives == "random")]
+    values = {BY_TOKEN: tokens[tokens.dictionary == "random"].correlation}
+    values |= {scorer: random[random.scorer == scorer].score for scorer in scorers}
+    floors = {BY_TOKEN: TOLD_BY_TOKEN}
+    known = {name: own.dropna().astype(float) for name, own in values.items()}
+    return {
+        name: max(floors.get(name, 0.5), float(own.quantile(level)) if len(own) else 0.5) for name, own in known.items()
+    }
+
+
 def latent_outcomes(
-    latents: pd.DataFrame, scores: pd.DataFrame, by_token: pd.Series, scorers: Sequence[str]
+    latents: pd.DataFrame, scores: pd.DataFrame, by_token: pd.Series, limits: Mapping[str, float]
 ) -> pd.DataFrame:
     """Outcome of each latent of an SAE: columns latent, outcome, told_by, token_correlation, noisy_above.
 
     `latents` are its rows of latents.parquet, one per latent and corpus; `scores` its rows of the deciding explainer,
-    one per latent, scorer and kind of negatives; `by_token` maps latents to the correlation with the token's mean.
-    `told_by` is "token", or the first of `scorers` by which the latent's label tells where it fires, else None. A
-    latent that neither has a score on random negatives nor a correlation is `unscored`.
+    one per latent, scorer and kind of negatives; `by_token` maps latents to the correlation with the token's mean;
+    `limits` are those of "token" and of each scorer. `told_by` is the first of these that tells where the latent
+    fires, else None: its value is above the limit, and for a scorer the intervals of score and specificity are above
+    chance too. A latent that neither has a score on random negatives nor a correlation is `unscored`.
     """
     alive = set(latents.latent[latents.status == "alive"])
     # Of several in-sample corpora the first, where drift starts too: rows stand in the order of the corpora.
@@ -97,13 +120,14 @@ def latent_outcomes(
     fires = home.index.isin(alive)
     noisy_above = max(DENSE_RATE, NOISY_TIMES_MEAN * float(home.density[fires].mean())) if fires.any() else DENSE_RATE
     correlation = by_token.reindex(home.index).astype(float)
-    told = pd.Series(np.where(correlation > TOLD_BY_TOKEN, BY_TOKEN, None), home.index, dtype=object)
+    by_token_limit = limits.get(BY_TOKEN, TOLD_BY_TOKEN)
+    told = pd.Series(np.where(correlation > by_token_limit, BY_TOKEN, None), home.index, dtype=object)
     scored, above = correlation.notna(), pd.Series(False, home.index)
-    for scorer in scorers:
+    for scorer in [name for name in limits if name != BY_TOKEN]:
         own = scores[(scores.negatives == "random") & (scores.scorer == scorer)].set_index("latent").reindex(home.index)
         scored |= own.score_low.notna() & own.specificity_low.notna()
         above |= own.score_low > 0.5
-        tells = (own.score_low > 0.5) & (own.specificity_low > 0)
+        tells = (own.score_low > 0.5) & (own.specificity_low > 0) & (own.score > limits[scorer])
         told = told.mask(told.isna() & tells, scorer)
     conditions = [
         ~fires & (home.status == "dead"),

@@ -114,11 +114,16 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
     score = f"{short(said.get('random_score'))} {interval}"
     more = f"{short(said.get('random_specificity'))}, at least {short(said.get('random_specificity_low'))}"
     reading = READINGS.get(said.get("scorer"), str(said.get("scorer")))
-    good = f"Its label, read {reading}, scores {score}, more than other latents' labels do (difference {more})."
+    limit = short(said.get("limit"))
+    good = (
+        f"Its label, read {reading}, scores {score}: above {limit}, which hardly a latent of a random dictionary "
+        f"reaches, and more than other latents' labels do (difference {more})."
+    )
     if said.get("told_by") == BY_TOKEN:
         good = (
             f"The token alone predicts where it fires: correlation {short(said['token_correlation'])} with the token's "
-            f"mean activation, on other documents."
+            f"mean activation, on other documents; hardly a latent of a random dictionary reaches "
+            f"{short(said.get('token_limit'))}."
         )
     reasons = {
         "dead": f"It never fires in {home['n_tokens']:,} tokens.",
@@ -129,7 +134,8 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
         "unscored": f"Its label was not tested: {said.get('random_reason') or 'there are no labels'}.",
         "uninterpreted": f"Neither the token nor its label tells where it fires: read {reading}, the label scores "
         f"{score}, and .5 is chance.",
-        "deceptively-good": f"Its label scores {score}, but other latents' labels do as well (difference {more}).",
+        "deceptively-good": f"Its label, read {reading}, scores {score}: above chance, but labels of other latents or "
+        f"of a random dictionary do as well (difference to other latents' {more}; limit {limit}).",
         "good": good,
     }
     return reasons.get(said["outcome"], "")
