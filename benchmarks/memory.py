@@ -149,6 +149,7 @@ def stage_prepare_model(arguments: argparse.Namespace) -> None:
         {
             "source": {"kind": "path", "path": str(arguments.folder / "source"), "licence": "CC0-1.0"},
             "dtype": arguments.dtype,
+            "random_weights": 0,  # they predict nothing, which an audit refuses of learnt ones
             "n_layers": arguments.n_layers,
             "d_model": arguments.d_model,
             "hooks": [HOOK],

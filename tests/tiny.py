@@ -4,6 +4,7 @@ Each is large enough to have structure (several blocks, weights wide enough that
 and small enough that a forward pass takes a millisecond.
 """
 
+import copy
 from pathlib import Path
 
 import torch
@@ -168,6 +169,7 @@ def _teach_letters(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -
     if head.weight is model.get_input_embeddings().weight:
         return
     text = letters[torch.randint(len(letters), (16, 64), generator=torch.Generator().manual_seed(0))]
-    hidden = model.base_model(text).last_hidden_state.flatten(0, 1)
-    constant = torch.linalg.lstsq(hidden, torch.ones(len(hidden), 1)).solution[:, 0]
-    head.weight[letters] += _KNOWN * constant
+    # In float64 and then rounded: the same weights in every process, whatever its kernels and threads.
+    hidden = copy.deepcopy(model.base_model).double()(text).last_hidden_state.flatten(0, 1)
+    constant = torch.linalg.lstsq(hidden, torch.ones(len(hidden), 1).double()).solution[:, 0]
+    head.weight[letters] += _KNOWN * (constant * 1024).round().div(1024).to(head.weight.dtype)

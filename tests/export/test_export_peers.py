@@ -12,7 +12,7 @@ from atlas.errors import ExportError
 from atlas.export.check import TOLERANCE, Export, check_export, check_exports
 from atlas.export.formats import FORMATS, export_sae
 from atlas.export.layout import READERS
-from atlas.files import sha256_file
+from atlas.files import read_json, sha256_file, write_json
 from atlas.training.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.slow
@@ -83,9 +83,9 @@ def test_a_wrong_export_is_caught(tmp_path, tmp_path_factory, tensor, said):
     weights = load_file(folder / "sae.safetensors")
     weights[tensor].view(-1)[0] += 1e-3 * weights[tensor].abs().max()
     save_file(weights, folder / "sae.safetensors")
-    identity = json.loads((folder / "export.json").read_text())
+    identity = read_json(folder / "export.json")
     identity["files"]["sae.safetensors"] = sha256_file(folder / "sae.safetensors")
-    (folder / "export.json").write_text(json.dumps(identity))
+    write_json(folder / "export.json", identity)
     target = folder / "check.json"
     with pytest.raises(ExportError, match=rf"{said} of sparsify.*SparseCoder .* differ from ours"):
         check_export(Export("sparsify", source, folder), peer_python("sparsify", tmp_path_factory), target)

@@ -1,5 +1,6 @@
 """SAE Bench itself, in its own environment, on a tiny model: from rows of a study to the table."""
 
+import json
 import subprocess
 import textwrap
 
@@ -53,7 +54,7 @@ def test_study_runs_the_whole_way(tmp_path, tmp_path_factory):
         assert core.sae_bench[name] == pytest.approx(core.atlas[name], rel=1e-3), name
     for name in ("ce_loss_without_sae", "ce_loss_with_sae", "kl_div_with_sae"):
         assert core.sae_bench[name] == pytest.approx(core.atlas[name], rel=0.05), name
-    raw = read_json(folder / "results/sae_bench" / SAE / "core.json")
+    raw = json.loads((folder / "results/sae_bench" / SAE / "core.json").read_text())  # SAE Bench's own file
     assert raw["eval_type_id"] == "core"
     run = read_json(folder / "results/sae_bench" / SAE / "core_run.json")
     assert run["largest_logit_difference"] < 1e-4
