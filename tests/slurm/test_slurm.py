@@ -99,6 +99,8 @@ def through_slurm(machine, troubled, prepared, tmp_path_factory) -> tuple[Path, 
     with start(folder, TABLE, log=log, environment=environment) as controller:
         first = wait_for_trainings(halted, controller, log)
         displace(machine)
+        # The controller must have seen the end of what was displaced, before it is killed itself.
+        wait_for(lambda: "Trying to restart job" in log.read_text(), 300)
         wait_for_trainings(halted, controller, log, apart_from=first)
         before = finished_files(folder)
         for process in [*psutil.Process(controller.pid).children(recursive=True), psutil.Process(controller.pid)]:
