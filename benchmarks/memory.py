@@ -95,7 +95,7 @@ def child(arguments: argparse.Namespace, stage: str) -> dict[str, float]:
 
 
 def granted(stage: str, size: cost.ModelSize, arguments: argparse.Namespace) -> int:
-    """What the rule asks for at its first attempt."""
+    """Memory that the rule asks for at its first attempt."""
     memory = cost.model_memory_mb(size, 1, arguments.tokens if stage in ("audit", "harvest") else 0)
     values = cost.dictionary_values(arguments.latents, arguments.d_model)
     if stage == "evaluate":
@@ -169,7 +169,7 @@ def stage_audit(arguments: argparse.Namespace) -> None:
 
 
 def stage_harvest(arguments: argparse.Namespace) -> None:
-    """Of both splits, one after the other: two jobs of the workflow."""
+    """Harvest both splits one after the other: two jobs of the workflow."""
     from atlas.activations.harvest import harvest_shard
 
     loaded = loaded_model(arguments)

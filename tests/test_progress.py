@@ -52,7 +52,7 @@ def test_two_trainings_have_two_names(caplog, clock):
     caplog.set_level(logging.INFO, "atlas.progress")
     said = []
     for recipe in ("narrow", "wide"):
-        name_job(f"/work/results/logs/train/llama/resid_post.1/chat/{recipe}/seed-0.log")
+        name_job(f"/somewhere/results/logs/train/llama/resid_post.1/chat/{recipe}/seed-0.log")
         with progress(10, "train", "row") as own:
             own.update(10)
         said.append(last(caplog).split(":")[0])

@@ -1,4 +1,4 @@
-"""Which windows activate a latent; planted latents; what the token alone tells."""
+"""Activating windows, planted latents, and the prediction from the token alone."""
 
 import numpy as np
 import pytest

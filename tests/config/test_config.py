@@ -180,7 +180,7 @@ def test_a_study_must_not_be_named_as_a_file_of_another(ending):
 
 
 def test_every_ending_of_a_file_of_a_study_is_known():
-    """Of the rules' outputs: tables, figures, pages."""
+    """Endings of the rules' outputs: tables, figures, pages."""
     rules = "".join(path.read_text() for path in sorted((FOLDER.parent / "workflow/rules").glob("*.smk")))
     found = set(re.findall(r'"results/(?:\w+/)?\{study\}(_\w+)\.', rules))
     assert found == set(ENDINGS)

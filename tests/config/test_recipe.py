@@ -94,7 +94,7 @@ def test_a_recipe_of_any_length_reaches_its_learning_rate_and_revives(steps):
 
 
 def test_a_row_with_other_steps_has_their_warm_up():
-    """What a recipe leaves out is left out of its copies too."""
+    """Copies of a recipe leave out the same keys."""
     raw = yaml.safe_load((FOLDER / "config.yaml").read_text())
     recipe = {"architecture": "topk", "n_latents": 400, "k": 32, "steps": 400, "batch_size": 1024}
     raw["recipes"]["short"] = recipe
