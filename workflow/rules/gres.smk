@@ -18,8 +18,8 @@ def as_gres(gpus, model):
 def ask_by_gres():
     """Replace `gpu` by `gres` in rules: in all with the default resource gpu_request=gres, else where gres is set."""
     asked_any = False
-    for rule in workflow.rules:
-        resources, set_here = rule.resources, workflow.resource_settings._parsed_overwrite_resources.get(rule.name, {})
+    for each in workflow.rules:
+        resources, set_here = each.resources, workflow.resource_settings._parsed_overwrite_resources.get(each.name, {})
         request = resources["gpu_request"].raw if "gpu_request" in resources else None
         if request not in (None, "gres"):
             raise WorkflowError(f"default resource gpu_request is {request!r}; expected gres, or no gpu_request")
@@ -28,7 +28,7 @@ def ask_by_gres():
             continue
         if "gpu" in given and "gpu" in set_here and set_here["gpu"].raw:
             raise WorkflowError(
-                f"--set-resources {rule.name} has gpu={set_here['gpu'].raw} and gres={given}: both mean GPUs; leave one out"
+                f"--set-resources {each.name} has gpu={set_here['gpu'].raw} and gres={given}: both mean GPUs; leave one out"
             )
         if "gpu" not in given:
             model = resources["gpu_model"].raw if "gpu_model" in resources else None
