@@ -270,7 +270,6 @@ MAY = {
     "hdf5.py": "the verified reader itself",
     "tables.py": "the verified reader itself",
     "tensors.py": "the verified reader itself",
-    "runcard.py": "the verified reader itself",
     "training/sae.py": "weights in SAELens' format, their hash is in cfg.json",
     "frameworks/weights.py": "a framework's file, its hash is in result.json",
     "export/check.py": "within one job",
