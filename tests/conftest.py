@@ -29,7 +29,7 @@ _COMPARISON = re.compile(r"\b(assert_close|assert_allclose|isclose|allclose|torc
 
 @cache
 def compares_numbers(path):
-    """Whether a file of tests compares what a processor's kernels compute; `make test-kernels` runs such files."""
+    """Return true for a file that compares results of kernels; `make test-kernels` runs such files."""
     return _COMPARISON.search(path.read_text(encoding="utf-8")) is not None
 
 

@@ -1,4 +1,4 @@
-"""Which code a job can run, and which edits of it change the hash."""
+"""Find the code that a job can run, and hash it without comments."""
 
 from pathlib import Path
 

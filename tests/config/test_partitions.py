@@ -36,7 +36,7 @@ def write(tmp_path, line, name="cpu"):
 
 
 def is_right(path, minutes) -> bool:
-    """Whether the file is accepted, and then read by the plugin as `minutes`; refused, it says what to write."""
+    """Check that the plugin reads an accepted limit as `minutes`, and that a refusal says what to write."""
     try:
         check_partitions(path)
     except ConfigError as error:

@@ -197,7 +197,7 @@ def test_json_of_another_form_names_the_way_to_records(tmp_path, name):
 
 
 def test_what_the_messages_advise_is_read(tmp_path):
-    """What jq writes by the advice for SQuAD, and JSON lines under the name .json."""
+    """Read the output of jq by the advice for SQuAD, and JSON lines under the name .json."""
     flat = [{"title": part["title"]} | paragraph for part in SQUAD["data"] for paragraph in part["paragraphs"]]
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in flat))
     assert list(read_records(tmp_path / "records.jsonl", "auto")) == flat

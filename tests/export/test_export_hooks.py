@@ -78,7 +78,7 @@ def test_a_layer_of_dictionary_learning_is_the_output_of_that_block(tmp_path, ho
 
 
 def tensors_of(folder, masked, ids):
-    """What our hooks of block 1 are in a model."""
+    """Return the tensors of our hooks of block 1 in a model."""
     kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     model = kind.from_pretrained(folder, attn_implementation="eager").eval()
     found = {}

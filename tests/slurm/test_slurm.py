@@ -230,7 +230,7 @@ def test_gpus_are_asked_for_by_gres_where_a_cluster_takes_nothing_else(by_gres):
 
 
 def test_limits_that_sinfo_prints_are_read_rightly_or_refused(machine, tmp_path):
-    """What `sinfo` prints of a limit, put in the file as it is and in quotes."""
+    """Put each limit that `sinfo` prints into the file, as it is and in quotes."""
     limits = {"30": 30, "24:00:00": 1440, "2-12:00:00": 3600, "90": 90, "0-12": 720, "1": 1, "1-0:30": 1470}
     for number, limit in enumerate(limits):
         made = f"PartitionName=limit{number}"
