@@ -105,12 +105,18 @@ def find_promoted(
         del part  # before the next one is made
     total, squares = total / len(W_dec), squares / len(W_dec)
     mean, sd = total.float(), (squares - total**2).clamp_min(1e-12).sqrt().float()
-    parts = []
+    # Made before the loop: parts of each chunk would lie between freed logits, which glibc then cannot use again.
+    count = min(2 * _PROMOTED, len(kept))
+    raised, lowered = (torch.empty(len(W_dec), count, dtype=torch.int64) for _ in range(2))
+    raised_values, lowered_values = (torch.empty(len(W_dec), count) for _ in range(2))
     for start in starts:
-        standard, count = (logits(start) - mean) / sd, min(2 * _PROMOTED, len(kept))
-        highest, lowest = standard.topk(count, dim=1), standard.topk(count, dim=1, largest=False)
-        parts.append((kept[highest.indices], highest.values, kept[lowest.indices], lowest.values))
-    return Promoted(texts, *(torch.cat(columns).cpu().numpy() for columns in zip(*parts, strict=True)))
+        standard = logits(start).sub_(mean).div_(sd)
+        these = slice(start, start + len(standard))
+        for tokens, values, largest in ((raised, raised_values, True), (lowered, lowered_values, False)):
+            values[these], indices = standard.topk(count, dim=1, largest=largest)
+            tokens[these] = kept[indices]
+        del standard, indices  # before the next ones are made
+    return Promoted(texts, raised.numpy(), raised_values.numpy(), lowered.numpy(), lowered_values.numpy())
 
 
 def promoted_tokens(
