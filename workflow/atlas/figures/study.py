@@ -36,7 +36,7 @@ PANELS = {
         Panel("absorption", "guide_absorption", "published_absorption"),
     ],
     "atlas": [
-        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105), "atlas_loss_recovered_mean"),
+        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105), "atlas_loss_recovered_mean_regular"),
         Panel("L0", "atlas_l0"),
         Panel("dead (%)", "atlas_dead_pct", None, (-5, 105)),
         Panel("absorption", "redundancy_absorption_guide_value"),
@@ -65,8 +65,8 @@ def describe_study(rows: pd.DataFrame) -> str:
         "what the guide's protocol and ours measure of the same SAEs. Points: an SAE on a corpus, in the colour of "
         "its outcome; bars: 95 % intervals over documents. Grey: random dictionaries of the same shape, mean and two "
         f"standard deviations.{hollow} Loss recovered under our protocol: filled against zero ablation, hollow against "
-        "mean ablation. Zero ablation can cost more than a uniform guess; then the share against the mean says more. "
-        "Definitions: docs/metrics.md, sections 2 to 7."
+        "the mean row, both with massive activations left as they are. Zero ablation can cost more than a uniform "
+        "guess; then the share against the mean says more. Definitions: docs/metrics.md, sections 2 to 7."
     )
 
 
