@@ -176,7 +176,8 @@ def test_a_page_lists_the_promoted_tokens_that_its_label_names(tmp_path, scene):
 
 
 @pytest.mark.parametrize(
-    ("value", "state"), [(-0.06, BAD), (0.0, BAD), (0.04, BAD), (0.5, LOOK), (0.89, LOOK), (0.9, OK), (0.97, OK), (None, UNKNOWN)]
+    ("value", "state"),
+    [(-0.06, BAD), (0.0, BAD), (0.04, BAD), (0.5, LOOK), (0.89, LOOK), (0.9, OK), (0.97, OK), (None, UNKNOWN)],
 )
 def test_recovered_loss_is_fine_only_where_it_is(scene, value, state):
     facts = SaeFacts.read(scene.results(0), "tiny/resid_post.0/chat/topk/seed-0")
