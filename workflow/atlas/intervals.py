@@ -1,9 +1,11 @@
 """Two-sided 95 % intervals that need no text: of rates, and of differences of what has intervals."""
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 
 _TAIL = 0.025
+# Fewer clusters tell too little of how they vary: docs/twins.md has the coverage at each number.
+LEAST_CLUSTERS = 4
 
 
 def rate_interval(n: np.ndarray, of: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,3 +27,17 @@ def difference_interval(before, before_low, before_high, after, after_low, after
         difference - np.hypot(after - after_low, before_high - before),
         difference + np.hypot(after_high - after, before - before_low),
     )
+
+
+def jackknife_interval(value: float, without: np.ndarray) -> list[float] | None:
+    """Interval [low, high] of a statistic of clusters, from its value and its values `without` each one of them.
+
+    Student's t with one degree of freedom less than there are clusters (Tukey's jackknife). None with fewer than
+    LEAST_CLUSTERS, or where a value is not finite.
+    """
+    n = len(without)
+    if n < LEAST_CLUSTERS or not np.isfinite(value) or not np.isfinite(without).all():
+        return None
+    deviation = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
+    reach = float(stdtrit(n - 1, 1 - _TAIL) * deviation)
+    return [value - reach, value + reach]

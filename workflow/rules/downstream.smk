@@ -100,6 +100,12 @@ for study in SITE_STUDIES:
         SITE_SAES.setdefault(sae_id, []).append(study)
 
 
+def page_twins(wildcards):
+    """What an SAE is beside its twins, if a study with pages gives it some."""
+    studies = SITE_SAES.get(sae_row(wildcards).sae_id, [])
+    return [COMPARISON] if any(study in TWINS for study in studies) else []
+
+
 def label_file(name):
     """A file of an SAE's labels, if the pages have labels."""
     return lambda wildcards: [f"results/autointerp/{sae_row(wildcards).sae_id}/{name}"] if CONFIG.site.labels else []
