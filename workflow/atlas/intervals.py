@@ -41,3 +41,20 @@ def jackknife_interval(value: float, without: np.ndarray) -> list[float] | None:
     deviation = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
     reach = float(stdtrit(n - 1, 1 - _TAIL) * deviation)
     return [value - reach, value + reach]
+
+
+def welch_interval(first: np.ndarray, second: np.ndarray) -> list[float] | None:
+    """Interval [low, high] of mean(first) - mean(second) of two independent samples (Welch's t).
+
+    None with fewer than LEAST_CLUSTERS in one of them.
+    """
+    sizes = np.array([len(first), len(second)])
+    if sizes.min() < LEAST_CLUSTERS:
+        return None
+    parts = np.array([np.var(first, ddof=1), np.var(second, ddof=1)]) / sizes
+    difference = float(np.mean(first) - np.mean(second))
+    if parts.sum() == 0:
+        return [difference, difference]
+    freedom = parts.sum() ** 2 / (np.square(parts) / (sizes - 1)).sum()
+    reach = float(stdtrit(freedom, 1 - _TAIL) * np.sqrt(parts.sum()))
+    return [difference - reach, difference + reach]

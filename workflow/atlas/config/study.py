@@ -9,6 +9,8 @@ from atlas.config.base import Name, Section, Seeds
 from atlas.config.recipe import TwinKind
 from atlas.config.shifts import Regime
 
+# Stages after evaluation whose measures can be held against twins.
+TwinStage = Literal["latents", "labels", "stability", "probing", "absorption"]
 # Case studies in workflow/atlas/studies/published.csv.
 CaseStudy = Literal["llama_sweep", "nemotron", "bert"]
 
@@ -91,6 +93,12 @@ class Study(Section):
         description="Trained nulls that every row and seed gets, of `frozen_decoder`, `near_decoder` and "
         "`frozen_encoder`: each measure is then held against the best of them (docs/twins.md). Empty: none, and "
         "`learnt` stays untested.",
+    )
+    twin_stages: tuple[TwinStage, ...] = Field(
+        default=("latents",),
+        description="Stages after evaluation whose measures `results/<study>_learnt.csv` holds against twins; they are "
+        "computed for every SAE and twin: coherence (`latents`), labels and intruders (`labels`), agreement of seeds "
+        "(`stability`), sparse probes (`probing`), first-letter absorption (`absorption`).",
     )
     rows: tuple[StudyRow, ...] = Field(min_length=1)
 
