@@ -29,6 +29,7 @@ def table() -> pd.DataFrame:
         k=32,
         corpus=table.role.map({"in_sample": "chat", "oos": "news"}),
         outcome="good",
+        learnt="untested",
         guide_outcome="under-capacity",
         atlas_loss_recovered_zero=0.7,
         atlas_loss_recovered_zero_interval_low=0.6,

@@ -1,5 +1,6 @@
 """Pages from files: what they hold, what is refused, and how large they are."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,8 +16,9 @@ from atlas.card_fields import differences
 from atlas.codes.encode import open_dictionaries
 from atlas.config.study import Taxonomy
 from atlas.errors import EvaluationError
+from atlas.files import read_json, write_json
 from atlas.site.latent import Group, Line, fewer_lines
-from atlas.site.numbers import percent
+from atlas.site.numbers import percent, short
 from atlas.site.pages import write_data
 from atlas.site.run import Place, _scene, build_sae_pages, export_neuronpedia
 
@@ -50,6 +52,37 @@ def test_fewer_lines_take_from_the_largest_group_and_leave_one():
     groups = [Group("a", "", [line] * 5), Group("b", "", [line] * 2)]
     assert [len(group.lines) for group in fewer_lines(groups, 150)] == [4, 1]
     assert [(len(group.lines), group.left_out) for group in fewer_lines(groups, 10**6)] == [(1, 4), (1, 1)]
+
+
+def test_no_outcome_of_an_sae_stands_without_what_was_learnt(site):
+    page, index = (site / SAE / "index.html").read_text(), (site / "index.html").read_text()
+    heading = re.search(r"<h1>.*?</h1>", page, re.DOTALL)[0]
+    assert "learnt untested" in heading and "learnt untested" in index
+    assert "Beside its twins" not in page
+
+
+def test_a_page_has_each_measure_beside_the_best_twin(scene, tmp_path):
+    measure = {"value": 0.8, "best_twin": "near_decoder", "best_value": 0.7, "better_by": 0.1}
+    measures = {"kl": measure | {"interval": [0.05, 0.15], "learnt": "yes"}}
+    sae_id = f"{GROUP}/seed-0"
+    write_json(tmp_path / "t", {"sae_id": sae_id, "corpora": {"chat": {"learnt": "yes", "measures": measures}}})
+    files = dataclasses.replace(scene.results(0), twins=tmp_path / "t")
+    place = Place(HOOK, 0, ("s",), (0,))
+    build_sae_pages(scene.inputs(0), files, place, SETTINGS, Taxonomy(), tmp_path / "pages")
+    page = (tmp_path / "pages/index.html").read_text()
+    assert "learnt yes" in re.search(r"<h1>.*?</h1>", page, re.DOTALL)[0]
+    row = re.search(r'<tr><th scope="row">kl</th>.*?</tr>', page)[0]
+    shown = [short(number) for number in (0.8, 0.7, 0.1, 0.05, 0.15)]
+    assert all(text in row for text in (*shown, "near decoder", "yes"))
+    assert "learnt untested" in page  # on corpora on which it was not held against twins
+    assert read_json(tmp_path / "pages/line.json")["learnt"] == "yes"
+
+
+def test_twins_of_another_sae_are_refused(scene, tmp_path):
+    write_json(tmp_path / "t", {"sae_id": "other", "corpora": {}})
+    files = dataclasses.replace(scene.results(0), twins=tmp_path / "t")
+    with pytest.raises(EvaluationError, match=r"t: is of 'other', expected"):
+        build_sae_pages(scene.inputs(0), files, Place(HOOK, 0, ("s",), (0,)), SETTINGS, Taxonomy(), tmp_path / "pages")
 
 
 def test_a_page_says_why_a_latent_has_its_outcome(site):

@@ -16,7 +16,7 @@ def study(**changes) -> pd.DataFrame:
     row = {
         **dict.fromkeys(("random_weights", "target_hook", "shift")),
         **{"model": "m", "site": "resid_post", "layer": 4, "n_latents": 1200, "k": 32, "seed": 0, "mix": "a_b"},
-        **{"corpus": "chat", "recipe": "topk", "outcome": "good"},
+        **{"corpus": "chat", "recipe": "topk", "outcome": "good", "learnt": "untested"},
         **{"atlas_l0": 32.0, "atlas_l0_interval_low": 32.0, "atlas_l0_interval_high": 32.0},
         **{"atlas_explained_variance": 0.5, "atlas_dead_pct": 1.25, "atlas_dead_tokens": 16_366},
         **{"atlas_dead_status": "untested", "redundancy_share_max_cosine_above_07_value": 0.2816},
@@ -105,6 +105,23 @@ def test_latex_fits_the_width_of_a_page():
         widths = [int(points) for points in re.findall(r"p\{(\d+)pt\}", ours)]
         assert len(widths) == len(printed(study(**changes)).filter(regex="^(?!published )").columns)
         assert sum(widths) + 2 * len(widths) < 504
+
+
+def test_an_outcome_never_stands_without_what_was_learnt():
+    for row in printed(study()).to_dict("records"):
+        assert row["outcome"] == "good · learnt untested"
+
+
+def test_differences_over_twins_stand_below_ours():
+    over = {"over_twin_kl": 0.25, "over_twin_kl_interval_low": 0.1, "over_twin_kl_interval_high": 0.4}
+    rows = study(learnt="yes", learnt_kl="yes", best_twin_kl="near_decoder", **over)
+    cells = printed(rows)
+    assert set(cells["KL, over the best twin"]) == {"0.250 [0.100, 0.400]: yes (near_decoder)"}
+    assert set(cells.outcome) == {"good · learnt yes"}
+    ours, below = as_latex(cells).split("% over the best twin")
+    assert "best twin" not in ours and "KL" not in ours
+    assert rows_of_latex(below)[0] == ["layer", "latents", "k", "seed", "corpus", "KL"]
+    assert "near\\_decoder" in below
 
 
 def test_both_files_are_written_from_the_csv(tmp_path):

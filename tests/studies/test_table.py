@@ -4,9 +4,12 @@ import pandas as pd
 import pytest
 
 from atlas.config.study import Taxonomy
+from atlas.errors import EvaluationError
 from atlas.evaluation.outcome import judge, published_evidence
+from atlas.files import write_json
 from atlas.studies.published import published_for, published_rows
 from atlas.studies.table import write_study_table
+from atlas.tables import read_csv
 
 OUTCOME = {"verdict": "good", "rules": [{"rule": "weak_below", "value": 0.25, "threshold": 0.5}], "unknown": ["dead"]}
 
@@ -101,3 +104,46 @@ def test_published_rows_get_the_published_verdicts():
         values = (row.loss_recovered_pct, row.dead_pct, row.absorption)
         evidence = published_evidence(*(None if pd.isna(value) else value for value in values))
         assert judge(evidence, Taxonomy())["verdict"] == row.outcome, row
+
+
+def comparison(**measure) -> dict:
+    known = {"value": 0.8, "twins": {"near_decoder": 0.7}, "best_twin": "near_decoder", "best_value": 0.7}
+    known |= {"better_by": 0.1, "interval": [0.05, 0.15], "n_documents": 20, "learnt": "yes"}
+    corpus = {"learnt": "yes", "twin_outcomes": {"near_decoder": "noisy"}, "twin_l0": {"near_decoder": 32.0}}
+    return {corpus_name: corpus | {"measures": {"kl": known | measure}} for corpus_name in ("chat", "news")}
+
+
+def test_twins_stand_beside_the_sae_of_their_study(tmp_path):
+    sae_id = "m/resid_post.4/chat/topk/seed-0"
+    write_json(tmp_path / "metrics.json", metrics(tmp_path))
+    write_json(tmp_path / "twins.json", {"sae_id": sae_id, "corpora": comparison(interval=None, learnt="unresolved")})
+    saes, corpora = {sae_id: tmp_path / "metrics.json"}, {sae_id: ["chat", "news"]}
+    kinds, files = ["near_decoder"], {sae_id: tmp_path / "twins.json"}
+    write_study_table("s", saes, corpora, None, tmp_path / "s.csv", files, kinds)
+    table = read_csv(tmp_path / "s.csv")
+    assert list(table.learnt) == ["yes", "yes"]
+    assert list(table.twin_outcome_near_decoder) == ["noisy", "noisy"]
+    row = table.iloc[0]
+    assert (row.twin_near_decoder_kl, row.best_twin_kl, row.best_twin_value_kl) == (0.7, "near_decoder", 0.7)
+    assert (row.over_twin_kl, row.over_twin_kl_n_documents, row.learnt_kl) == (0.1, 20, "unresolved")
+    assert pd.isna(row.over_twin_kl_interval_low) and pd.isna(row.over_twin_kl_interval_high)
+
+
+def test_without_twins_learnt_is_untested(table):
+    assert set(table.learnt) == {"untested"}
+    assert not [name for name in table if "twin" in name]
+
+
+def test_a_comparison_of_another_sae_is_refused(tmp_path):
+    sae_id = "m/resid_post.4/chat/topk/seed-0"
+    write_json(tmp_path / "metrics.json", metrics(tmp_path))
+    write_json(tmp_path / "twins.json", {"sae_id": "other", "corpora": comparison()})
+    with pytest.raises(EvaluationError, match=r"twins\.json: is of 'other', expected 'm/"):
+        write_study_table(
+            "s",
+            {sae_id: tmp_path / "metrics.json"},
+            {sae_id: ["chat"]},
+            None,
+            tmp_path / "s.csv",
+            {sae_id: tmp_path / "twins.json"},
+        )

@@ -20,6 +20,7 @@ from atlas.config.rows import expand_rows
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
+from atlas.config.twins import expand_twins
 from atlas.errors import AtlasError, ConfigError
 from atlas.job import export_library_path
 from atlas.job_lock import claim_results
@@ -90,12 +91,17 @@ CONFIG = CONFIG.model_copy(
 STUDIES = expand_rows(CONFIG)
 STARTED = time.time()
 ROWS = [row for rows in STUDIES.values() for row in rows]
+# Twins are no rows of their study: they stand beside its SAEs, by study and SAE.
+TWINS = expand_twins(CONFIG)
+TWIN_ROWS = [twin for saes in TWINS.values() for twins in saes.values() for twin in twins.values()]
 SAES = {}
-for row in ROWS:
+for row in [*ROWS, *TWIN_ROWS]:
     SAES.setdefault(row.sae_id, row)
 
 SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
+DOCUMENT_SUMS = METRICS.replace("metrics.json", "document_sums.safetensors")
+COMPARISON = "results/twins/{model}/{hook}/{mix}/{recipe}/seed-{seed}/twins.json"
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 SHIFTED = "results/shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}"
@@ -232,7 +238,13 @@ def merged_roles(rows):
     return merged
 
 
-ROLES = merged_roles((row.sae_id, row.roles) for row in ROWS)
+ROLES = merged_roles((row.sae_id, row.roles) for row in [*ROWS, *TWIN_ROWS])
+# Twins of each SAE that has some in any study, and the corpora on which it is held against them.
+TWINNED, TWINNED_ROLES = {}, {}
+for saes in TWINS.values():
+    for sae_id, twins in saes.items():
+        TWINNED.setdefault(sae_id, {}).update(twins)
+        TWINNED_ROLES.setdefault(sae_id, {}).update(next(iter(twins.values())).roles)
 # Where shifted rows judge their SAE, by SAE and shift.
 SHIFTED_ROLES = merged_roles((row.judged_id, row.judged.roles) for row in ROWS if row.shift)
 AWAY = {
@@ -340,6 +352,23 @@ def study_corpora(wildcards):
     """Evaluation corpora by SAE, and by SAE and shift: another study may have more for the same SAE."""
     rows = study_rows(wildcards)
     return {row.sae_id: list(row.roles) for row in rows} | {row.judged_id: list(row.judged.roles) for row in rows}
+
+
+def twins_of_sae(wildcards):
+    """Twins of an SAE by kind: those of all studies that hold it."""
+    row = sae_row(wildcards)
+    if row.sae_id not in TWINNED:
+        with_twins = ", ".join(TWINS) or "none"
+        raise WorkflowError(
+            f"{row.sae_id} has no twins: give a study that holds it `twins`; studies that have them: {with_twins}"
+        )
+    return TWINNED[row.sae_id]
+
+
+def study_comparisons(wildcards):
+    """What is known of a study's SAEs and their twins; nothing for a study without twins."""
+    study_rows(wildcards)
+    return [f"results/twins/{sae_id}/twins.json" for sae_id in TWINS.get(wildcards.study, {})]
 
 
 def judged_metrics(sae_id, shift=None):

@@ -19,7 +19,8 @@ def study_sources(wildcards):
 def seeds_in(study, w):
     """SAEs of a study that differ from the SAE of these wildcards in nothing but the seed."""
     start = f"{w.model}/{w.hook}/{w.mix}/{w.recipe}/"
-    rows = [SAES[sae_id] for sae_id in saes_of(study) if sae_id.startswith(start)]
+    everyone = [*saes_of(study), *(twin.sae_id for twins in TWINS.get(study, {}).values() for twin in twins.values())]
+    rows = [SAES[sae_id] for sae_id in dict.fromkeys(everyone) if sae_id.startswith(start)]
     if not rows:
         raise WorkflowError(f"{start[:-1]} is not in study {study!r}")
     for row in rows:
@@ -98,6 +99,12 @@ SITE_SAES = {}
 for study in SITE_STUDIES:
     for sae_id in saes_of(study):
         SITE_SAES.setdefault(sae_id, []).append(study)
+
+
+def page_twins(wildcards):
+    """What an SAE is beside its twins, if a study with pages gives it some."""
+    studies = SITE_SAES.get(sae_row(wildcards).sae_id, [])
+    return [COMPARISON] if any(study in TWINS for study in studies) else []
 
 
 def label_file(name):

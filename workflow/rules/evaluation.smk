@@ -42,6 +42,7 @@ rule evaluate:
         references=lambda w: [f"results/references/{w.model}/{corpus}.h5" for corpus in ROLES[sae_row(w).sae_id]],
     output:
         metrics=METRICS,
+        sums=DOCUMENT_SUMS,
     log:
         "results/logs/evaluate/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:

@@ -31,6 +31,7 @@ rule study_table:
     """One tidy row per SAE and evaluation corpus; columns are documented in docs/metrics.md."""
     input:
         metrics=lambda w: [judged_metrics(row.sae_id, row.shift) for row in study_rows(w)],
+        comparisons=study_comparisons,
     output:
         table="results/{study}.csv",
     log:
@@ -47,6 +48,8 @@ rule study_table:
         runtime=10,
     params:
         saes=lambda w: [row.judged_id for row in study_rows(w)],
+        twinned=lambda w: list(TWINS.get(w.study, {})),
+        kinds=lambda w: list(CONFIG.studies[w.study].twins),
         corpora=study_corpora,
         published=lambda w: CONFIG.studies[w.study].published,
         code=code_of("study_table"),

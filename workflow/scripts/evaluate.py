@@ -25,4 +25,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         target=Path(snakemake.output.metrics),
         batch_contexts=snakemake.params.batch_contexts,
         scale=snakemake.params.scale,
+        # Under a shift nothing is compared with it.
+        document_sums=Path(sums) if (sums := snakemake.output.get("sums")) else None,
     )

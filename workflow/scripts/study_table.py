@@ -10,4 +10,6 @@ with job(snakemake.log[0]):
         snakemake.params.corpora,
         snakemake.params.published,
         Path(snakemake.output.table),
+        dict(zip(snakemake.params.twinned, map(Path, snakemake.input.comparisons), strict=True)),
+        snakemake.params.kinds,
     )

@@ -40,6 +40,12 @@ def expand_frameworks(config: AtlasConfig) -> list[FrameworkRun]:
     section = config.frameworks
     if section is None:
         return []
+    for name, recipe in section.recipes.items():
+        if recipe.twin is not None:
+            raise ConfigError(
+                f"frameworks.recipes.{name}.twin: {recipe.twin!r} is a null that is trained here alone: "
+                "dictionaries of other frameworks have no twins; leave it out"
+            )
     if section.study not in config.studies:
         raise ConfigError(f"frameworks.study: {section.study!r} is not one of {sorted(config.studies)}")
     rows = [row for row in expand_rows(config)[section.study] if row.target_hook is None]

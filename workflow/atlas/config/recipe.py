@@ -1,7 +1,7 @@
 """How an SAE is trained."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -22,6 +22,9 @@ _TAKEN_BY = {
     "bandwidth": ("jumprelu",),
     "sparsity_warmup_steps": ("relu", "gated", "jumprelu"),
 }
+# Trained nulls: docs/twins.md says what each may not learn.
+TwinKind = Literal["frozen_decoder", "near_decoder", "frozen_encoder"]
+TWINS: tuple[TwinKind, ...] = get_args(TwinKind)
 # Which references train an architecture.
 _REFERENCES = {
     "dictionary_learning": ("topk", "batch_topk", "matryoshka_batch_topk", "relu", "gated", "jumprelu"),
@@ -116,6 +119,15 @@ class Recipe(Section):
     parity: Literal["dictionary_learning", "sparsify"] | None = Field(
         default=None, description="Reproduce the update of a reference exactly, including what ours does better."
     )
+    twin: TwinKind | None = Field(
+        default=None,
+        description="Train a null on purpose: `frozen_decoder` and `frozen_encoder` keep these weights at their random "
+        "start, `near_decoder` keeps each decoder row within `twin_cosine` of its start. null: everything is trained. "
+        "A study's `twins` sets it.",
+    )
+    twin_cosine: float = Field(
+        default=0.8, gt=0, lt=1, description="Least cosine of a decoder row of twin `near_decoder` with its start."
+    )
     monitor_every: int = Field(default=100, ge=1, description="Steps between looks at held-out and OOS rows.")
     checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints.")
 
@@ -158,6 +170,14 @@ class Recipe(Section):
             raise ValueError(f"initial_copies is {self.initial_copies}: parity with {self.parity} starts as that does")
         if 2 * self.initial_copies > self.n_latents:
             raise ValueError(f"initial_copies is {self.initial_copies}: at most half of n_latents ({self.n_latents})")
+        return self
+
+    @model_validator(mode="after")
+    def _twin(self):
+        if self.twin and self.parity:
+            raise ValueError(f"twin is {self.twin}: parity with {self.parity} trains as that does, without twins")
+        if self.twin != "near_decoder" and self.twin_cosine != type(self).model_fields["twin_cosine"].default:
+            raise ValueError(f"twin_cosine is {self.twin_cosine:g}: only twin near_decoder takes it")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from atlas.config.tracking import Tracking
 # Files of a study are named by the study and one of these.
 ENDINGS = (
     "_runs",
+    "_learnt",
     "_training",
     "_width",
     "_health",

@@ -6,8 +6,11 @@ from annotated_types import Len
 from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section, Seeds
+from atlas.config.recipe import TwinKind
 from atlas.config.shifts import Regime
 
+# Stages after evaluation whose measures can be held against twins.
+TwinStage = Literal["latents", "labels", "stability", "probing", "absorption"]
 # Case studies in workflow/atlas/studies/published.csv.
 CaseStudy = Literal["llama_sweep", "nemotron", "bert"]
 
@@ -85,7 +88,25 @@ class Study(Section):
     published: CaseStudy | None = Field(
         default=None, description="Case study of the guide, whose published rows are put beside ours."
     )
+    twins: tuple[TwinKind, ...] = Field(
+        default=(),
+        description="Trained nulls that every row and seed gets, of `frozen_decoder`, `near_decoder` and "
+        "`frozen_encoder`: each measure is then held against the best of them (docs/twins.md). Empty: none, and "
+        "`learnt` stays untested.",
+    )
+    twin_stages: tuple[TwinStage, ...] = Field(
+        default=("latents",),
+        description="Stages after evaluation whose measures `results/<study>_learnt.csv` holds against twins; they are "
+        "computed for every SAE and twin: coherence (`latents`), labels and intruders (`labels`), agreement of seeds "
+        "(`stability`), sparse probes (`probing`), first-letter absorption (`absorption`).",
+    )
     rows: tuple[StudyRow, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _twins_once(self):
+        if len(set(self.twins)) < len(self.twins):
+            raise ValueError(f"twins is {list(self.twins)}: name each kind once")
+        return self
 
 
 class Taxonomy(Section):

@@ -17,6 +17,7 @@ from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
 from atlas.evaluation.bootstrap import Groups
 from atlas.evaluation.chunks import chunk_rows, row_chunks
+from atlas.evaluation.document_sums import DocumentSums
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.losses import loss_metrics
 from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
@@ -72,13 +73,15 @@ def evaluate_sae(
     batch_contexts: int = 8,
     with_random: bool = True,
     scale: float = 1.0,
+    kept: dict[str, DocumentSums] | None = None,
 ) -> dict[str, Any]:
     """All metrics of one SAE or transcoder as JSON-able values: what is not defined is None and has a reason.
 
     `hook` is one hook, or a transcoder's two (``mlp_in.10-to-mlp_out.10``), as in the names of results. Rows are
     multiplied by `scale` before they are encoded, which the SAE was not trained for unless it is 1.
     With `with_random`, a random dictionary of the same shape (drawn with `seed`) goes through reconstruction, L0 and
-    outcome beside it. Raises EvaluationError when SAE, activations, model and text do not belong together.
+    outcome beside it. What an SAE is held against another with is put into `kept` by corpus, if that is given.
+    Raises EvaluationError when SAE, activations, model and text do not belong together.
     """
     hooks = SaeHooks.parse(hook)
     sae = fed_scaled(_load(sae_folder, recipe, hooks), scale).to(loaded.device)
@@ -94,7 +97,9 @@ def evaluate_sae(
     subject = Subject(loaded, hooks, sae, geometry, redundancy, baseline, baseline_redundancy)
     results = {}
     for name, inputs in corpora.items():
-        results[name] = _evaluate_corpus(subject, name, inputs, training, settings, batch_contexts)
+        results[name], sums = _evaluate_corpus(subject, name, inputs, training, settings, batch_contexts)
+        if kept is not None:
+            kept[name] = sums
         outcome = results[name]["outcome"]
         log.info("%s: %s (atlas), %s (guide)", name, outcome["atlas"]["verdict"], outcome["guide"]["verdict"])
     return {
@@ -128,7 +133,7 @@ def _evaluate_corpus(
     training: TrainingFacts,
     settings: Evaluation,
     batch_contexts: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], DocumentSums]:
     # Opened first: a damaged file is met before the long pass, not after it.
     references = References.open(inputs.references, subject.hooks.target, inputs.shards[0].identity)
     atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
@@ -156,7 +161,7 @@ def _evaluate_corpus(
     }
     if random_sums is not None:
         result["random"] = _random_result(random_sums, subject, settings)
-    return without_nonfinite(result, result["reasons"])
+    return without_nonfinite(result, result["reasons"]), DocumentSums.of(atlas_sums.by_family(), splice)
 
 
 def _counted(shards: Sequence[Shard]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atlas.config.study import Evaluation
 from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.document_sums import ALL, REGULAR
 from atlas.evaluation.reconstruction import METRICS, ReconstructionSums
 from atlas.evaluation.redundancy import Geometry, PairFirings, random_pairs
 from atlas.evaluation.sparsity import FiringSums, sparsity_metrics
@@ -73,6 +74,10 @@ class AtlasSums:
             if result[name] is None:
                 reasons[f"atlas_{name}"] = "no two latents with a decoder cosine above 0.5 of which either fired"
         return result, reasons
+
+    def by_family(self) -> dict[str, ReconstructionSums]:
+        """Sums of reconstruction over all rows, and over those that are no massive activations."""
+        return {ALL: self._regular + self._massive, REGULAR: self._regular}
 
     def _l0_interval(self, samples: int) -> list[float] | None:
         fired, rows = self._fired.cpu().numpy(), (self._regular.count + self._massive.count).cpu().numpy()

@@ -10,6 +10,7 @@ from atlas.activations.store import shards_by_corpus
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError
+from atlas.evaluation.document_sums import DocumentSums, write_document_sums
 from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
@@ -39,8 +40,11 @@ def run_evaluation(
     target: Path,
     batch_contexts: int = 8,
     scale: float = 1.0,
+    document_sums: Path | None = None,
 ) -> None:
     """Judge one SAE on the corpora of `roles` (corpus → in_sample, proxy or oos) and write metrics.json.
+
+    With `document_sums`, what it did on each document is written there, to be held against another SAE.
 
     `hook` is one hook, or a transcoder's two: that of the SAE's path, or another one to judge it away from home, on
     rows times `scale`.
@@ -55,6 +59,7 @@ def run_evaluation(
                 f"corpus {corpus!r} has no eval shards or no references: given are shards of {sorted(shards)} "
                 f"and references of {sorted(references)}"
             )
+    kept: dict[str, DocumentSums] = {}
     result = evaluate_sae(
         inputs.sae,
         loaded,
@@ -67,5 +72,9 @@ def run_evaluation(
         sae_id="/".join(inputs.sae.parts[-5:]),
         batch_contexts=batch_contexts,
         scale=scale,
+        kept=kept,
     )
+    if document_sums is not None:
+        fingerprints = {corpus: judged["fingerprint"] for corpus, judged in result["corpora"].items()}
+        write_document_sums(document_sums, result["sae_id"], kept, fingerprints)
     write_json(target, result)

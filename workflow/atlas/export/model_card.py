@@ -81,7 +81,7 @@ reconstruction = sae.decode(latents)
 
 def _description(trained: TrainedSae) -> str:
     card, sae = trained.card, trained.sae
-    model = card["model"]
+    model, twin = card["model"], card["sae"].get("twin")
     rows = [
         ("Model", model["name"]),
         ("Source of the model", _source(model["source"])),
@@ -95,6 +95,7 @@ def _description(trained: TrainedSae) -> str:
         *([("d_target", sae.d_target)] if sae.is_transcoder else []),
         ("Dictionary size", sae.n_latents),
         ("Architecture", sae.architecture),
+        *([("Trained null", f"twin {twin}: not all of its weights were trained")] if twin else []),
         ("Sparsity", _sparsity(trained)),
         ("Normalisation", _pairs(card["sae"].get("normalisation")) or _absent(trained, "sae.normalisation")),
     ]

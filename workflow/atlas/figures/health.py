@@ -28,7 +28,11 @@ _EXPLAINED = [
     "random_explained_variance_regular",
     *(f"atlas_explained_variance{end}" for end in ("", "_regular", "_regular_interval_low", "_regular_interval_high")),
 ]
+_TWIN = "best_twin_value_explained_variance_regular"  # in a study with twins
 _LABELLED = 5
+
+
+_TWIN_SAID = ", darker: of the best twin, a trained null (docs/twins.md)"
 
 
 def draw_health(table: Path, latents: Path, targets: Sequence[Path]) -> None:
@@ -62,7 +66,8 @@ def describe_health(rows: pd.DataFrame, latents: pd.DataFrame) -> str:
         "dotted, less those that are expected to be alive, judged from the latents that fired once and twice on them "
         "(a lower bound, Chao 1984): where the estimate is good, the dotted line is flat. Explained variance on "
         f"{counted_tokens(rows)}, of all tokens (hollow) and without massive activations (filled, 95 % interval over "
-        "documents), grey: of the random dictionary without them. Firing densities and largest cosines to another "
+        f"documents), grey: of the random dictionary without them{_TWIN_SAID if _TWIN in rows else ''}. "
+        "Firing densities and largest cosines to another "
         f"latent: on {corpora}, dashed: random dictionaries of the same shape; straight: the limits of dense latents "
         "and of close copies. Definitions: docs/metrics.md, sections 2 to 6."
     )
@@ -135,6 +140,8 @@ def _explained_variance(axis: Axes, rows: pd.DataFrame, colours: Mapping) -> Non
         axis.plot(x, row[value], marker, color=colour, mfc="white", markersize=3.2, mew=0.7)
         axis.plot(x, row[f"{value}_regular"], marker, color=colour, markersize=3.2, mec="white", mew=0.2)
         axis.plot(x, row["random_explained_variance_regular"], "_", color=_GREY, markersize=3.5, mew=0.9)
+        if pd.notna(row.get(_TWIN)):
+            axis.plot(x, max(row[_TWIN], _FLOOR), "_", color="#444444", markersize=3.5, mew=0.9)
     labelled = len(names) <= _LABELLED
     axis.set_xticks(range(len(names)), [name.replace(", ", "\n") if labelled else "" for name in names], fontsize=6)
     axis.set_xlim(-0.6, len(names) - 0.4)

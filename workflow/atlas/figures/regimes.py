@@ -39,7 +39,7 @@ def describe_regimes(table: pd.DataFrame) -> str:
         "what was intended. A point is a seed, in the colour of its verdict; bars: 95 % intervals over documents; "
         "dashed: the limits of the taxonomy; grey: random dictionaries of the same shape. Filled points of silent "
         f"latents are counted on {span(table.dead_tokens)} tokens of training text, outlines on fewer. Definitions: "
-        "docs/metrics.md, sections 7 and 16."
+        "docs/metrics.md, sections 7 and 16. Learnt: untested, for shifted rows have no twins (docs/twins.md)."
     )
 
 

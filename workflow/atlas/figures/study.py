@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from atlas.figures.captions import counted_tokens, listed, name_models, saes
 from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, save, use_style
 from atlas.tables import read_csv
+from atlas.twins.learnt import UNTESTED, with_learnt
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ PANELS = {
 }
 # Shares below are drawn here as a number above a triangle, or the others would be one line.
 _FLOOR = -100.0
+# In a study with twins: what the best of them recovers against mean ablation, which is drawn hollow.
+_TWIN = "best_twin_value_loss_recovered_mean_regular"
 PROTOCOL_OUTCOME = {"guide": "guide_outcome", "atlas": "outcome"}
 
 
@@ -64,15 +67,26 @@ def describe_study(rows: pd.DataFrame) -> str:
         f"Study {listed(rows.study)}: {saes(rows)} of {listed(rows.model)}, judged on {counted_tokens(rows)}. Rows: "
         "what the guide's protocol and ours measure of the same SAEs. Points: an SAE on a corpus, in the colour of "
         "its outcome; bars: 95 % intervals over documents. Grey: random dictionaries of the same shape, mean and two "
-        f"standard deviations.{hollow} Loss recovered under our protocol: filled against zero ablation, hollow against "
-        "the mean row, both with massive activations left as they are. Zero ablation can cost more than a uniform "
-        "guess; then the share against the mean says more. Definitions: docs/metrics.md, sections 2 to 7."
+        f"standard deviations.{hollow}{_twins_said(rows)} Loss recovered under our protocol: filled against zero "
+        "ablation, hollow against the mean row with massive activations left as they are. Zero ablation can cost more "
+        "than a uniform guess; then the share against the mean says more. Definitions: docs/metrics.md, sections 2 to "
+        "7."
+    )
+
+
+def _twins_said(rows: pd.DataFrame) -> str:
+    """What the caption says of twins and of the word beside an outcome."""
+    if _TWIN not in rows:
+        return " Learnt: untested, for this study has no twins (docs/twins.md)."
+    return (
+        " Dashes: the best twin, a trained null, against mean ablation. Learnt: whether explained variance is above "
+        "the best twin's (docs/twins.md)."
     )
 
 
 def plot_study(rows: pd.DataFrame) -> Figure:
     """The figure of a study table; what is missing in the table is missing in the figure."""
-    shares = [column for column in rows if column.startswith("atlas_loss_recovered_")]
+    shares = [column for column in rows if column.startswith("atlas_loss_recovered_") or column == _TWIN]
     rows = rows.assign(**{column: rows[column] * 100 for column in shares})
     # A transcoder stands beside the SAE of the hook that it reads.
     pairs = zip(rows.hook, rows.target_hook, strict=True)
@@ -134,6 +148,8 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, pla
         for column, face in ((panel.column, colour), (panel.hollow, "white")):
             if column is not None:
                 _draw_mark(axis, row, column, x, colour, face)
+        if panel.hollow is not None and _TWIN in rows:
+            axis.plot(x, max(_FLOOR, getattr(row, _TWIN)), "_", color="#444444", markersize=5, mew=0.9)
     if panel.limits:
         columns = [column for column in (panel.column, panel.hollow) if column is not None]
         lowest = rows[columns].min(axis=None)
@@ -187,10 +203,20 @@ def _draw_null(axis: Axes, rows: pd.DataFrame, places: dict) -> None:
         axis.plot([x - 0.45, x + 0.45], [mean, mean], color="#666666", linewidth=0.8)
 
 
+def _said(outcome: str, rows: pd.DataFrame) -> str:
+    """An outcome with what was learnt of it: one word where it holds for all of our rows, else how often each."""
+    words = rows.learnt[rows.outcome == outcome].value_counts()
+    if len(words) <= 1:
+        return with_learnt(outcome, words.index[0] if len(words) else UNTESTED)
+    return with_learnt(outcome, ", ".join(f"{word} {n}" for word, n in words.items()))
+
+
 def _legend(figure: Figure, rows: pd.DataFrame) -> None:
     columns = [column for column in ("outcome", "guide_outcome", "published_outcome") if column in rows]
     present = {value for column in columns for value in rows[column].dropna()}
-    colours = [Patch(color=colour, label=name) for name, colour in OUTCOME_COLOURS.items() if name in present]
+    colours = [
+        Patch(color=colour, label=_said(name, rows)) for name, colour in OUTCOME_COLOURS.items() if name in present
+    ]
     marks = [
         Line2D(
             [],

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from atlas.figures.captions import listed, name_models, saes
 from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
 from atlas.tables import read_csv
+from atlas.twins.learnt import UNTESTED, with_learnt
 
 _GREY, _HOME, _FLOOR = "#777777", "#444444", -0.5
 
@@ -113,4 +114,6 @@ def _legend(table: pd.DataFrame) -> list[Line2D]:
     handles.append(legend_point(marker="o", mfc="white", color=_HOME, mew=0.6, label="at home"))
     handles.append(legend_point(marker="|", color=_GREY, mew=0.9, label="chance"))
     verdicts = dict.fromkeys(table.outcome_away)
-    return handles + [legend_point(marker="s", color=OUTCOME_COLOURS[name], label=name) for name in verdicts]
+    return handles + [
+        legend_point(marker="s", color=OUTCOME_COLOURS[name], label=with_learnt(name, UNTESTED)) for name in verdicts
+    ]

@@ -11,6 +11,7 @@ from atlas.config.frameworks import OURS
 from atlas.files import read_json
 from atlas.frameworks.launch import FrameworkError
 from atlas.tables import write_csv
+from atlas.twins.learnt import UNTESTED
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def _row(run_id: str, files: RunFiles, corpus: str) -> dict[str, Any]:
         "absorption_guide_null_mean": redundancy["null_mean"],
         "absorption_guide_null_sd": redundancy["null_sd"],
         "outcome": judged["outcome"]["atlas"]["verdict"],
+        "learnt": UNTESTED,
         "held_out_loss": read_json(files.held_out)["loss"],
         **{key: result[key] for key in ("rows_per_second", "median_step_seconds", "seconds", "peak_memory_mb")},
         "peak_gpu_memory_mb": result.get("peak_gpu_memory_mb"),

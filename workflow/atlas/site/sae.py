@@ -23,6 +23,7 @@ from atlas.site.latent import Links
 from atlas.site.numbers import known, percent, short
 from atlas.site.tables import Tables
 from atlas.tables import read_parquet
+from atlas.twins.learnt import UNTESTED
 
 # Latents drawn on the map of a dictionary; of a larger one as many by chance.
 MAP_LATENTS = 3000
@@ -46,7 +47,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class SaeFiles:
-    """metrics.json, latents.json, stability.json, run card, training curves, and autointerp.json or None."""
+    """metrics.json, latents.json, stability.json, run card, training curves; autointerp.json, twins.json, or None."""
 
     metrics: Path
     latents: Path
@@ -54,11 +55,12 @@ class SaeFiles:
     card: Path
     curves: Path
     labels: Path | None = None
+    twins: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SaeFacts:
-    """Results of one SAE as they were written; `labels` is autointerp.json, None without labels."""
+    """Results of one SAE as they were written; `labels` is autointerp.json, `twins` twins.json, None without them."""
 
     metrics: dict[str, Any]
     latents: dict[str, Any]
@@ -66,19 +68,26 @@ class SaeFacts:
     card: dict[str, Any]
     curves: pd.DataFrame
     labels: dict[str, Any] | None
+    twins: dict[str, Any] | None
 
     @classmethod
     def read(cls, files: SaeFiles, sae_id: str) -> "SaeFacts":
         """Raises EvaluationError when a file is of another SAE."""
         metrics, latents = read_json(files.metrics), read_json(files.latents)
-        labels = None if files.labels is None else read_json(files.labels)
-        for path, found in ((files.metrics, metrics), (files.latents, latents), (files.labels, labels)):
+        labels, twins = (None if path is None else read_json(path) for path in (files.labels, files.twins))
+        read = ((files.metrics, metrics), (files.latents, latents), (files.labels, labels), (files.twins, twins))
+        for path, found in read:
             if found is not None and found["sae_id"] != sae_id:
                 raise EvaluationError(
                     f"{path}: is of {found['sae_id']!r}, expected {sae_id!r}; delete it and run again"
                 )
         curves = read_parquet(files.curves)
-        return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels)
+        return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels, twins)
+
+    def learnt(self, corpus: str) -> str:
+        """The word beside the outcome on a corpus: untested without twins that were judged there."""
+        found = None if self.twins is None else self.twins["corpora"].get(corpus)
+        return UNTESTED if found is None else found["learnt"]
 
     def dials(self, corpus: str, seed: int, limits: Taxonomy) -> list[Dial]:
         """Health on a corpus."""
@@ -98,6 +107,8 @@ def sae_page(
     return {
         "home": home,
         "outcome": facts.metrics["corpora"][home]["outcome"]["atlas"]["verdict"],
+        "learnt": facts.learnt(home),
+        "twins": _twins(facts, home),
         "because": because(facts.metrics["corpora"][home]["outcome"]["atlas"], facts.metrics["corpora"][home]["atlas"]),
         "dials": shown,
         "warnings": [dial for dial in shown if dial.state in (BAD, LOOK)],
@@ -105,7 +116,7 @@ def sae_page(
         "map": _map(tables, links),
         "outcomes": [(name, count, percent(count / tables.n_latents)) for name, count in _outcomes(tables)],
         "outcome_bar": shares(dict(_outcomes(tables))),
-        "corpora": _corpora(facts.metrics),
+        "corpora": _corpora(facts),
         "curves": _curves(facts.curves, facts.metrics["k"]),
         "monitored": facts.card["monitored"],
         "card": sections(card),
@@ -126,6 +137,7 @@ def index_line(facts: SaeFacts, tables: Tables, seed: int, limits: Taxonomy) -> 
         "home": home,
         "shape": _shape(facts.metrics),
         "outcome": judged["outcome"]["atlas"]["verdict"],
+        "learnt": facts.learnt(home),
         "because": briefly(judged["outcome"]["atlas"]),
         "guide_outcome": judged["outcome"]["guide"]["verdict"],
         "guide": {key: judged["guide"][key] for key in ("loss_recovered_pct", "l0", "dead_pct")},
@@ -193,16 +205,35 @@ def _outcomes(tables: Tables) -> list[tuple[str, int]]:
     return [(name, int(counts[name])) for name in reversed(LATENT_OUTCOMES) if name in counts]
 
 
-def _corpora(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+def _twins(facts: SaeFacts, corpus: str) -> list[dict[str, str]]:
+    """Each measure beside the best twin, on one corpus; none without twins."""
+    found = None if facts.twins is None else facts.twins["corpora"].get(corpus)
+    return [] if found is None else [_over_twin(name, each) for name, each in found["measures"].items()]
+
+
+def _over_twin(name: str, measure: Mapping[str, Any]) -> dict[str, str]:
+    ends = "" if measure["interval"] is None else f" [{', '.join(map(short, measure['interval']))}]"
+    return {
+        "name": name.replace("_", " "),
+        "value": short(measure["value"]),
+        "twin": short(measure["best_value"]),
+        "kind": (measure["best_twin"] or "–").replace("_", " "),
+        "better_by": short(measure["better_by"]) + ends,
+        "learnt": measure["learnt"],
+    }
+
+
+def _corpora(facts: SaeFacts) -> list[dict[str, str]]:
     """Both protocols on every corpus, side by side."""
     found = []
-    for name, judged in metrics["corpora"].items():
+    for name, judged in facts.metrics["corpora"].items():
         atlas, guide, outcome = judged["atlas"], judged["guide"], judged["outcome"]
         found.append(
             {
                 "name": name,
                 "role": {"in_sample": "in-sample", "proxy": "proxy", "oos": "out-of-sample"}[judged["role"]],
                 "outcome": outcome["atlas"]["verdict"],
+                "learnt": facts.learnt(name),
                 "explained": short(atlas["explained_variance_regular"]),
                 "all": short(atlas["explained_variance"]),
                 "random": short(judged["random"]["explained_variance_regular"]),

@@ -11,6 +11,7 @@ import pandas as pd
 from atlas.evaluation.outcome import COPIES
 from atlas.files import atomic_path
 from atlas.tables import read_csv
+from atlas.twins.learnt import with_learnt
 
 # Always shown, and shown where they tell rows of a study apart.
 _NAMES = {"layer": "layer", "n_latents": "latents", "k": "k", "seed": "seed", "corpus": "corpus"}
@@ -28,6 +29,8 @@ UNDEFINED = "–"
 _LONGEST_TABULAR = 45
 # Published values are of these, hence the same in each seed and corpus.
 _PUBLISHED, _OF_PUBLISHED = "published ", ("model", "layer", "latents", "k")
+_OUTCOME = "outcome"
+_OVER_TWIN = ", over the best twin"
 # Points that a character of LaTeX's scriptsize takes.
 _POINTS = 3.9
 _BREAK = re.compile(r"(?<=[ -])")
@@ -65,6 +68,20 @@ def _redundancy(row: dict[str, Any]) -> str:
     return f"{100 * row[f'redundancy_{COPIES}_value']:.1f} (random {100 * random:.1f})"
 
 
+def _outcome(row: dict[str, Any]) -> str:
+    return with_learnt(row["outcome"], row["learnt"])
+
+
+def _over_twin(measure: str) -> Callable[[dict[str, Any]], str]:
+    """By how much the SAE is better than its best twin, and the word for it."""
+
+    def cell(row: dict[str, Any]) -> str:
+        difference = _number(f"over_twin_{measure}", 3)(row)
+        return f"{difference}: {row[f'learnt_{measure}']} ({row[f'best_twin_{measure}']})"
+
+    return cell
+
+
 def _text(source: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: str(row[source])
 
@@ -85,7 +102,16 @@ OURS = (
     Column("recovered, mean (%)", "atlas_loss_recovered_mean_regular", _recovered("mean_regular")),
     Column("dead (%)", "atlas_dead_pct", _dead),
     Column("copies (%)", f"redundancy_{COPIES}_value", _redundancy),
-    Column("outcome", "outcome", _text("outcome")),
+    Column(_OUTCOME, "outcome", _outcome),
+)
+# Of studies with twins: by how much an SAE is better than the best of them.
+TWINS = tuple(
+    Column(f"{heading}{_OVER_TWIN}", f"over_twin_{measure}", _over_twin(measure))
+    for heading, measure in (
+        ("explained variance without massive activations", "explained_variance_regular"),
+        ("share recovered, mean", "loss_recovered_mean"),
+        ("KL", "kl"),
+    )
 )
 PUBLISHED = (
     Column("published L0", "published_l0", _number("published_l0", 1)),
@@ -114,6 +140,7 @@ def printed(rows: pd.DataFrame) -> pd.DataFrame:
     differing = {name: title for name, title in _WHERE_DIFFERING.items() if rows[name].nunique(dropna=False) > 1}
     names = {name: title for name, title in (differing | _NAMES).items() if rows[name].notna().any()}
     columns = [Column(title, name, _text(name)) for name, title in names.items()] + list(OURS)
+    columns += [column for column in TWINS if column.source in rows]
     columns += [column for column in PUBLISHED if rows[column.source].notna().any()]
     # An empty cell makes whole numbers of a column floats.
     rows = rows.convert_dtypes()
@@ -135,13 +162,18 @@ def as_markdown(cells: pd.DataFrame) -> str:
 def as_latex(cells: pd.DataFrame) -> str:
     """Tabulars with booktabs' rules for the width of a page of two columns; LaTeX's own characters are escaped.
 
-    Published values stand in a tabular of their own below, once for each place that they are of: beside ours they
-    would be wider than a page.
+    Differences over twins stand in a tabular of their own below, and published values in another, once for each place
+    that they are of: beside ours they would be wider than a page.
     """
     published = [heading for heading in cells if heading.startswith(_PUBLISHED)]
-    ours = cells.drop(columns=published)
+    twins = [heading for heading in cells if heading.endswith(_OVER_TWIN)]
+    ours = cells.drop(columns=published + twins)
     long = len(ours) > _LONGEST_TABULAR
     parts = [_tabular(ours, long)]
+    if twins:
+        names = [name for name in ours if name in {*_NAMES.values(), *_WHERE_DIFFERING.values()}]
+        beside = cells[names + twins].rename(columns=lambda name: name.removesuffix(_OVER_TWIN))
+        parts.append("% over the best twin\n" + _tabular(beside, long))
     if published:
         names = [name for name in ours if name in _OF_PUBLISHED]
         theirs = cells[names + published].drop_duplicates()
@@ -156,11 +188,16 @@ def as_latex(cells: pd.DataFrame) -> str:
 
 
 def _tabular(cells: pd.DataFrame, long: bool) -> str:
-    """Each column as wide as its longest cell in two lines, broken at spaces and hyphens."""
-    widths = [max(map(_halved, cells[name]), default=1) for name in cells]
+    """Each column as wide as its longest cell in two lines, broken at spaces and hyphens; outcomes take more lines."""
+    widths = [max(map(_longest_word if name == _OUTCOME else _halved, cells[name]), default=1) for name in cells]
     widths = [max(width, *map(len, name.split())) for width, name in zip(widths, cells, strict=True)]
     formats = [rf">{{\raggedright\arraybackslash}}p{{{_POINTS * width:.0f}pt}}" for width in widths]
     return cells.to_latex(index=False, escape=True, longtable=long, column_format="".join(formats))
+
+
+def _longest_word(text: str) -> int:
+    """Characters of the longest part between breaks."""
+    return max(len(part.rstrip()) for part in _BREAK.split(text))
 
 
 def _halved(text: str) -> int:

@@ -12,6 +12,7 @@ from atlas.intervals import rate_interval
 from atlas.studies.rows import identity
 from atlas.studies.table import because
 from atlas.tables import write_csv
+from atlas.twins.learnt import UNTESTED
 
 RANDOM = "random dictionary"
 # Rows that agree in these have one random dictionary at one place.
@@ -56,6 +57,7 @@ def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], reg
         "cause": row["cause"],
         "intended": row["intended"],
         "outcome": outcome["verdict"],
+        "learnt": UNTESTED,
         "as_intended": outcome["verdict"] == row["intended"],
         "outcome_because": because(outcome),
         "outcome_unknown": "; ".join(outcome["unknown"]),

@@ -10,19 +10,29 @@ import pandas as pd
 from atlas.files import read_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.studies.published import published_for
+from atlas.studies.twins import read_comparisons, twin_columns
 from atlas.tables import write_csv
+from atlas.twins.learnt import UNTESTED
 
 
 def write_study_table(
-    study: str, metrics: Mapping[str, Path], corpora: Mapping[str, Sequence[str]], published: str | None, table: Path
+    study: str,
+    metrics: Mapping[str, Path],
+    corpora: Mapping[str, Sequence[str]],
+    published: str | None,
+    table: Path,
+    comparisons: Mapping[str, Path] | None = None,
+    kinds: Sequence[str] = (),
 ) -> None:
     """Write results/<study>.csv from the metrics of its SAEs (SAE id → metrics.json), in their order, on its `corpora`.
 
-    The id of an SAE that is judged under a shift ends in its name.
+    The id of an SAE that is judged under a shift ends in its name. `comparisons` are the twins.json of SAEs in a study
+    with twins of these `kinds`; `learnt` is untested in a study without.
     Columns are documented in docs/metrics.md. A value that is not defined is empty, and `reasons` says why.
     """
+    found = read_comparisons(comparisons or {})
     rows = [
-        _row(study, sae_id, read_json(path), corpus, published)
+        _row(study, sae_id, read_json(path), corpus, published) | twin_columns(found.get(sae_id), corpus, kinds)
         for sae_id, path in metrics.items()
         for corpus in corpora[sae_id]
     ]
@@ -56,6 +66,7 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         "n_counted": judged["n_counted"],
         "n_massive": judged["n_massive"],
         "outcome": outcome["atlas"]["verdict"],
+        "learnt": UNTESTED,
         "outcome_because": because(outcome["atlas"]),
         "outcome_unknown": "; ".join(outcome["atlas"]["unknown"]),
         **dict(flat("atlas", judged["atlas"])),

@@ -11,6 +11,7 @@ from atlas.files import read_json
 from atlas.studies.rows import identity
 from atlas.studies.table import flat
 from atlas.tables import write_csv
+from atlas.twins.learnt import UNTESTED
 
 # Of all numbers that change, those that say what becomes of an SAE; all others are in transfer.json.
 _METRICS = (
@@ -52,6 +53,7 @@ def _row(
         "role": values["role"],
         "outcome_home": values["outcome_home"],
         "outcome_away": values["outcome_away"],
+        "learnt": UNTESTED,
     }
     for name in _METRICS:
         change = values["metric_changes"].get(name) or {"from": None, "to": None, "change": None, "interval": None}

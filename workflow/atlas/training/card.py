@@ -58,6 +58,7 @@ def training_fields(
             "threshold_beta": recipe.threshold_beta,
             "threshold_start_step": recipe.threshold_start_step,
             **recipe.sparsity(),
+            "twin": recipe.twin,
             "normalisation": normalisation.described(),
         },
         "optimisation": {

@@ -63,6 +63,11 @@ def _check_transcoder(
             f"a transcoder cannot have architecture {recipe.architecture!r} with parity {recipe.parity!r}: expected "
             f"one of {', '.join(TRANSCODERS)}, without parity"
         )
+    if recipe.twin:
+        raise TrainingError(
+            f"twin is {recipe.twin!r}: a transcoder has no twins, its input and target are different spaces; leave out "
+            "the recipe's twin"
+        )
     for name, rows in monitors.items():
         if name not in targets or len(targets[name]) != len(rows):
             raise TrainingError(f"monitor {name!r}: its {len(rows)} rows need as many targets")

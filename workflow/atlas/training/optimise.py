@@ -9,13 +9,16 @@ from atlas.training.initialise import row_norms
 from atlas.training.parity import conventions
 from atlas.training.schedule import lr_at
 from atlas.training.state import TrainingState
+from atlas.training.twins import keep_near, trained
 
 
 @torch.no_grad()
 def project(state: TrainingState) -> Float[Tensor, ""]:
-    """Remove the gradient along decoder rows; returns the global norm of what is left."""
-    _remove_parallel_gradient(state.parameters["W_dec"])
-    return torch.nn.utils.get_total_norm([value.grad for value in state.parameters.values()])
+    """Remove the gradient along decoder rows; returns the global norm of what is left, of the parameters trained."""
+    parameters = trained(state.parameters)
+    if "W_dec" in parameters:
+        _remove_parallel_gradient(parameters["W_dec"])
+    return torch.nn.utils.get_total_norm([value.grad for value in parameters.values()])
 
 
 @torch.no_grad()
@@ -25,9 +28,13 @@ def apply_gradients(state: TrainingState, recipe: Recipe, gradient_norm: Float[T
     `state` changes in place. Clipping is a factor that Adam applies while it reads the gradients.
     """
     lr, limit = lr_at(recipe, state.step), conventions(recipe).gradient_clip
-    state.optimizer.step(state.parameters, lr, (limit / (gradient_norm + 1e-6)).clamp(max=1.0))
-    W_dec = state.parameters["W_dec"]
-    W_dec.div_(row_norms(W_dec))
+    parameters = trained(state.parameters)
+    state.optimizer.step(parameters, lr, (limit / (gradient_norm + 1e-6)).clamp(max=1.0))
+    if "W_dec" in parameters:
+        W_dec = parameters["W_dec"]
+        W_dec.div_(row_norms(W_dec))
+        if state.start is not None:
+            keep_near(W_dec, state.start, recipe.twin_cosine)
     state.step += 1
     return lr
 

@@ -48,8 +48,10 @@ class Encode(Function):
         """Gradients of W_enc, b_enc and b_dec."""
         centred, W_enc = ctx.saved_tensors
         dtype, of_bias = ctx.dtype, grad.sum(dim=0)
-        product = grad.to(dtype).T @ centred.to(dtype)
-        of_weight = product.to(W_enc.dtype).T  # laid out as the parameter is: see initialise.py
+        of_weight = None
+        if ctx.needs_input_grad[1]:  # the encoder of a twin may be frozen
+            product = grad.to(dtype).T @ centred.to(dtype)
+            of_weight = product.to(W_enc.dtype).T  # laid out as the parameter is: see initialise.py
         return None, of_weight, of_bias, -(W_enc @ of_bias), None
 
 
@@ -140,7 +142,9 @@ class EncodeKept(Function):
         centred, W_enc = ctx.saved_tensors
         kept = ctx.kept
         of_bias = grad.new_zeros(kept.n_latents).index_add_(0, kept.latents, grad)
-        of_weight = kept.sums_by_latent(grad, centred).T  # laid out as the parameter is: see initialise.py
+        of_weight = None
+        if ctx.needs_input_grad[1]:  # the encoder of a twin may be frozen
+            of_weight = kept.sums_by_latent(grad, centred).T  # laid out as the parameter is: see initialise.py
         return None, of_weight, of_bias, -(W_enc @ of_bias), None, None
 
 
@@ -159,4 +163,5 @@ class DecodeKept(Function):
         """Gradients of the values and W_dec."""
         values, W_dec = ctx.saved_tensors
         kept, grad = ctx.kept, grad.contiguous()
-        return kept.products(grad, W_dec), kept.sums_by_latent(values, grad), None
+        of_weight = kept.sums_by_latent(values, grad) if ctx.needs_input_grad[1] else None
+        return kept.products(grad, W_dec), of_weight, None

@@ -20,6 +20,7 @@ from atlas.training.initialise import (
 )
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
+from atlas.training.twins import decoder_start, freeze
 
 # Sparse products are faster than dense ones up to about this share of kept latents. CPU: measured, 2 cores, bfloat16.
 # CUDA: from an H100's memory bandwidth and bfloat16 rate (docs/performance.md); not measured.
@@ -31,7 +32,8 @@ class TrainingState:
     """Float32 master weights for normalised rows, Adam's moments, the threshold, and the counters of dead latents.
 
     `step` is the number of updates made; `threshold` is -1 until it is first set; `tokens_since_fired` counts rows
-    since each latent last had a positive kept value.
+    since each latent last had a positive kept value. `start` is the decoder before training, where a twin is held to
+    it.
     """
 
     parameters: dict[str, torch.nn.Parameter]
@@ -39,6 +41,7 @@ class TrainingState:
     threshold: Float[Tensor, ""]
     tokens_since_fired: Int[Tensor, " n_latents"]
     step: int = 0
+    start: Float[Tensor, "n_latents d_model"] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ def new_state(
     for name, parameter in architecture.latent_parameters.items():
         weights[name] = torch.full((recipe.n_latents,), parameter.initial)
     parameters = {name: torch.nn.Parameter(value.to(device)) for name, value in weights.items()}
+    freeze(parameters, recipe)
     return TrainingState(
         parameters=parameters,
         optimizer=Adam.of(parameters, architecture.betas),
         threshold=torch.tensor(-1.0, device=device),
         tokens_since_fired=torch.zeros(recipe.n_latents, dtype=torch.long, device=device),
+        start=decoder_start(parameters, recipe),
     )
 
 

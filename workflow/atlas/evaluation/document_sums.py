@@ -1,0 +1,85 @@
+"""What evaluation keeps of each document, so that two SAEs can be compared on the same text. docs/twins.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atlas.errors import EvaluationError
+from atlas.evaluation.bootstrap import Groups
+from atlas.evaluation.losses import REGULAR as SUFFIX
+from atlas.evaluation.losses import LossTable
+from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.tensors import facts_of, open_tensors, write_tensors
+
+# Families of sums: over all counted rows, over those that are no massive activations, over units of the loss.
+ALL, REGULAR, LOSS = "all", "regular", "loss"
+_LOSSES = ("clean", "zero", "mean", "sae", "kl")
+
+
+@dataclass(frozen=True)
+class DocumentSums:
+    """Float64 sums over the rows (or units of the loss) of each document of one corpus, ``<family>/<name>`` -> array.
+
+    A group of the bootstrap is a document, or several where a corpus has more than MAX_GROUPS. Families `all` and
+    `regular` have count, square, error_square, (groups,), and row_products, (groups, groups): scalar products of the
+    groups' row sums, from which the variance of any selection of groups follows. Family `loss` has count and the losses
+    clean, zero, mean, sae and, where the model predicts a distribution, kl; mean, sae and kl also with massive
+    activations left as they are (`_regular`).
+    """
+
+    values: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, rows: Mapping[str, ReconstructionSums], losses: LossTable) -> "DocumentSums":
+        """From the sums of a pass over rows by family, and the losses of the spliced model."""
+        values = {f"{family}/{name}": each for family in rows for name, each in _row_sums(rows[family]).items()}
+        return cls(values | {f"{LOSS}/{name}": each for name, each in _loss_sums(losses).items()})
+
+
+def _row_sums(sums: ReconstructionSums) -> dict[str, np.ndarray]:
+    return {
+        "count": sums.count.cpu().numpy(),
+        "square": sums.square.cpu().numpy(),
+        "error_square": sums.error_square.cpu().numpy(),
+        "row_products": (sums.row_sum @ sums.row_sum.T).cpu().numpy(),
+    }
+
+
+def _loss_sums(table: LossTable) -> dict[str, np.ndarray]:
+    groups = Groups.of(table.document)
+    index = groups.index(table.document)
+    columns = {name: getattr(table, name) for name in _LOSSES}
+    if table.regular is not None:
+        columns |= {f"{name}{SUFFIX}": getattr(table.regular, name) for name in ("mean", "sae", "kl")}
+    sums = {
+        name: np.bincount(index, column.astype(np.float64), groups.count)
+        for name, column in columns.items()
+        if column is not None
+    }
+    return sums | {"count": np.bincount(index, minlength=groups.count).astype(np.float64)}
+
+
+def write_document_sums(
+    path: Path, sae_id: str, sums: Mapping[str, DocumentSums], fingerprints: Mapping[str, str]
+) -> None:
+    """Write the sums of one SAE by corpus to one sealed file; `fingerprints` say which text each corpus has."""
+    tensors = {
+        f"{corpus}/{name}": torch.tensor(value) for corpus, each in sums.items() for name, value in each.values.items()
+    }
+    write_tensors(path, tensors, {"sae_id": sae_id, "fingerprints": dict(fingerprints)})
+
+
+def read_document_sums(path: Path, sae_id: str) -> tuple[dict[str, DocumentSums], dict[str, str]]:
+    """Sums by corpus and fingerprints. Raises EvaluationError for another SAE, DamagedFileError for a changed file."""
+    with open_tensors(path) as file:
+        facts = facts_of(file, path)
+        if facts["sae_id"] != sae_id:
+            raise EvaluationError(f"{path}: is of {facts['sae_id']!r}, expected {sae_id!r}; delete it and run again")
+        found: dict[str, dict[str, np.ndarray]] = {corpus: {} for corpus in facts["fingerprints"]}
+        for key in file.keys():  # noqa: SIM118 (not a dict)
+            corpus, name = key.split("/", 1)
+            found[corpus][name] = file.get_tensor(key).numpy()
+    return {corpus: DocumentSums(values) for corpus, values in found.items()}, facts["fingerprints"]

@@ -1,0 +1,51 @@
+"""Columns of what SAEs have learnt that their twins have not."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atlas.errors import EvaluationError
+from atlas.files import read_json
+
+
+def read_comparisons(paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The twins.json of each SAE (SAE id -> file). Raises EvaluationError when one is of another SAE."""
+    found = {sae_id: read_json(path) for sae_id, path in paths.items()}
+    for sae_id, comparison in found.items():
+        if comparison["sae_id"] != sae_id:
+            raise EvaluationError(
+                f"{paths[sae_id]}: is of {comparison['sae_id']!r}, expected {sae_id!r}; delete it and run again"
+            )
+    return found
+
+
+def twin_columns(comparison: Mapping[str, Any] | None, corpus: str, kinds: Sequence[str]) -> dict[str, Any]:
+    """Columns of an SAE on one corpus: the word of its outcome, and per measure the best twin and the difference.
+
+    None of them without a comparison. `kinds` are the twins that the study asked for: another one may have more.
+    """
+    if comparison is None:
+        return {}
+    found = comparison["corpora"][corpus]
+    result: dict[str, Any] = {"learnt": found["learnt"]}
+    for kind in kinds:
+        result[f"twin_outcome_{kind}"] = found["twin_outcomes"][kind]
+        result[f"twin_l0_{kind}"] = found["twin_l0"][kind]
+    for name, measure in found["measures"].items():
+        result |= measure_columns(name, measure, kinds)
+    return result
+
+
+def measure_columns(name: str, measure: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+    """``twin_<kind>_<measure>``, the best twin and its value, the difference, its interval, its clusters, the word."""
+    low, high = measure["interval"] or (None, None)
+    return {
+        **{f"twin_{kind}_{name}": measure["twins"][kind] for kind in kinds},
+        f"best_twin_{name}": measure["best_twin"],
+        f"best_twin_value_{name}": measure["best_value"],
+        f"over_twin_{name}": measure["better_by"],
+        f"over_twin_{name}_interval_low": low,
+        f"over_twin_{name}_interval_high": high,
+        f"over_twin_{name}_n_documents": measure["n_documents"],
+        f"learnt_{name}": measure["learnt"],
+    }

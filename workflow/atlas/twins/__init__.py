@@ -1,0 +1,1 @@
+"""What an SAE has learnt that its twins, trained nulls, have not."""

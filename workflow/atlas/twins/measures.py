@@ -1,0 +1,74 @@
+"""Measures of evaluation as functions of the sums of documents, for any selection of them. docs/twins.md."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from atlas.evaluation.document_sums import ALL, LOSS, REGULAR, DocumentSums
+
+# Of losses with massive activations left as they are.
+_SUFFIX = "_regular"
+# How often each document counts, (selections, groups), to one value per selection.
+Statistic = Callable[[DocumentSums, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of metrics.json, under its name there, from the sums of one family."""
+
+    name: str
+    family: str
+    statistic: Statistic
+    higher_is_better: bool = True
+
+    def value(self, sums: DocumentSums) -> float:
+        """The measure over all documents."""
+        return float(self.statistic(sums, np.ones((1, self.n_groups(sums))))[0])
+
+    def n_groups(self, sums: DocumentSums) -> int:
+        """Number of groups of documents."""
+        return len(sums.values[f"{self.family}/count"])
+
+    def better_by(self, own: DocumentSums, other: DocumentSums, weights: np.ndarray) -> np.ndarray:
+        """By how much `own` is better than `other` for each selection of documents; above 0 is better."""
+        sign = 1 if self.higher_is_better else -1
+        return sign * (self.statistic(own, weights) - self.statistic(other, weights))
+
+
+def _explained(family: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+    """1 - sum |e|^2 / sum |x - mean|^2, each selection with its own mean."""
+    count, square, error, products = (
+        sums.values[f"{family}/{name}"] for name in ("count", "square", "error_square", "row_products")
+    )
+    of_mean = np.einsum("sg,gh,sh->s", weights, products, weights, optimize=True) / (weights @ count)
+    return 1 - weights @ error / (weights @ square - of_mean)
+
+
+def _recovered(ablation: str, suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+    names = (f"{ablation}{suffix}", f"sae{suffix}", "clean")
+    ablated, spliced, clean = (sums.values[f"{LOSS}/{name}"] for name in names)
+    return weights @ (ablated - spliced) / (weights @ (ablated - clean))
+
+
+def _added(suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+    values = sums.values
+    return weights @ (values[f"{LOSS}/sae{suffix}"] - values[f"{LOSS}/clean"]) / (weights @ values[f"{LOSS}/count"])
+
+
+def _kl(suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+    return weights @ sums.values[f"{LOSS}/kl{suffix}"] / (weights @ sums.values[f"{LOSS}/count"])
+
+
+MEASURES = (
+    Measure("explained_variance_regular", REGULAR, partial(_explained, REGULAR)),
+    Measure("explained_variance", ALL, partial(_explained, ALL)),
+    Measure("loss_recovered_mean_regular", LOSS, partial(_recovered, "mean", _SUFFIX)),
+    Measure("loss_recovered_mean", LOSS, partial(_recovered, "mean", "")),
+    Measure("loss_recovered_zero", LOSS, partial(_recovered, "zero", "")),
+    Measure("delta_loss_regular", LOSS, partial(_added, _SUFFIX), higher_is_better=False),
+    Measure("delta_loss", LOSS, partial(_added, ""), higher_is_better=False),
+    Measure("kl_regular", LOSS, partial(_kl, _SUFFIX), higher_is_better=False),
+    Measure("kl", LOSS, partial(_kl, ""), higher_is_better=False),
+)
