@@ -117,5 +117,5 @@ def test_files_depend_on_the_table_alone(table, tmp_path):
         assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
     caption = (tmp_path / "0.txt").read_text()
     assert "6 SAEs (seeds 0 and 1) of m, judged on chat (in-sample, 16,000 tokens)" in caption
-    assert "hollow against the mean row, both" in caption
+    assert "hollow against the mean row" in caption
     assert "Hollow diamonds: published for org/model." in caption
