@@ -11,7 +11,7 @@ rule sae_pages:
         weights=rules.train.output.weights,
         config=rules.train.output.config,
         card=rules.train.output.card,
-        curves=rules.train.output.curves,
+        curves=lambda w: expand(rules.train.output.curves, **w) if sae_row(w).published is None else [],
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         random=lambda w: (

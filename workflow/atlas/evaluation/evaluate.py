@@ -65,7 +65,7 @@ def evaluate_sae(
     corpora: Mapping[str, CorpusInputs],
     training: TrainingFacts,
     settings: Evaluation,
-    recipe: Recipe,
+    recipe: Recipe | None,
     seed: int,
     *,
     sae_id: str,
@@ -204,12 +204,12 @@ def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> d
     return {name: metrics[name] for name in names} | {"outcome": verdict}
 
 
-def _load(folder: Path, recipe: Recipe, hooks: SaeHooks) -> Sae:
+def _load(folder: Path, recipe: Recipe | None, hooks: SaeHooks) -> Sae:
     try:
         sae = load_sae(folder)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
-    for key in ("architecture", "n_latents", "k"):
+    for key in ("architecture", "n_latents", "k") if recipe is not None else ():
         if getattr(sae, key) != getattr(recipe, key):
             raise EvaluationError(
                 f"{folder}: {key} is {getattr(sae, key)!r}, but its recipe says {getattr(recipe, key)!r}: "

@@ -44,13 +44,14 @@ RULES = {
 
 @dataclass(frozen=True)
 class SaeFiles:
-    """metrics.json, latents.json, stability.json, run card, training curves, and autointerp.json or None."""
+    """metrics.json, latents.json, stability.json and run card; training curves of an SAE trained here, or None;
+    autointerp.json, or None."""
 
     metrics: Path
     latents: Path
     stability: Path
     card: Path
-    curves: Path
+    curves: Path | None
     labels: Path | None = None
 
 
@@ -62,7 +63,7 @@ class SaeFacts:
     latents: dict[str, Any]
     stability: dict[str, Any]
     card: dict[str, Any]
-    curves: pd.DataFrame
+    curves: pd.DataFrame | None
     labels: dict[str, Any] | None
 
     @classmethod
@@ -75,7 +76,7 @@ class SaeFacts:
                 raise EvaluationError(
                     f"{path}: is of {found['sae_id']!r}, expected {sae_id!r}; delete it and run again"
                 )
-        curves = read_parquet(files.curves)
+        curves = None if files.curves is None else read_parquet(files.curves)
         return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels)
 
     def dials(self, corpus: str, seed: int, limits: Taxonomy) -> list[Dial]:
@@ -104,7 +105,7 @@ def sae_page(
         "outcomes": [(name, count, percent(count / tables.n_latents)) for name, count in _outcomes(tables)],
         "outcome_bar": shares(dict(_outcomes(tables))),
         "corpora": _corpora(facts.metrics),
-        "curves": _curves(facts.curves, facts.metrics["k"]),
+        "curves": None if facts.curves is None else _curves(facts.curves, facts.metrics["k"]),
         "monitored": facts.card["monitored"],
         "card": sections(card),
         "card_kind": "public" if public else "full",

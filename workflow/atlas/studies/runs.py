@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from atlas.runcard import read_run_card
+from atlas.runcard import is_published, read_run_card
+from atlas.sae_ids import names_of
+from atlas.studies.rows import frame_of
 from atlas.tables import write_csv
 
 # Sections that are results, not settings, and names that repeat the SAE's own.
@@ -27,19 +27,14 @@ def write_runs_table(cards: Mapping[str, Path], table: Path) -> None:
     differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
     shown = [*_ALWAYS, *(key for key in differing if key not in _ALWAYS)]
     rows = [
-        _identity(sae_id)
+        names_of(sae_id)
         | {key: settings[sae_id].get(key) for key in shown}
-        | {f"outcome.{key}": value for key, value in _flat(card["outcomes"])}
+        | {f"outcome.{key}": value for key, value in _flat(_known(card["outcomes"]))}
         | _cost(card)
         | {"warnings": "; ".join(warning.split(":", 1)[0] for warning in card["warnings"])}
         for sae_id, card in read.items()
     ]
-    write_csv(table, pd.DataFrame(rows))
-
-
-def _identity(sae_id: str) -> dict[str, Any]:
-    model, hook, mix, recipe, seed = sae_id.split("/")
-    return {"model": model, "hook": hook, "mix": mix, "recipe": recipe, "seed": int(seed.removeprefix("seed-"))}
+    write_csv(table, frame_of(rows))
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,10 +42,17 @@ def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cost(card: Mapping[str, Any]) -> dict[str, Any]:
+    if is_published(card):  # reading it cost something; training it is not known to
+        return {}
     cost = card["cost"]
     own = {f"cost.{key}": cost[key] for key in _COST}
     own |= {f"cost.peak_memory_mb.{key}": value for key, value in cost["peak_memory_mb"].items()}
     return own | {"cost.resumed": len(cost["resumed_from_steps"])}
+
+
+def _known(section: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """A section of the card; none where the card says in words that it is not known."""
+    return section if isinstance(section, Mapping) else {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
