@@ -178,12 +178,13 @@ def _pass_over_rows(
             rows = shard.read_rows(hooks.source, start, stop).to(device).float()
             targets = shard.read_rows(hooks.target, start, stop).to(device).float() if hooks.is_transcoder else rows
             pre = sae.pre_activations(rows)
-            guide_sums.update(targets, pre)
+            guide_sums.update(targets, pre, rows)
             counted = torch.from_numpy(shard.counted[start:stop]).to(device)
             massive = torch.from_numpy(_massive(shard, hooks, training)[start:stop]).to(device)[counted]
             document = groups.index(shard.document[start:stop][shard.counted[start:stop]])
             group = torch.from_numpy(document).to(device)
-            atlas_sums.update(targets[counted], pre[counted], massive, group)
+            encoded = rows[counted] if sae.needs_rows else None
+            atlas_sums.update(targets[counted], pre[counted], massive, group, encoded)
             if random_sums is not None:
                 random_pre = subject.baseline.pre_activations(rows[counted])
                 random_sums.update(targets[counted], random_pre, massive, group)
