@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.runcard import is_published, read_run_card
-from atlas.sae_ids import names_of
+from atlas.sae_ids import NOT_STATED, names_of
 from atlas.studies.rows import frame_of
 from atlas.tables import write_csv
 
@@ -27,7 +27,7 @@ def write_runs_table(cards: Mapping[str, Path], table: Path) -> None:
     differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings.values()}) > 1]
     shown = [*_ALWAYS, *(key for key in differing if key not in _ALWAYS)]
     rows = [
-        names_of(sae_id)
+        _identity(sae_id)
         | {key: settings[sae_id].get(key) for key in shown}
         | {f"outcome.{key}": value for key, value in _flat(_known(card["outcomes"]))}
         | _cost(card)
@@ -37,8 +37,15 @@ def write_runs_table(cards: Mapping[str, Path], table: Path) -> None:
     write_csv(table, frame_of(rows))
 
 
+def _identity(sae_id: str) -> dict[str, Any]:
+    """A transcoder's two hooks stay one name here."""
+    names = names_of(sae_id) | {"hook": sae_id.split("/")[1]}
+    return {key: value for key, value in names.items() if key != "target_hook"}
+
+
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {section: value for section, value in card.items() if section not in _NO_SETTINGS}
+    known = {section: value for section, value in card.items() if value != NOT_STATED}
+    return {section: value for section, value in known.items() if section not in _NO_SETTINGS}
 
 
 def _cost(card: Mapping[str, Any]) -> dict[str, Any]:
