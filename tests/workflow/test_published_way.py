@@ -1,6 +1,7 @@
 """SAEs that were trained elsewhere, by the real workflow: what comes of a trained one that was published is its own."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from project import copy_of, planned, read_config, snakemake, write_config
+from project import REPOSITORY, copy_of, planned, read_config, snakemake, write_config
 from safetensors.numpy import load_file
 
+import atlas
+from atlas.errors import ReadingError
 from atlas.files import read_json
 
 pytestmark = pytest.mark.slow
@@ -19,6 +22,8 @@ TRAINED = "llama/resid_post.1/chat/topk/seed-0"
 JUDGED = "llama/resid_post.1/published-chat"
 TABLE, HEALTH = "results/judged.csv", "results/judged_health.csv"
 FIGURES = [f"results/figures/judged{kind}.png" for kind in ("", "_training", "_health")]
+PROMPTS = "results/prompts/judged/mine.html"
+EXPORT = f"results/exports/huggingface/{JUDGED}/theirs/seed-0/README.md"
 CARDS = ["results/judged_runs.csv", "results/run_cards/judged.html", "results/run_cards/judged_public.html"]
 
 
@@ -51,13 +56,15 @@ def project(finished_once, tmp_path_factory) -> Path:
     config["studies"]["judged"] = study | {"rows": rows}
     config["site"] = {"studies": ["judged"], "labels": False, "random_latents": 0}
     config["latents"] = {"min_tokens": 512}
+    config["prompts"] = {"mine": {"file": "data/mine.txt"}}
+    (folder / "data/mine.txt").write_text("market river engine\n\n<script>alert(1)</script> letter\n")
     write_config(folder, config)
     return folder
 
 
 @pytest.fixture(scope="module")
 def judged(project) -> Path:
-    snakemake(project, TABLE, HEALTH, *FIGURES, *CARDS, "results/atlas/index.html")
+    snakemake(project, TABLE, HEALTH, *FIGURES, *CARDS, "results/atlas/index.html", PROMPTS, EXPORT)
     return project
 
 
@@ -108,8 +115,72 @@ def test_pages_say_that_it_was_published(judged):
 
 
 def test_nothing_of_trained_saes_is_made_again(judged):
-    """A row that names a published SAE must not touch what is there: no training, harvest or audit."""
+    """A row that names a published SAE adds jobs of its own: what was there is neither trained nor harvested again."""
     assert planned(judged, TABLE, "results/llama_study.csv") == {}
-    made = {path.parent.name for path in (judged / "results/logs").rglob("*.log")}
-    assert "published-chat" in str(list((judged / "results/logs/publish").rglob("*.log")))
-    assert made
+    benchmarks = judged / "results/benchmarks"
+    assert [path.name for path in benchmarks.glob("fetch_published/*")] == ["theirs.tsv"]
+    assert [path.parent.name for path in benchmarks.rglob("publish/**/*.tsv")] == ["theirs"]
+    assert all(path.stat().st_mtime < (judged / "config/config.yaml").stat().st_mtime for path in trainings(judged))
+
+
+def trainings(project: Path) -> list[Path]:
+    found = [*(project / "results/benchmarks/train").rglob("*.tsv"), *(project / "results/activations").rglob("*.h5")]
+    assert found
+    return found
+
+
+def test_the_export_says_that_it_was_published(judged):
+    text = (judged / EXPORT).read_text()
+    assert "license: cc-by-4.0" in text and "## Release" in text and "Texts that the user calls in-sample" in text
+    assert "not stated by the release" in text and "## Training" not in text
+
+
+def test_a_page_of_sentences_shows_what_fires_on_them(judged):
+    """The strongest latents of a sentence are those of the SAE's own encoder; text acts nowhere."""
+    html = (judged / PROMPTS).read_text()
+    assert "<script" not in html and "&lt;" in html and "unsafe-inline" in html
+    sae = atlas.open_sae(f"{JUDGED}/theirs/seed-0", results=judged / "results")
+    read = atlas.read_activations("llama", "market river engine", sae.hook, results=judged / "results")[0]
+    strongest = int(sae.encode(read.rows)[read.counted].max(dim=0).values.argmax())
+    assert f'href="../../atlas/saes/{JUDGED}/theirs/seed-0/latents/{strongest}.html"' in html
+    linked = set(re.findall(r'href="([^"]+html)"', html))
+    assert linked and all((judged / "results/prompts/judged" / link).is_file() for link in linked)
+
+
+def test_the_notebook_runs_and_finds_the_pages(judged, monkeypatch, capsys):
+    monkeypatch.setenv("ATLAS_RESULTS", str(judged / "results"))
+    monkeypatch.setenv("ATLAS_SAE", TRAINED)
+    monkeypatch.setenv("ATLAS_RELEASE", str(judged / "data/release/layer_1"))
+    notebook = json.loads((REPOSITORY / "docs/open_an_sae.ipynb").read_text())
+    values = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), values)
+    assert values["strongest"] and all(values["sae"].page(latent).is_file() for latent in values["strongest"])
+    rows = values["text"].rows
+    np.testing.assert_array_equal(values["theirs"].encode(rows), values["sae"].encode(rows))
+    assert "48 latents; assumed" in capsys.readouterr().out
+
+
+def test_an_unknown_id_names_those_that_there_are(judged):
+    with pytest.raises(ReadingError, match=r"neither a folder nor an SAE in .* which has 3: llama/resid_post.0"):
+        atlas.open_sae("llama/resid_post.1/chat/topk/seed-7", results=judged / "results")
+    with pytest.raises(ReadingError, match="is not the configuration of an SAE of this project; for a published one"):
+        atlas.open_sae(judged / "data/release/layer_1")
+
+
+def test_what_does_not_fit_ends_in_the_first_job(project, tmp_path):
+    """What is wrong is said before the model is run; what does not need the SAE goes on, as after any failed job."""
+    folder = copy_of(project, tmp_path / "project")
+    shutil.rmtree(folder / "results")
+    config = read_config(folder)
+    config["saes"]["theirs"]["n_latents"] = 64
+    config["studies"] = {"judged": config["studies"]["judged"] | {"rows": [{"sae": "theirs"}]}}
+    write_config(folder, config)
+    text = snakemake(folder, TABLE, fails=True)
+    fault = text.index("saes.theirs.n_latents is 64, but the files have 48")
+    assert fault < text.index("Auditing the hooks of llama")
+    config["saes"]["theirs"] |= {"n_latents": 48, "hook": "resid_post.0"}
+    write_config(folder, config)
+    text = snakemake(folder, TABLE, fails=True)
+    assert "hook is stated as 'resid_post.0', but the files say 'blocks.1.hook_resid_post'" in text

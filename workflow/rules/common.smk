@@ -90,7 +90,10 @@ ROWS = [row for rows in STUDIES.values() for row in rows]
 # What published SAEs have in place of a mix is found where mixes are.
 CONFIG = CONFIG.model_copy(update={"mixes": {**CONFIG.mixes, **stated_mixes(ROWS)}})
 CONFIG = CONFIG.model_copy(
-    update={name: Entries(name, getattr(CONFIG, name)) for name in ("models", "corpora", "mixes", "recipes", "saes")}
+    update={
+        name: Entries(name, getattr(CONFIG, name))
+        for name in ("models", "corpora", "mixes", "recipes", "saes", "prompts")
+    }
 )
 
 SAES = {}

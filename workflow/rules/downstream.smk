@@ -101,6 +101,19 @@ for study in SITE_STUDIES:
         SITE_SAES.setdefault(sae_id, []).append(study)
 
 
+def prompted_models(wildcards):
+    """Models of a study's SAEs, each once."""
+    return list(dict.fromkeys(row.model for row in study_rows(wildcards)))
+
+
+def prompted_saes(wildcards):
+    """SAEs of a study, by model as `prompted_models` has them: id, hook that is read, and the way to its pages."""
+    saes = [SAES[sae_id] for sae_id in study_saes(wildcards)]
+    return [
+        (row.sae_id, row.hook, f"../../atlas/saes/{row.sae_id}" if row.sae_id in SITE_SAES else None) for row in saes
+    ]
+
+
 def label_file(name):
     """A file of an SAE's labels, if the pages have labels."""
     return lambda wildcards: [f"results/autointerp/{sae_row(wildcards).sae_id}/{name}"] if CONFIG.site.labels else []

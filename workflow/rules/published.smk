@@ -16,9 +16,8 @@ rule fetch_published:
         "results/benchmarks/fetch_published/{sae}.tsv"
     wildcard_constraints:
         sae="[A-Za-z0-9._-]+",
-    # Before any model is run: what is wrong with the files is then known in the first minute.
+    # Before any model is run: what is wrong with the files is then the first that is said.
     priority: 100
-    retries: tried_again(2)
     conda:
         "../../envs/atlas.yaml"
     threads: 1

@@ -24,6 +24,13 @@ def model_mb(wildcards, attempt):
     return cost.model_memory_mb(SIZES[wildcards.model], attempt)
 
 
+def prompts_mb(wildcards, attempt):
+    """The largest model of a study, and the largest of its SAEs."""
+    rows = study_rows(wildcards)
+    values = max(cost.dictionary_values(row.n_latents, CONFIG.models[row.model].d_model) for row in rows)
+    return max(cost.model_memory_mb(SIZES[row.model], attempt) for row in rows) + int(attempt * 2 * 4 * values / 1e6)
+
+
 def model_threads(wildcards):
     """Small models run one per core, large ones share the machine's memory and get its cores."""
     return LARGE_MODEL_THREADS if SIZES[wildcards.model].is_large else 1

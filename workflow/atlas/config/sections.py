@@ -13,7 +13,7 @@ from atlas.config.recipe import Recipe
 from atlas.config.sae_bench import SaeBench
 from atlas.config.saes import PublishedSae
 from atlas.config.shifts import HOME, Regimes, Shift
-from atlas.config.site import Site
+from atlas.config.site import Prompts, Site
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
 from atlas.sae_ids import STATED
@@ -67,6 +67,7 @@ class AtlasConfig(Section):
         default=None, description="Peers that train beside ours for comparison; null: none."
     )
     site: Site = Field(default=Site())
+    prompts: dict[Name, Prompts] = Field(default={}, description="Files of your sentences, each with a page.")
     tracking: Tracking = Field(default=Tracking())
 
     @model_validator(mode="after")

@@ -102,7 +102,7 @@ def _card(
             "n_latents": sae.n_latents,
             "k": sae.k,
             "threshold": sae.threshold,
-            "normalisation": "of the files; what it is, is in published.settings",
+            "normalisation": {"each_row": sae.row_scale or "none", "other": "folded into the weights"},
         },
         "published": {
             "format": spec.format,
