@@ -68,6 +68,16 @@ class Settings:
         self.read[key] = value
         return value
 
+    def option(self, key: str, default: Any) -> Any:
+        """What the user states of a choice that files never have; the default is the format's own and no assumption."""
+        told = self._stated.take(key)
+        if told is None:
+            return default
+        if default is not None:
+            self._check(key, told, None, type(default))
+        self.read[key] = told
+        return told
+
     def number(self, key: str) -> float | None:
         """A positive number that only the user can state."""
         return self._stated.number(key)

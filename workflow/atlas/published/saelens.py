@@ -12,7 +12,7 @@ from torch import Tensor
 from atlas.errors import ReadingError
 from atlas.published.base import Format, Read
 from atlas.published.files import REQUIRED, Release, Settings, read_safetensors
-from atlas.published.weights import Weights, require_k, require_size, row_norms, scaled
+from atlas.published.weights import Weights, require_k, require_size, scaled, unit_rows
 from atlas.training.sae import Sae
 
 _VERSION = "sae-lens 6.54.12"
@@ -177,14 +177,7 @@ def _topk(settings: Settings, sae: Sae, defaults: Defaults) -> Sae:
     if not settings.take("rescale_acts_by_decoder_norm", False, kind=bool, why=why):
         return replace(sae, k=k)
     # Latents keep the norm, and decoding divides by it: the same as a decoder of unit rows.
-    norms = row_norms(sae.W_dec)
-    return replace(
-        sae,
-        k=k,
-        W_enc=(sae.W_enc.double() * norms).float(),
-        b_enc=(sae.b_enc.double() * norms).float(),
-        W_dec=(sae.W_dec.double() / norms[:, None]).float(),
-    )
+    return unit_rows(settings.path, replace(sae, k=k))
 
 
 def _finetuned(settings: Settings, weights: Weights, sae: Sae) -> Sae:

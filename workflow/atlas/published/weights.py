@@ -51,6 +51,15 @@ class Weights:
         self._taken.add(name)
         return float(tensor.item())
 
+    def whole_numbers(self, name: str) -> list[int]:
+        """A tensor of whole numbers."""
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.is_floating_point() or tensor.ndim != 1:
+            what = "missing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            raise ReadingError(f"{self.path}: {name} is {what}, expected a row of whole numbers")
+        self._taken.add(name)
+        return [int(value) for value in tensor]
+
     def dtype(self, name: str) -> torch.dtype:
         """The format in which a tensor is stored."""
         return self._tensors[name].dtype
@@ -108,6 +117,20 @@ def scaled(sae: Sae, scale: float, output_scale: float | None = None) -> Sae:
     # Float64: one rounding, as if the rows had been multiplied.
     W_dec, b_dec = sae.W_dec.double() / output_scale, sae.b_dec.double() / output_scale
     return replace(sae, W_enc=(sae.W_enc.double() * scale).float(), W_dec=W_dec.float(), b_dec=b_dec.float())
+
+
+def unit_rows(path: Path, sae: Sae) -> Sae:
+    """The SAE with decoder rows of norm 1, its latents multiplied by the norms that they had."""
+    norms = row_norms(sae.W_dec)
+    if bool((norms == 0).any()):
+        first = int((norms == 0).nonzero()[0])
+        raise ReadingError(f"{path}: decoder row {first} is zero, which cannot be brought to norm 1")
+    return replace(
+        sae,
+        W_enc=(sae.W_enc.double() * norms).float(),
+        b_enc=(sae.b_enc.double() * norms).float(),
+        W_dec=(sae.W_dec.double() / norms[:, None]).float(),
+    )
 
 
 def row_norms(W_dec: Tensor) -> Tensor:

@@ -221,8 +221,8 @@ def _saelens_architecture(architecture: Architecture, is_transcoder: bool, has_s
     name = architecture.saelens
     if is_transcoder:
         name = _TRANSCODERS.get(architecture.name, architecture.saelens_transcoder)
-        if has_skip:
-            name = _SKIPPING.get(name)
+    if has_skip:
+        name = _SKIPPING.get(name)
     return f"atlas_{architecture.name}" if name is None else name
 
 
