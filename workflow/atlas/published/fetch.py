@@ -3,13 +3,13 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.config.saes import PublishedSae
-from atlas.config.sources import HubSource, PackageSource
+from atlas.config.sources import HubSource, PackageSource, PathSource
 from atlas.errors import ReadingError, SourceError
 from atlas.files import atomic_path, read_json, sha256_file, write_json
 from atlas.hook_points import SaeHooks
@@ -39,15 +39,16 @@ def fetch_published(
     with atomic_path(folder) as temporary:
         files = temporary / FILES_FOLDER
         files.mkdir(parents=True)
-        revision, names = _copy(name, spec, wheels, files, lock)
-        published = _read(name, spec, files)
+        copied = _copy(name, spec, wheels, files, lock)
+        published = _read(name, spec, files / copied.place)
         _check(name, spec, published.sae, d_model)
         record = {
             "name": name,
             "source": spec.source.model_dump(mode="json"),
             "folder": spec.folder,
-            "revision": revision,
-            "files_sha256": {each: sha256_file(files / each) for each in names},
+            "revision": copied.revision,
+            "place": copied.place,
+            "files_sha256": {each: sha256_file(files / each) for each in copied.names},
         }
         write_json(temporary / RECORD_FILE, record)
     log.info("SAE %s: %s, %d latents, width %d", name, published.sae.architecture, spec.n_latents, d_model)
@@ -64,7 +65,7 @@ def read_fetched(name: str, spec: PublishedSae, folder: Path) -> tuple[Published
                 f"{path}: SHA-256 {found}, but {RECORD_FILE} says {said}: altered since it was fetched; "
                 f"delete {folder} and run again"
             )
-    return _read(name, spec, folder / FILES_FOLDER), record
+    return _read(name, spec, folder / FILES_FOLDER / record["place"]), record
 
 
 def wanted_files(names: Sequence[str], folder: str, patterns: Sequence[str]) -> list[str]:
@@ -82,11 +83,20 @@ def wanted_files(names: Sequence[str], folder: str, patterns: Sequence[str]) -> 
     )
 
 
-def _copy(
-    name: str, spec: PublishedSae, wheels: Sequence[Path], target: Path, lock: Path
-) -> tuple[str | None, list[str]]:
-    """The revision of the source, and names of the files that were copied, without `spec.folder`."""
-    patterns, source = FORMATS[spec.format].patterns, spec.source
+@dataclass(frozen=True)
+class _Copied:
+    """The revision of the source, the files that were copied, and where among them the SAE is: its folder or file.
+
+    Names of folders are kept, because some formats say layer or hook there alone.
+    """
+
+    revision: str | None
+    names: list[str]
+    place: str
+
+
+def _copy(name: str, spec: PublishedSae, wheels: Sequence[Path], target: Path, lock: Path) -> _Copied:
+    patterns, source, revision, above = FORMATS[spec.format].patterns, spec.source, None, PurePosixPath()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".source.") as scratch:
         if isinstance(source, HubSource):
             revision = resolve_revision(source, lock, "model")
@@ -95,34 +105,28 @@ def _copy(
             root = Path(scratch, "snapshot")
             download_files(source, revision, chosen, root)
         else:
-            with _opened(source, wheels, Path(scratch)) as (root, revision):
-                if root.is_file() and spec.folder:
+            root, revision = _opened(source, wheels, Path(scratch))
+            if root.is_file():
+                if spec.folder:
                     raise SourceError(f"saes.{name}.folder is {spec.folder!r}, but {root} is a file; leave it out")
-                there = [path.relative_to(root).as_posix() for path in _below(root)] if root.is_dir() else [""]
-                chosen = _require(name, spec, wanted_files(there, spec.folder, patterns), there)
-        copied = []
-        for each in chosen:
-            path = root / each if each else root
-            alone = each == spec.folder
-            own = path.name if alone else PurePosixPath(each).relative_to(PurePosixPath(spec.folder)).as_posix()
+                shutil.copyfile(root, target / root.name)
+                return _Copied(revision, [root.name], root.name)
+            above = PurePosixPath(root.name)
+            there = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
+            chosen = _require(name, spec, wanted_files(there, spec.folder, patterns), there)
+        names = [(above / each).as_posix() for each in chosen]
+        for each, own in zip(chosen, names, strict=True):
             (target / own).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / own)
-            copied.append(own)
-    return revision, copied
+            shutil.copyfile(root / each, target / own)
+    return _Copied(revision, names, (above / spec.folder).as_posix())
 
 
-@contextmanager
-def _opened(source: Any, wheels: Sequence[Path], scratch: Path) -> Iterator[tuple[Path, str | None]]:
+def _opened(source: PackageSource | PathSource, wheels: Sequence[Path], scratch: Path) -> tuple[Path, str | None]:
     if isinstance(source, PackageSource):
-        yield unpack(source, wheels, scratch)
-    elif (path := Path(source.path)).exists():
-        yield path, None
-    else:
+        return unpack(source, wheels, scratch)
+    if not (path := Path(source.path)).exists():
         raise SourceError(f"{path}: does not exist; expected the folder or file of a published SAE")
-
-
-def _below(root: Path) -> Iterator[Path]:
-    return (path for path in sorted(root.rglob("*")) if path.is_file())
+    return path.resolve(), None
 
 
 def _require(name: str, spec: PublishedSae, chosen: list[str], there: list[str]) -> list[str]:
@@ -136,10 +140,7 @@ def _require(name: str, spec: PublishedSae, chosen: list[str], there: list[str])
     )
 
 
-def _read(name: str, spec: PublishedSae, files: Path) -> Published:
-    place = files
-    if len(alone := list(_below(files))) == 1:
-        place = alone[0]
+def _read(name: str, spec: PublishedSae, place: Path) -> Published:
     target = {} if spec.target_hook is None else {"target_hook": spec.target_hook}
     try:
         return read_published(place, spec.format, {"hook": spec.hook, **target, **spec.states})

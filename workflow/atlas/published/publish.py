@@ -2,21 +2,21 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.activations.stream import sample_tokens
 from atlas.config.saes import PublishedSae
 from atlas.errors import ReadingError
 from atlas.files import read_json
 from atlas.hook_points import SaeHooks
 from atlas.prepared import read_identity
-from atlas.published.audit import audit_reading
+from atlas.published.audit import AuditRows, ReadingReport, audit_reading
 from atlas.published.base import Published
 from atlas.published.fetch import read_fetched
 from atlas.runcard import NOT_STATED_SECTIONS, write_run_card
@@ -54,8 +54,8 @@ def publish_sae(
     expected = {"weights_sha256": identity["weights_sha256"], "tokenizer_sha256": identity["tokenizer_sha256"]}
     published, record = read_fetched(name, spec, inputs.fetched)
     shards = [shard for group in shards_by_corpus(inputs.shards, expected).values() for shard in group]
-    audit, warnings = _audited(name, spec, published, shards)
     hooks = SaeHooks.of(spec.hook, spec.target_hook)
+    audit = _audited(name, spec, published, shards)
     metadata = {"model_name": identity["name"], "model_architecture": identity["architecture"]}
     target = {"target_hook_name": hooks.target} if hooks.is_transcoder else {}
     save_sae(published.sae, folder, metadata | {"hook_name": hooks.source} | target)
@@ -63,28 +63,51 @@ def publish_sae(
     card = _card(name, spec, published, record, roles) | {
         "model": identity,
         "stated_corpora": stated,
-        "reading_audit": audit,
+        "reading_audit": audit.described(),
         "store": {"rows": sum(shard.n_rows for shard in shards), "shards": len(shards)},
         "cost": {"wall_seconds": round(time.monotonic() - started, 3), "peak_memory_mb": _peak()},
-        "warnings": [*warnings, *(f"assumed: {each}" for each in published.assumed)],
+        "warnings": [*_overruled(audit), *(f"assumed: {each}" for each in published.assumed)],
     }
     write_run_card(folder / CARD_FILE, card)
 
 
-def _audited(
-    name: str, spec: PublishedSae, published: Published, shards: list[Shard]
-) -> tuple[dict[str, Any], list[str]]:
-    """The report of the audit, and a warning where its verdict is overruled."""
-    rows = sample_tokens(shards, dict.fromkeys(shards[0].hooks, float("inf")), AUDIT_ROWS)
+def _audited(name: str, spec: PublishedSae, published: Published, shards: Sequence[Shard]) -> ReadingReport:
     try:
-        return dict(audit_reading(published, rows)), []
+        return audit_reading(
+            published, rows_to_audit(shards), spec.hook, spec.target_hook, accept_reading=spec.accept_reading
+        )
     except ReadingError as error:
-        if not spec.accept_reading:
-            raise ReadingError(
-                f"saes.{name}: {error}; correct the entry, or set accept_reading: true to judge it as it is stated"
-            ) from error
-        log.warning("saes.%s: %s; accepted by accept_reading", name, error)
-        return {"accepted": True, "found": str(error)}, [f"reading accepted: {error}"]
+        raise ReadingError(f"saes.{name}: {error}") from error
+
+
+def rows_to_audit(shards: Sequence[Shard], n_rows: int = AUDIT_ROWS) -> AuditRows:
+    """The first rows of each training shard at all its hooks: they are stored shuffled, hence a sample."""
+    each = -(-n_rows // len(shards))
+    ends = [min(each, shard.n_rows) for shard in shards]
+
+    def joined(column: str) -> np.ndarray:
+        return np.concatenate([getattr(shard, column)[:end] for shard, end in zip(shards, ends, strict=True)])
+
+    # Numbers of documents begin anew in each corpus.
+    corpora = [shard.identity["corpus_fingerprint"] for shard in shards]
+    place = np.repeat([sorted(set(corpora)).index(corpus) for corpus in corpora], ends)
+    hooks = {
+        hook: torch.cat([shard.read_rows(hook, 0, end).float() for shard, end in zip(shards, ends, strict=True)])
+        for hook in shards[0].hooks
+    }
+    document = joined("document").astype(np.int64) + (place << 40)
+    return AuditRows(hooks, document, joined("position").astype(np.int64), joined("counted"))
+
+
+def _overruled(report: ReadingReport) -> list[str]:
+    """A warning where another reading explains more and the user accepts the stated one."""
+    if not report.accepted:
+        return []
+    better = report.better
+    return [
+        f"reading accepted: '{better.reading}' leaves {better.fvu:.3g} of the variance unexplained, the stated reading "
+        f"{report.stated.fvu:.3g}"
+    ]
 
 
 def _card(
@@ -110,7 +133,7 @@ def _card(
             "folder": spec.folder,
             "revision": record["revision"] or "a local file, known by its hash",
             "licence": spec.source.licence,
-            "files_sha256": record["files_sha256"],
+            "files_sha256": published.facts["files_sha256"],
             "stated": dict(spec.states),
             "accept_reading": spec.accept_reading,
             "assumed": list(published.assumed),
