@@ -294,7 +294,7 @@ def llamascopium(d: int) -> Iterator[Case]:
             return sae.encode(sae.normalize_activations({here: x, there: x})[here])
 
         def decode(z, x, sae=sae, out=out):
-            batch = {here: x, there: x} if sae.cfg.norm_activation == "token-wise" else {here: x, there: x}
+            batch = {here: x, there: x}
             factor = sae.compute_norm_factor(batch[out], hook_point=out)
             return sae.decode(z) / factor
 

@@ -16,7 +16,9 @@ class Published:
     `facts` are for the run card: format, the keys that were read, SHA-256 of the files, and hook, model and context as
     the files state them. `assumed` are the defaults that were taken where a key is missing, a sentence each. `ignored`
     are keys of the files that change nothing here. `hook` and `target_hook` are in our grammar, None where neither the
-    files nor the user state one that has a name in it.
+    files nor the user state one that has a name in it. `l0` is how many latents a row keeps
+    as the files say, None where they do not. `alternatives` are other readings that the files allow, by what
+    is otherwise in them: the audit compares them.
     """
 
     sae: Sae
@@ -26,6 +28,8 @@ class Published:
     ignored: tuple[str, ...] = ()
     hook: str | None = None
     target_hook: str | None = None
+    l0: float | None = None
+    alternatives: Mapping[str, Sae] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Read:
     model: str | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    l0: float | None = None
+    alternatives: Mapping[str, Sae] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

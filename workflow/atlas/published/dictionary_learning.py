@@ -31,7 +31,14 @@ def read_dictionary_learning(release: Release) -> Read:
     require_size(settings.path, "dict_size", settings.note("dict_size"), sae.n_latents)
     weights.require_all_taken()
     layer, site = settings.note("layer"), settings.note("submodule_name")
-    return Read(sae, hook=_hook(layer, site), model=settings.note("lm_name"), context={"submodule_name": site})
+    return Read(
+        sae,
+        hook=_hook(layer, site),
+        model=settings.note("lm_name"),
+        context={"submodule_name": site},
+        l0=sae.k,
+        alternatives=_alternatives(name, sae, weights),
+    )
 
 
 def _settings(release: Release, path: Path) -> Settings:
@@ -126,6 +133,15 @@ def _matryoshka(settings: Settings, weights: Weights) -> Sae:
     if sum(sizes) != shared["W_enc"].shape[1]:
         raise ReadingError(f"{weights.path}: group_sizes add up to {sum(sizes)}, expected {shared['W_enc'].shape[1]}")
     return _with_threshold("matryoshka_batch_topk", shared, settings, weights)
+
+
+def _alternatives(name: str, sae: Sae, weights: Weights) -> dict[str, Sae]:
+    """TopK and BatchTopK have the same tensors: only the name of the class tells them apart."""
+    if name == "AutoEncoderTopK" and (threshold := weights.number("threshold")) >= 0:
+        return {"dict_class BatchTopKSAE": replace(sae, architecture="batch_topk", threshold=threshold)}
+    if name == "BatchTopKSAE":
+        return {"dict_class AutoEncoderTopK": replace(sae, architecture="topk", threshold=None)}
+    return {}
 
 
 def _with_threshold(name: str, shared: dict[str, Tensor], settings: Settings, weights: Weights) -> Sae:

@@ -21,6 +21,7 @@ _VERSIONS = "the files of Gemma Scope 1 and 2 as sae-lens 6.54.12 and circuit-tr
 # Version 1 writes W_enc, version 2 w_enc.
 _WEIGHTS = {"w_enc": "W_enc", "w_dec": "W_dec"}
 _LAYER = re.compile(r"layer_(\d+)")
+_L0 = re.compile(r"average_l0_(\d+)")
 
 
 def read_gemma_scope(release: Release) -> Read:
@@ -47,7 +48,9 @@ def _read(release: Release, is_transcoder: bool) -> Read:
         )
     _require_layer(release, hook)
     sae = _sae(Weights(path, _tensors(path)), is_transcoder)
-    return Read(sae, hook, target, settings.note("model_name") if settings else None)
+    l0 = _L0.fullmatch(release.folder.resolve().name)
+    model = settings.note("model_name") if settings else None
+    return Read(sae, hook, target, model, l0=float(l0[1]) if l0 else None)
 
 
 def _settings(release: Release) -> Settings | None:

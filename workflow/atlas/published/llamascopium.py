@@ -162,19 +162,27 @@ def read_llama_scope(release: Release) -> Read:
     W_dec = weights.take("W_D", (n_latents, None if is_transcoder else d_model)).contiguous()
     has_bias = settings.note("use_decoder_bias", True)
     scale, output_scale = _scales(settings, d_model)
+    thresholds, other = _one_threshold(settings, row_norms(W_dec), scale)
     sae = Sae(
         "jumprelu",
         W_enc=W_enc,
         b_enc=weights.take("b_E", (n_latents,)),
         W_dec=W_dec,
         b_dec=weights.take("b_D", (W_dec.shape[1],)) if has_bias else torch.zeros(W_dec.shape[1]),
-        latent_parameters={"thresholds": _one_threshold(settings, row_norms(W_dec), scale)},
+        latent_parameters={"thresholds": thresholds},
         is_transcoder=is_transcoder,
         subtracts_b_dec=False,
     )
     weights.require_all_taken(besides=("log_jumprelu_threshold", "activation_function.log_jumprelu_threshold"))
     model, context = _language_model(release)
-    return Read(scaled(sae, scale, output_scale), hooks[0], hooks[1] if is_transcoder else None, model, context)
+    sae = scaled(sae, scale, output_scale)
+    target = hooks[1] if is_transcoder else None
+    other_units = replace(sae, latent_parameters={"thresholds": other})
+    # top_k is of training; the threshold was set to keep as many.
+    l0 = settings.note("top_k")
+    return Read(
+        sae, hooks[0], target, model, context, l0=l0, alternatives={"threshold_units the other one": other_units}
+    )
 
 
 def _scales(settings: Settings, d_model: int) -> tuple[float, float]:
@@ -191,12 +199,16 @@ def _scales(settings: Settings, d_model: int) -> tuple[float, float]:
     return sqrt(d_model) / norms["in"], sqrt(d_model) / norms["out"]
 
 
-def _one_threshold(settings: Settings, norms: torch.Tensor, scale: float) -> torch.Tensor:
+def _one_threshold(settings: Settings, norms: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The threshold of every latent, and what it is in the other units."""
     threshold = settings.take("jump_relu_threshold", kind=(int, float))
     units = settings.take("threshold_units", "rows", known=("rows", "normalised"), why=f"as {_SAELENS} does")
     by_norm = settings.take("sparsity_include_decoder_norm", False, kind=bool, why=f"as {_SAELENS} does")
-    thresholds = torch.full_like(norms, threshold * (scale if units == "rows" else 1.0))
-    return (thresholds / norms if by_norm else thresholds).float()
+    both = {
+        name: (torch.full_like(norms, threshold * factor) / (norms if by_norm else 1)).float()
+        for name, factor in (("rows", scale), ("normalised", 1.0))
+    }
+    return both.pop(units), both.popitem()[1]
 
 
 LLAMASCOPIUM = Format(

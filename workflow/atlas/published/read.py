@@ -61,6 +61,8 @@ def read_published(place: Path | str, format: str, stated: Mapping[str, Any] | N
         ignored=tuple(key for settings in release.settings for key in settings.ignored()),
         hook=hook,
         target_hook=target,
+        l0=read.l0,
+        alternatives=read.alternatives,
     )
 
 
