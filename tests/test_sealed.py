@@ -290,6 +290,7 @@ MAY = {
     "models/dequantise.py": "scratch files, within one job",
     "models/gguf_tokenizer.py": "within one job",
     "yaml_files.py": "the configuration",
+    "published/files.py": "files of a release, their hashes are on the run card",
     "probing/datasets.py": "a member of a wheel with a known hash",
     "studies/cards.py": "Snakemake's benchmarks",
     "studies/published.py": "a file of the repository",

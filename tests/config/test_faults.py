@@ -51,7 +51,7 @@ def changed(path: str, value) -> dict:
         (
             f"{SWEEP}/rows/0",
             "resid_post.4",
-            "studies.llama_sweep.rows[0]: 'resid_post.4'; expected keys with values: at",
+            "studies.llama_sweep.rows[0]: 'resid_post.4'; expected keys with values: sae, hook",
         ),
         (f"{SWEEP}/rows/0/hooks", "x", "studies.llama_sweep.rows[0].hooks: 'x' unknown key; did you mean 'hook'?"),
         (

@@ -92,6 +92,27 @@ def test_study_is_planned(empty, study, scale):
     assert sources == {"package" if scale == "embedded" else "hub"}
 
 
+@pytest.mark.parametrize(("study", "n_trained", "n_published"), [("gemma_scope", 0, 2), ("llama_scope", 1, 1)])
+def test_a_study_of_published_saes_is_planned(empty, study, n_trained, n_published):
+    """Nothing is trained for them, every later stage is the same, and what they take from a network is made apart."""
+    paper, name = f"config/paper/{study}.yaml", f"{study}_paper"
+    targets = [f"results/{end}" for end in (f"{name}.csv", f"figures/{name}.pdf", f"{name}_health.csv")]
+    call = ("--dry-run", "--configfile", paper, "--workflow-profile", "profiles/slurm")
+    text = snakemake(empty, *call, "--", *targets)
+    jobs, asked = counted(text), requests(text)
+    assert jobs.get("train", 0) == n_trained
+    assert jobs["fetch_published"] == jobs["publish"] == n_published
+    assert jobs["evaluate"] == jobs["latents"] == n_trained + n_published
+    unknown = {rule for rule, job in asked if "runtime" not in job}
+    assert unknown <= {"check_apart"}
+    twice = [(rule, job | {"runtime": 2 * job.get("runtime", 0)}) for rule, job in asked]
+    assert unplaceable(twice) == []
+    apart = planned(empty, "--configfile", paper, "--", f"results/sources/{name}.txt")
+    assert apart["fetch_published"] == n_published and "audit_model" not in apart
+    drawn = planned(empty, "--configfile", paper, "--", "figures")
+    assert drawn["fetch_published"] == n_published
+
+
 @pytest.mark.parametrize("target", ["results/llama_sweep_stability.csv", "results/atlas/index.html"])
 def test_a_study_trains_no_seed_of_another_study(empty, target):
     """Another study has more seeds of a recipe of the sweep."""

@@ -38,3 +38,7 @@ class EvaluationError(AtlasError):
 
 class ExportError(AtlasError):
     """An SAE cannot be written in a peer's format, or the peer reads it otherwise."""
+
+
+class ReadingError(AtlasError):
+    """Files of a published SAE cannot be read, or evidently mean something else than what they were read as."""

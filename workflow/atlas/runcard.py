@@ -4,7 +4,7 @@ A card is a mapping of sections to fields. Each SAE has one; a missing field is 
 or absent. A public card withholds the recipe and keeps what the SAE is, how it was evaluated and what came out.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,25 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "outcomes": (),
     "warnings": (),
 }
+# Of an SAE that was trained elsewhere; sections that only its trainer knows say so in words.
+REQUIRED_OF_PUBLISHED: dict[str, tuple[str, ...]] = {
+    "names": REQUIRED["names"],
+    "model": REQUIRED["model"],
+    "hook": (),
+    "target_hook": (),
+    "sae": ("architecture", "d_model", "d_target", "n_latents", "k", "threshold"),
+    "published": ("format", "source", "revision", "licence", "files_sha256", "assumed"),
+    "reading_audit": (),
+    "stated_corpora": (),
+    "evaluation_roles": (),
+    "roles_are": (),
+    "store": ("rows",),
+    "versions": REQUIRED["versions"],
+    "hardware": REQUIRED["hardware"],
+    "cost": ("wall_seconds", "peak_memory_mb"),
+    "warnings": (),
+}
+NOT_STATED_SECTIONS = tuple(section for section in REQUIRED if section not in REQUIRED_OF_PUBLISHED)
 # Of every corpus that is trained on.
 REQUIRED_OF_CORPUS = ("source", "licence", "template", "fingerprint")
 NULLABLE_SECTIONS = {"target_hook"}  # an SAE has none
@@ -92,13 +111,17 @@ PUBLIC: dict[str, tuple[str, ...] | None] = {
     "outcomes": None,
     "taxonomy": None,
     "evaluation": None,
+    "published": None,
+    "reading_audit": None,
+    "stated_corpora": None,
+    "roles_are": None,
 }
 
 
 def write_run_card(path: Path | str, fields: dict[str, Any]) -> None:
-    """Write a card as YAML, sections in the order of REQUIRED. Raises TrainingError naming every missing field."""
+    """Write a card as YAML, required sections first. Raises TrainingError naming every missing field."""
     require_fields(path, fields)
-    ordered = {section: fields[section] for section in REQUIRED} | fields
+    ordered = {section: fields[section] for section in _required(fields)} | fields
     try:
         text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
     except yaml.representer.RepresenterError as error:
@@ -106,11 +129,20 @@ def write_run_card(path: Path | str, fields: dict[str, Any]) -> None:
     write_sealed_text(path, f"# {KEY}: {UNSEALED}\n{redacted(text)}")
 
 
+def is_published(fields: Mapping[str, Any]) -> bool:
+    """Whether a card is of an SAE that was trained elsewhere."""
+    return "published" in fields
+
+
+def _required(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return REQUIRED_OF_PUBLISHED if is_published(fields) else REQUIRED
+
+
 def require_fields(path: Path | str, fields: dict[str, Any], filled_later: Collection[str] = ()) -> None:
     """Raise TrainingError naming every missing field, but for the sections that are still to be filled."""
     missing = [name for name in missing_fields(fields) if name.split(".")[0] not in filled_later]
     if missing:
-        raise TrainingError(f"{path}: the run card lacks {', '.join(missing)}; whoever starts training must give them")
+        raise TrainingError(f"{path}: the run card lacks {', '.join(missing)}; whoever writes it must give them")
 
 
 def read_run_card(path: Path | str) -> dict[str, Any]:
@@ -126,7 +158,7 @@ def read_run_card(path: Path | str) -> dict[str, Any]:
 def missing_fields(fields: dict[str, Any]) -> list[str]:
     """Names, as ``section.field``, of required fields that are absent, or null where null says nothing."""
     missing = []
-    for section, keys in REQUIRED.items():
+    for section, keys in _required(fields).items():
         value = fields.get(section)
         if value is None and section in fields and section in NULLABLE_SECTIONS:
             continue
@@ -137,8 +169,9 @@ def missing_fields(fields: dict[str, Any]) -> list[str]:
             absent = not isinstance(value, dict) or key not in value
             if absent or (value[key] is None and (section, key) not in NULLABLE):
                 missing.append(f"{section}.{key}")
-    for name, corpus in (fields.get("corpora") or {}).items():
-        missing += [f"corpora.{name}.{key}" for key in REQUIRED_OF_CORPUS if corpus.get(key) is None]
+    texts = "stated_corpora" if is_published(fields) else "corpora"
+    for name, corpus in (fields.get(texts) or {}).items():
+        missing += [f"{texts}.{name}.{key}" for key in REQUIRED_OF_CORPUS if corpus.get(key) is None]
     return missing
 
 

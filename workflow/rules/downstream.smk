@@ -11,6 +11,7 @@ def study_sources(wildcards):
     return [
         *(f"results/models/{model}" for model in dict.fromkeys(models)),
         *(f"results/corpora/{corpus}/documents.parquet" for corpus in dict.fromkeys(corpora)),
+        *(f"results/published/{row.recipe_name}" for row in rows if row.published is not None),
         *(["results/embedder"] if CONFIG.latents.embedder else []),
         *source_input("probing", CONFIG.probing),
     ]
@@ -57,7 +58,7 @@ def in_sample_corpus(row):
 def stability_mb(wildcards, attempt):
     """Weights of all seeds with as many random ones, and all cosines of two dictionaries where they are kept."""
     rows = seed_rows(wildcards)
-    n_latents, d_model = rows[0].recipe.n_latents, CONFIG.models[wildcards.model].d_model
+    n_latents, d_model = rows[0].n_latents, CONFIG.models[wildcards.model].d_model
     cosines = min(n_latents, CONFIG.stability.exact_matching_up_to) ** 2
     return int(attempt * (2000 + (4 * 2 * (len(rows) + 2) * n_latents * d_model + 24 * cosines) / 1e6))
 
@@ -77,13 +78,13 @@ def autointerp_corpora(wildcards):
 
 def autointerp_cost(wildcards):
     """What labelling an SAE asks of a language model at most; a dry run prints it."""
-    return labelling_cost(CONFIG.autointerp, sae_row(wildcards).recipe.n_latents)
+    return labelling_cost(CONFIG.autointerp, sae_row(wildcards).n_latents)
 
 
 def study_autointerp_cost(wildcards):
     """The same of all SAEs of a study, as text."""
     rows = STUDIES[wildcards.study]
-    return str(sum((labelling_cost(CONFIG.autointerp, row.recipe.n_latents) for row in rows), Cost()))
+    return str(sum((labelling_cost(CONFIG.autointerp, row.n_latents) for row in rows), Cost()))
 
 
 def client_model(wildcards):
@@ -103,8 +104,21 @@ for study in SITE_STUDIES:
 
 def page_twins(wildcards):
     """What an SAE is beside its twins, if a study with pages gives it some."""
-    studies = SITE_SAES.get(sae_row(wildcards).sae_id, [])
-    return [COMPARISON] if any(study in TWINS for study in studies) else []
+    sae_id = sae_row(wildcards).sae_id
+    return [COMPARISON] if any(sae_id in TWINS.get(study, {}) for study in SITE_SAES.get(sae_id, [])) else []
+
+
+def prompted_models(wildcards):
+    """Models of a study's SAEs, each once."""
+    return list(dict.fromkeys(row.model for row in study_rows(wildcards)))
+
+
+def prompted_saes(wildcards):
+    """SAEs of a study, by model as `prompted_models` has them: id, hook that is read, and the way to its pages."""
+    saes = [SAES[sae_id] for sae_id in study_saes(wildcards)]
+    return [
+        (row.sae_id, row.hook, f"../../atlas/saes/{row.sae_id}" if row.sae_id in SITE_SAES else None) for row in saes
+    ]
 
 
 def label_file(name):

@@ -58,7 +58,7 @@ rule evaluate:
         hook=lambda w: w.hook,
         scale=1.0,
         roles=lambda w: ROLES[sae_row(w).sae_id],
-        recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
+        recipe=recipe_of,
         evaluation=CONFIG.evaluation.model_dump(mode="json"),
         batch_contexts=lambda w: CONFIG.models[w.model].harvest.batch_contexts,
         code=code_of("evaluate"),

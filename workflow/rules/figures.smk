@@ -43,7 +43,7 @@ rule training_figure:
     """Curves of all trainings of a study."""
     input:
         table=rules.study_runs.output.table,
-        curves=lambda w: expand("results/saes/{sae}/training.parquet", sae=study_saes(w)),
+        curves=lambda w: expand("results/saes/{sae}/training.parquet", sae=trained_saes(w)),
     output:
         pdf=report(
             "results/figures/{study}_training.pdf",
@@ -64,7 +64,7 @@ rule training_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
+        saes=trained_saes,
         code=code_of("training_figure"),
     message:
         "Drawing results/figures/{wildcards.study}_training.pdf"

@@ -7,6 +7,9 @@ REGIME_STUDIES = "|".join(map(re.escape, PROVOKED)) or "(?!)"
 # Studies that ask what becomes of an SAE away from home. Those that provoke regimes do so to see it fail.
 SHIFTING = [name for name, rows in STUDIES.items() if any(row.shift for row in rows) and name not in PROVOKED]
 
+# Studies that train an SAE: those of published ones alone have no curves.
+TRAINING = [name for name, rows in STUDIES.items() if any(row.published is None for row in rows)]
+
 
 def home(wildcards):
     """Where an SAE was trained, with all corpora that it is judged on there."""
@@ -50,7 +53,7 @@ def drawn(study):
     show them, and in the width figure of grids: the others would have to be labelled for it.
     """
     rows = STUDIES[study]
-    figures = ["", "_training", *(["_width"] if study in GRIDS else [])]
+    figures = ["", *(["_training"] if study in TRAINING else []), *(["_width"] if study in GRIDS else [])]
     tables = [f"tables/{study}.md", f"run_cards/{study}.html"]
     if any(row.shift is None for row in rows):
         figures.append("_health")

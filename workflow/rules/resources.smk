@@ -24,6 +24,13 @@ def model_mb(wildcards, attempt):
     return cost.model_memory_mb(SIZES[wildcards.model], attempt)
 
 
+def prompts_mb(wildcards, attempt):
+    """The largest model of a study, and the largest of its SAEs."""
+    rows = study_rows(wildcards)
+    values = max(cost.dictionary_values(row.n_latents, CONFIG.models[row.model].d_model) for row in rows)
+    return max(cost.model_memory_mb(SIZES[row.model], attempt) for row in rows) + int(attempt * 2 * 4 * values / 1e6)
+
+
 def model_threads(wildcards):
     """Small models run one per core, large ones share the machine's memory and get its cores."""
     return LARGE_MODEL_THREADS if SIZES[wildcards.model].is_large else 1
@@ -101,7 +108,13 @@ def harvest_disk_mb(wildcards, attempt):
 def sae_values(wildcards):
     """Weights of an SAE's encoder and decoder."""
     row = sae_row(wildcards)
-    return cost.dictionary_values(row.recipe.n_latents, CONFIG.models[row.model].d_model)
+    return cost.dictionary_values(row.n_latents, CONFIG.models[row.model].d_model)
+
+
+def published_values(wildcards):
+    """Weights of a published SAE's encoder and decoder."""
+    entry = CONFIG.saes[wildcards.sae]
+    return cost.dictionary_values(entry.n_latents, CONFIG.models[entry.model].d_model)
 
 
 def train_tokens(model, mix):
@@ -113,6 +126,13 @@ def training_mb(wildcards, attempt):
     """Float32 weights, gradients and two Adam moments; what is kept of every row; batches; the libraries."""
     held = cost.TRAINED_BYTES * train_tokens(wildcards.model, wildcards.mix)
     return cost.megabytes(4 * 4 * sae_values(wildcards) + held, attempt)
+
+
+def publishing_mb(wildcards, attempt):
+    """The SAE as it is read and as it is written, other readings of it, and sampled rows of all stored hooks."""
+    rows = 4 * 4096 * CONFIG.models[wildcards.model].d_model * len(CONFIG.models[wildcards.model].hooks)
+    encoded = 3 * 4 * 4096 * sae_row(wildcards).n_latents
+    return cost.megabytes(4 * 4 * sae_values(wildcards) + rows + encoded, attempt)
 
 
 def training_threads(wildcards):

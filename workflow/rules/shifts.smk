@@ -29,7 +29,7 @@ rule evaluate_shifted:
         hook=lambda w: away(w).hook,
         scale=lambda w: away(w).scale,
         roles=lambda w: away(w).roles,
-        recipe=lambda w: sae_row(w).recipe.model_dump(mode="json"),
+        recipe=recipe_of,
         evaluation=CONFIG.evaluation.model_dump(mode="json"),
         batch_contexts=lambda w: CONFIG.models[away(w).model].harvest.batch_contexts,
         code=code_of("evaluate"),

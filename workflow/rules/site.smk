@@ -11,7 +11,7 @@ rule sae_pages:
         weights=rules.train.output.weights,
         config=rules.train.output.config,
         card=rules.train.output.card,
-        curves=rules.train.output.curves,
+        curves=lambda w: expand(rules.train.output.curves, **w) if sae_row(w).published is None else [],
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         random=lambda w: (
@@ -111,3 +111,36 @@ rule site_index:
         "Writing results/atlas/index.html"
     script:
         "../scripts/site_index.py"
+
+
+rule prompts:
+    """Sentences of the reader's: the latents of a study's SAEs that fire on them, token by token."""
+    input:
+        source=lambda w: beside_results(CONFIG.prompts[w.name].file),
+        models=lambda w: expand("results/models/{model}", model=prompted_models(w)),
+        weights=lambda w: expand("results/saes/{sae}/sae_weights.safetensors", sae=study_saes(w)),
+        config=lambda w: expand("results/saes/{sae}/cfg.json", sae=study_saes(w)),
+    output:
+        page="results/prompts/{study}/{name}.html",
+    log:
+        "results/logs/prompts/{study}/{name}.log",
+    benchmark:
+        "results/benchmarks/prompts/{study}/{name}.tsv"
+    wildcard_constraints:
+        name="[A-Za-z0-9._-]+",
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=prompts_mb,
+        runtime=lambda w, attempt: 30 * attempt,
+    params:
+        models=prompted_models,
+        saes=prompted_saes,
+        settings=lambda w: CONFIG.prompts[w.name].model_dump(mode="json"),
+        latents_per_sae=CONFIG.site.latents_per_sae,
+        code=code_of("prompts"),
+    message:
+        "Writing results/prompts/{wildcards.study}/{wildcards.name}.html"
+    script:
+        "../scripts/prompts.py"

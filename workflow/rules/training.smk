@@ -21,6 +21,8 @@ rule train:
         "results/logs/train/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
         "results/benchmarks/train/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    wildcard_constraints:
+        mix=f"(?!{STATED})[A-Za-z0-9._-]+",
     # A job that a scheduler ends with SIGTERM goes on from its checkpoint; preemption may strike more than once.
     retries: tried_again(3)
     conda:

@@ -18,7 +18,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         ),
         hook=snakemake.params.hook,
         roles=snakemake.params.roles,
-        recipe=Recipe(**snakemake.params.recipe),
+        recipe=Recipe(**snakemake.params.recipe) if snakemake.params.recipe else None,
         settings=Evaluation(**snakemake.params.evaluation),
         seed=int(snakemake.wildcards.seed),
         device=device,

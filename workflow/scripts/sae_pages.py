@@ -25,7 +25,8 @@ with job(snakemake.log[0], snakemake.threads, 0):
             random_codes=dict(zip(params.corpora, map(Path, files.random), strict=True)) if files.random else {},
         ),
         SaeFiles(
-            *(Path(files[key]) for key in ("metrics", "summary", "stability", "card", "curves")),
+            *(Path(files[key]) for key in ("metrics", "summary", "stability", "card")),
+            Path(files.curves[0]) if files.curves else None,
             label["label_summary"],
             Path(files.twins[0]) if files.twins else None,
         ),

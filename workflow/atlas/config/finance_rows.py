@@ -25,6 +25,11 @@ def check_finance(config: AtlasConfig) -> None:
                         f"{where}.{key}: {row.sae_id!r} is not evaluated on {name!r}; give it a role there, it has "
                         f"{row.roles}"
                     )
+            if row.published is not None:
+                raise ConfigError(
+                    f"{where}: {row.recipe_name!r} is a published SAE, and nobody knows whether it saw financial text; "
+                    "expected a study of SAEs that are trained here"
+                )
             for key in ("rewritten", "moved"):
                 if (name := getattr(section, key)) in config.mixes[row.mix].corpora:
                     raise ConfigError(f"{where}.{key}: {name!r} is in training mix {row.mix!r}; it must be held out")

@@ -48,7 +48,7 @@ def expand_frameworks(config: AtlasConfig) -> list[FrameworkRun]:
             )
     if section.study not in config.studies:
         raise ConfigError(f"frameworks.study: {section.study!r} is not one of {sorted(config.studies)}")
-    rows = [row for row in expand_rows(config)[section.study] if row.target_hook is None]
+    rows = [row for row in expand_rows(config)[section.study] if row.target_hook is None and row.published is None]
     found = [row for row in rows if row.hook == section.hook]
     if not found:
         hooks = ", ".join(dict.fromkeys(row.hook for row in rows))

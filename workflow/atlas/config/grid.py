@@ -9,6 +9,8 @@ _SIZE = {"n_latents", "k"}
 
 def is_grid(rows: Sequence[SaeRow]) -> bool:
     """Whether rows differ in nothing but latents, k and seed, and some k has two sizes or more."""
+    if any(row.recipe is None for row in rows):  # published SAEs: how they were trained is not known
+        return False
     sizes: dict[int | None, set[int]] = {}
     for row in rows:
         sizes.setdefault(row.recipe.k, set()).add(row.recipe.n_latents)

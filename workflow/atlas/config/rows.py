@@ -6,13 +6,16 @@ from functools import cached_property
 from pydantic import ValidationError
 
 from atlas.config.budget import mean_weights, too_many_epochs
+from atlas.config.data import Mix
 from atlas.config.faults import describe
 from atlas.config.recipe import TRANSCODERS, Recipe
+from atlas.config.saes import PublishedSae, stated_mix
 from atlas.config.sections import AtlasConfig
 from atlas.config.shifts import Place
-from atlas.config.study import Study, StudyRow
+from atlas.config.study import EvaluationCorpora, Study, StudyRow
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint, SaeHooks
+from atlas.sae_ids import is_stated
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class SaeRow:
     hook: str
     mix: str
     recipe_name: str
-    seed: int
-    recipe: Recipe
+    seed: int  # of a published SAE that of the random dictionary beside it, 0
+    recipe: Recipe | None  # None: published
     roles: dict[str, str] = field(hash=False)  # evaluation corpus -> in_sample | proxy | oos
     target_hook: str | None = None  # of a transcoder
     shift: str | None = None  # name of what is otherwise where it is judged than where it was trained
@@ -33,6 +36,12 @@ class SaeRow:
     cause: str | None = None
 
     place: Place | None = None  # where it is judged; None: where it was trained
+    published: PublishedSae | None = field(default=None, hash=False)  # of an SAE that was trained elsewhere
+
+    @property
+    def n_latents(self) -> int:
+        """Size of the dictionary."""
+        return self.recipe.n_latents if self.published is None else self.published.n_latents
 
     @property
     def judged(self) -> Place:
@@ -86,7 +95,15 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
     return studies
 
 
+def stated_mixes(rows: list[SaeRow]) -> dict[str, Mix]:
+    """The text that users call in-sample of published SAEs, under the names that stand for a mix in their ids."""
+    corpora = [tuple(corpus for corpus, role in row.roles.items() if role == "in_sample") for row in rows]
+    return dict(stated_mix(own) for own, row in zip(corpora, rows, strict=True) if is_stated(row.mix))
+
+
 def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: str) -> list[SaeRow]:
+    if row.sae is not None:
+        return [_published(config, name, study, row, where)]
     chosen = {}
     for key, table in (("model", config.models), ("mix", config.mixes), ("recipe", config.recipes)):
         chosen[key] = getattr(row, key) or getattr(study, key)
@@ -95,13 +112,9 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
         if chosen[key] not in table:
             raise ConfigError(f"{where}.{key}: {chosen[key]!r} is not one of {sorted(table)}")
     _check_hook(config, chosen["model"], row.hook, f"{where}.hook")
-    evaluation, place = study.evaluation, f"studies.{name}.evaluation"
-    if row.evaluation is not None:
-        evaluation, place = row.evaluation, f"{where}.evaluation"
+    evaluation, place = _evaluation(name, study, row, where)
     roles = evaluation.by_corpus()
-    for corpus in roles:
-        if corpus not in config.corpora:
-            raise ConfigError(f"{place}: corpus {corpus!r} is not one of {sorted(config.corpora)}")
+    _check_corpora(config, roles, place)
     trained = config.mixes[chosen["mix"]].corpora
     for corpus, role in roles.items():
         if role != "in_sample" and corpus in trained:
@@ -120,7 +133,7 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
     if row.target_hook is not None:
         _check_transcoder(config, chosen["model"], row, recipe, f"{where}.target_hook")
     trained_at = Place(chosen["model"], row.hook, 1.0, roles)
-    place = None if row.shift is None else _shifted(config, trained_at, chosen["mix"], row, f"{where}.shift")
+    place = None if row.shift is None else _shifted(config, trained_at, trained, row, f"{where}.shift")
     seeds = row.seeds if row.seeds is not None else study.seeds
     return [
         SaeRow(
@@ -142,10 +155,72 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
     ]
 
 
-def _shifted(config: AtlasConfig, home: Place, mix: str, row: StudyRow, where: str) -> Place:
+def _evaluation(name: str, study: Study, row: StudyRow, where: str) -> tuple[EvaluationCorpora, str]:
+    if row.evaluation is not None:
+        return row.evaluation, f"{where}.evaluation"
+    return study.evaluation, f"studies.{name}.evaluation"
+
+
+def _check_corpora(config: AtlasConfig, roles: dict[str, str], place: str) -> None:
+    for corpus in roles:
+        if corpus not in config.corpora:
+            raise ConfigError(f"{place}: corpus {corpus!r} is not one of {sorted(config.corpora)}")
+
+
+def _published(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: str) -> SaeRow:
+    """The row of an SAE that was trained elsewhere: model and hook are its own, the roles are what the user states."""
+    if row.sae not in config.saes:
+        raise ConfigError(f"{where}.sae: {row.sae!r} is not one of saes, which has {sorted(config.saes)}")
+    sae, key = config.saes[row.sae], f"saes.{row.sae}"
+    if sae.model not in config.models:
+        raise ConfigError(f"{key}.model: {sae.model!r} is not one of {sorted(config.models)}")
+    _check_hook(config, sae.model, sae.hook, f"{key}.hook")
+    if sae.target_hook is not None:
+        _check_target(config, sae.model, sae.hook, sae.target_hook, f"{key}.target_hook")
+    evaluation, place = _evaluation(name, study, row, where)
+    roles = evaluation.by_corpus()
+    _check_corpora(config, roles, place)
+    for corpus in evaluation.trained:
+        if config.corpora[corpus].eval_fraction in (0, 1):
+            raise ConfigError(
+                f"{place}.in_sample: corpora.{corpus}.eval_fraction is {config.corpora[corpus].eval_fraction:g}; "
+                f"{row.sae!r} needs held-out documents to be judged on, and the others to know what is usual at "
+                f"{sae.hook}; give a share between 0 and 1"
+            )
+    judged = None
+    if row.shift is not None:
+        home = Place(sae.model, sae.hook, 1.0, roles)
+        judged = _shifted(config, home, evaluation.trained, row, f"{where}.shift", sae.target_hook)
+    mix = stated_mix(evaluation.trained)[0]
+    return SaeRow(
+        name,
+        sae.model,
+        sae.hook,
+        mix,
+        row.sae,
+        0,
+        None,
+        roles,
+        sae.target_hook,
+        row.shift,
+        row.intended,
+        row.cause,
+        judged,
+        sae,
+    )
+
+
+def _shifted(
+    config: AtlasConfig,
+    home: Place,
+    trained: tuple[str, ...],
+    row: StudyRow,
+    where: str,
+    target_hook: str | None = None,
+) -> Place:
     if row.shift not in config.shifts:
         raise ConfigError(f"{where}: {row.shift!r} is not one of {sorted(config.shifts)}")
-    if row.target_hook is not None:
+    if row.target_hook is not None or target_hook is not None:
         raise ConfigError(f"{where}: a transcoder cannot be shifted, it has two hooks; expected a row without a target")
     shift, key = config.shifts[row.shift], f"shifts.{row.shift}"
     place = shift.place(home)
@@ -156,7 +231,7 @@ def _shifted(config: AtlasConfig, home: Place, mix: str, row: StudyRow, where: s
             raise ConfigError(f"{key}.corpora.{corpus}: {other!r} is not one of {sorted(config.corpora)}")
         if corpus not in home.roles:
             raise ConfigError(f"{key}.corpora: {corpus!r} is no evaluation corpus of {where}; it has {home.roles}")
-        if other in home.roles or other in config.mixes[mix].corpora:
+        if other in home.roles or other in trained:
             raise ConfigError(f"{key}.corpora.{corpus}: {other!r} is trained on or judged at home already")
     if place == home:
         raise ConfigError(f"{where}: {row.shift!r} changes nothing for {home.model!r} at {home.hook!r}")
@@ -173,11 +248,7 @@ def _shifted(config: AtlasConfig, home: Place, mix: str, row: StudyRow, where: s
 
 
 def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Recipe, where: str) -> None:
-    _check_hook(config, model, row.target_hook, where)
-    try:
-        SaeHooks.of(row.hook, row.target_hook)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    _check_target(config, model, row.hook, row.target_hook, where)
     if recipe.architecture not in TRANSCODERS:
         raise ConfigError(
             f"{where}: {row.target_hook!r} makes a transcoder, which architecture {recipe.architecture!r} is not "
@@ -187,6 +258,14 @@ def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Re
         raise ConfigError(f"{where}: initial_copies is for SAEs; leave it out of the recipe")
     if recipe.parity:
         raise ConfigError(f"{where}: parity is for SAEs, it reproduces no transcoder; leave out the recipe's parity")
+
+
+def _check_target(config: AtlasConfig, model: str, hook: str, target_hook: str, where: str) -> None:
+    _check_hook(config, model, target_hook, where)
+    try:
+        SaeHooks.of(hook, target_hook)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _check_epochs(config: AtlasConfig, model: str, mix: str, recipe: Recipe, where: str) -> None:

@@ -11,10 +11,12 @@ from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
 from atlas.config.recipe import Recipe
 from atlas.config.sae_bench import SaeBench
+from atlas.config.saes import PublishedSae
 from atlas.config.shifts import HOME, Regimes, Shift
-from atlas.config.site import Site
+from atlas.config.site import Prompts, Site
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
+from atlas.sae_ids import STATED
 
 # Files of a study are named by the study and one of these.
 ENDINGS = (
@@ -42,8 +44,11 @@ class AtlasConfig(Section):
 
     models: dict[Name, Model] = Field(min_length=1)
     corpora: dict[Name, Corpus] = Field(min_length=1)
-    mixes: dict[Name, Mix] = Field(min_length=1)
-    recipes: dict[Name, Recipe] = Field(min_length=1)
+    mixes: dict[Name, Mix] = Field(default={}, description="Text that SAEs are trained on here.")
+    recipes: dict[Name, Recipe] = Field(default={}, description="How SAEs are trained here.")
+    saes: dict[Name, PublishedSae] = Field(
+        default={}, description="SAEs that were trained elsewhere; study rows name them with `sae`."
+    )
     evaluation: Evaluation = Field(default=Evaluation())
     latents: Latents = Field(default=Latents())
     stability: Stability = Field(default=Stability())
@@ -63,6 +68,7 @@ class AtlasConfig(Section):
         default=None, description="Peers that train beside ours for comparison; null: none."
     )
     site: Site = Field(default=Site())
+    prompts: dict[Name, Prompts] = Field(default={}, description="Files of your sentences, each with a page.")
     tracking: Tracking = Field(default=Tracking())
 
     @model_validator(mode="after")
@@ -71,6 +77,8 @@ class AtlasConfig(Section):
             for corpus in mix.corpora:
                 if corpus not in self.corpora:
                     raise ValueError(f"mixes.{name} names corpus {corpus!r}: must be one of {sorted(self.corpora)}")
+            if name.startswith(STATED):
+                raise ValueError(f"mixes.{name}: names with {STATED!r} are of `saes`; choose another")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The atlas' pages: of which studies, and how much of each latent they show."""
+"""The atlas' pages: of which studies, and how much of each latent they show; and pages of a reader's sentences."""
 
 from typing import Literal
 
@@ -31,3 +31,11 @@ class Site(Section):
     run_cards: Literal["full", "public"] = Field(
         default="full", description="Whether run cards are shown whole, or without the recipe."
     )
+
+
+class Prompts(Section):
+    """Sentences of yours, and the latents that fire on them: `snakemake results/prompts/<study>/<name>.html`."""
+
+    file: str = Field(description="Text file, one sentence a line, relative to the working directory or absolute.")
+    latents_per_text: int = Field(default=8, ge=1, description="Strongest latents of a sentence.")
+    latents_per_token: int = Field(default=5, ge=1, description="Strongest latents of a token.")

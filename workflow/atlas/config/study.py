@@ -48,7 +48,12 @@ class EvaluationCorpora(Section):
 class StudyRow(Section):
     """One SAE per seed. What is left out comes from the study."""
 
-    hook: str = Field(description="Hook point, for example resid_post.19.")
+    sae: Name | None = Field(
+        default=None,
+        description="An entry of `saes`, in place of a model, hook, mix, recipe and seeds: an SAE that was trained "
+        "elsewhere. `in_sample` and `oos` are then what you state, and the table says so.",
+    )
+    hook: str | None = Field(default=None, description="Hook point, for example resid_post.19; not with `sae`.")
     target_hook: str | None = Field(
         default=None,
         description="Makes a transcoder: rows of `hook` are read, those of this later hook are reconstructed, for "
@@ -74,6 +79,19 @@ class StudyRow(Section):
     def _causes(self):
         if (self.intended is None) != (self.cause is None):
             raise ValueError("intended and cause belong together: give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_or_published(self):
+        if self.sae is None and self.hook is None:
+            raise ValueError("give 'hook' for an SAE that is trained here, or 'sae' for one of section saes")
+        keys = ("hook", "target_hook", "model", "mix", "recipe", "seeds", "override")
+        given = [key for key in keys if self.sae is not None and getattr(self, key) not in (None, {})]
+        if given:
+            raise ValueError(
+                f"sae is {self.sae!r}, which was not trained here: must have no {', '.join(given)}; "
+                f"model and hook are keys of saes.{self.sae}"
+            )
         return self
 
 

@@ -32,7 +32,7 @@ def twins_of(row: SaeRow, kinds: Sequence[TwinKind], where: str = "twins") -> di
 
 
 def expand_twins(config: AtlasConfig) -> dict[str, dict[str, dict[TwinKind, SaeRow]]]:
-    """Of each study that has twins: the id of each SAE, and its twins by kind.
+    """Of each study that has twins: the id of each SAE that was trained here, and its twins by kind.
 
     Raises ConfigError with study, SAE and what was expected.
     """
@@ -42,7 +42,13 @@ def expand_twins(config: AtlasConfig) -> dict[str, dict[str, dict[TwinKind, SaeR
     for name, study in config.studies.items():
         if not study.twins:
             continue
-        found[name] = {row.sae_id: twins_of(row, study.twins, f"studies.{name}.twins") for row in studies[name]}
+        where, trained = f"studies.{name}.twins", [row for row in studies[name] if row.published is None]
+        if not trained:
+            raise ConfigError(
+                f"{where}: every row is a published SAE, whose training is unknown: no twin can be trained beside it; "
+                "leave out `twins`"
+            )
+        found[name] = {row.sae_id: twins_of(row, study.twins, where) for row in trained}
         for twins in found[name].values():
             for kind, twin in twins.items():
                 other = known.get(twin.sae_id)

@@ -66,7 +66,7 @@ def evaluate_sae(
     corpora: Mapping[str, CorpusInputs],
     training: TrainingFacts,
     settings: Evaluation,
-    recipe: Recipe,
+    recipe: Recipe | None,
     seed: int,
     *,
     sae_id: str,
@@ -185,12 +185,13 @@ def _pass_over_rows(
             rows = shard.read_rows(hooks.source, start, stop).to(device).float()
             targets = shard.read_rows(hooks.target, start, stop).to(device).float() if hooks.is_transcoder else rows
             pre = sae.pre_activations(rows)
-            guide_sums.update(targets, pre)
+            guide_sums.update(targets, pre, rows)
             counted = torch.from_numpy(shard.counted[start:stop]).to(device)
             massive = torch.from_numpy(_massive(shard, hooks, training)[start:stop]).to(device)[counted]
             document = groups.index(shard.document[start:stop][shard.counted[start:stop]])
             group = torch.from_numpy(document).to(device)
-            atlas_sums.update(targets[counted], pre[counted], massive, group)
+            encoded = rows[counted] if sae.needs_rows else None
+            atlas_sums.update(targets[counted], pre[counted], massive, group, encoded)
             if random_sums is not None:
                 random_pre = subject.baseline.pre_activations(rows[counted])
                 random_sums.update(targets[counted], random_pre, massive, group)
@@ -211,12 +212,12 @@ def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> d
     return {name: metrics[name] for name in names} | {"outcome": verdict}
 
 
-def _load(folder: Path, recipe: Recipe, hooks: SaeHooks) -> Sae:
+def _load(folder: Path, recipe: Recipe | None, hooks: SaeHooks) -> Sae:
     try:
         sae = load_sae(folder)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
-    for key in ("architecture", "n_latents", "k"):
+    for key in ("architecture", "n_latents", "k") if recipe is not None else ():
         if getattr(sae, key) != getattr(recipe, key):
             raise EvaluationError(
                 f"{folder}: {key} is {getattr(sae, key)!r}, but its recipe says {getattr(recipe, key)!r}: "

@@ -45,10 +45,14 @@ class AtlasSums:
         pre: Float[Tensor, "rows n_latents"],
         massive: Bool[Tensor, " rows"],
         groups: Int[Tensor, " rows"],
+        encoded: Float[Tensor, "rows d_source"] | None = None,
     ) -> None:
-        """Add counted rows with their pre-activations; `rows` are what is reconstructed, a transcoder's targets."""
+        """Add counted rows with their pre-activations; `rows` are what is reconstructed, a transcoder's targets.
+
+        `encoded` are the rows that were read, for an SAE whose `needs_rows` says so.
+        """
         latents = self._sae.activate(pre)
-        reconstruction = self._sae.decode(latents)
+        reconstruction = self._sae.decode(latents, encoded)
         for sums, mine in ((self._regular, ~massive), (self._massive, massive)):
             if bool(mine.any()):
                 sums.update(rows[mine], reconstruction[mine], groups[mine])
@@ -100,23 +104,28 @@ class AtlasSums:
 class GuideSums:
     """What the published numbers were evidently computed with; all rows count, special tokens and massive ones too.
 
-    The encoder does not subtract b_dec, although the SAE was trained so (a transcoder's never does); reconstruction
+    The encoder does not subtract b_dec, also where the SAE was trained so (a transcoder's never does); reconstruction
     passes through TopK, but L0 and deadness are taken from ReLU pre-activations before it.
     """
 
     def __init__(self, sae: Sae, center: Float[Tensor, " d_model"]):
         self._sae = sae
         # (x − b_dec) W + b + b_dec W = x W + b: the pre-activations without the subtraction, for the price of a sum.
-        self._offset = 0.0 if sae.is_transcoder else (sae.b_dec.double() @ sae.W_enc.double()).float()
+        self._offset = (sae.b_dec.double() @ sae.W_enc.double()).float() if sae.centres else 0.0
         self._sums = ReconstructionSums.start(center)
         self._fired = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.W_enc.device)
         self._strength = torch.zeros(sae.n_latents, dtype=torch.float64, device=sae.W_enc.device)
         self._n_rows = 0
 
-    def update(self, rows: Float[Tensor, "rows d_model"], pre: Float[Tensor, "rows n_latents"]) -> None:
+    def update(
+        self,
+        rows: Float[Tensor, "rows d_model"],
+        pre: Float[Tensor, "rows n_latents"],
+        encoded: Float[Tensor, "rows d_source"] | None = None,
+    ) -> None:
         """Add rows (a transcoder's targets) with the pre-activations of the inference path (b_dec subtracted)."""
         positive = torch.relu(pre + self._offset)
-        self._sums.update(rows, self._sae.decode(self._sae.activate(positive)))
+        self._sums.update(rows, self._sae.decode(self._sae.activate(positive), encoded))
         self._fired += (positive > 0).sum(0)
         self._strength += positive.sum(0, dtype=torch.float64)
         self._n_rows += len(rows)

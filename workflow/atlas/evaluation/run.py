@@ -33,7 +33,7 @@ def run_evaluation(
     *,
     hook: str,
     roles: Mapping[str, str],
-    recipe: Recipe,
+    recipe: Recipe | None,
     settings: Evaluation,
     seed: int,
     device: torch.device,
@@ -47,7 +47,7 @@ def run_evaluation(
     With `document_sums`, what it did on each document is written there, to be held against another SAE.
 
     `hook` is one hook, or a transcoder's two: that of the SAE's path, or another one to judge it away from home, on
-    rows times `scale`.
+    rows times `scale`. `recipe` is what the SAE was trained by, None if it was published.
     Shards lie in a folder with their corpus' name, references are files of that name; the SAE's id is the last five
     parts of its folder. Raises EvaluationError when a corpus lacks its files, StoreError for damaged shards.
     """

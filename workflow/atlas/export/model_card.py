@@ -12,6 +12,8 @@ import yaml
 
 from atlas.export import saelens
 from atlas.export.source import TrainedSae
+from atlas.runcard import is_published
+from atlas.sae_ids import NOT_STATED
 
 # Licences by their SPDX names that the hub knows under the same name in lower case.
 _HUB_LICENCES = {"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0"}
@@ -38,7 +40,7 @@ def escape(value: Any) -> str:
 
 def _front_matter(trained: TrainedSae) -> str:
     model = trained.card["model"]
-    licence, source = str(model["licence"]), model["source"]
+    licence, source = str(trained.card.get("published", model)["licence"]), model["source"]
     front: dict[str, Any] = {"library_name": "saelens"}
     if licence in _HUB_LICENCES:
         front["license"] = licence.lower()
@@ -61,8 +63,14 @@ def _opening(trained: TrainedSae) -> str:
     )
     return (
         f"It {does} with {sae.n_latents} latents. Rows go in as the model computes them: any normalisation is part of "
-        "the weights. The licence above is the model's; the texts it was trained on have their own, below."
+        f"the weights. {_licence_note(trained)}"
     )
+
+
+def _licence_note(trained: TrainedSae) -> str:
+    if is_published(trained.card):
+        return "It was trained elsewhere and published; the licence above is what the user states of the release."
+    return "The licence above is the model's; the texts it was trained on have their own, below."
 
 
 def _loading(trained: TrainedSae) -> str:
@@ -121,6 +129,19 @@ def _sparsity(trained: TrainedSae) -> str:
 
 def _training(trained: TrainedSae) -> str:
     card = trained.card
+    if is_published(card):
+        told = card["published"]
+        files = {name: f"SHA-256 {digest}" for name, digest in told["files_sha256"].items()}
+        rows = [
+            ("Source", _source(told["source"])),
+            ("Folder", told["folder"] or "the source itself"),
+            ("Revision", told["revision"]),
+            ("Format", told["format"]),
+            ("Licence", told["licence"]),
+            *files.items(),
+            ("Text, mix, optimisation, seed", NOT_STATED),
+        ]
+        return "## Release\n\n" + _table(("", ""), rows)
     rows = [
         ("Recipe", _get(trained, "names", "recipe")),
         ("Mix", _get(trained, "names", "mix")),
@@ -139,17 +160,22 @@ def _training(trained: TrainedSae) -> str:
 
 
 def _corpora(trained: TrainedSae) -> str:
-    corpora = trained.card["corpora"]
+    published = is_published(trained.card)
+    corpora = trained.card["stated_corpora" if published else "corpora"]
     rows = [
         (name, corpus["licence"], _source(corpus["source"]), corpus["template"], _fingerprint(corpus["fingerprint"]))
         for name, corpus in corpora.items()
     ]
     heads = ("Corpus", "Licence", "Source", "Template", "Fingerprint")
-    return "## Texts it was trained on\n\n" + _table(heads, rows)
+    heading = "Texts that the user calls in-sample" if published else "Texts it was trained on"
+    return f"## {heading}\n\n" + _table(heads, rows)
 
 
 def _outcomes(trained: TrainedSae) -> str:
     card = trained.card
+    if is_published(card):
+        roles = "; ".join(f"{corpus}: {role}" for corpus, role in card["evaluation_roles"].items())
+        return f"## Outcomes\n\nCorpora it is evaluated on, in roles that the user states: {escape(roles)}."
     corpora = dict(card.get("monitored") or {})
     rows = [
         (split, corpora.get(split, "what it was trained on"), *(_number(found, key) for key in _OUTCOMES))

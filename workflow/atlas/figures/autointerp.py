@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
-from atlas.tables import read_csv
+from atlas.studies.rows import read_rows
 
 X = {"absorption_guide": "redundancy (absorption_guide)", "fvu": "FVU (in-sample, regular rows)"}
 Y = {
@@ -29,7 +29,7 @@ _MIN_SAES = 4
 def draw_autointerp(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_autointerp.csv to every target (.pdf, .png)."""
     use_style()
-    rows = shown(read_csv(table))
+    rows = shown(read_rows(table))
     figure = plot_autointerp(rows)
     save(figure, targets, describe_autointerp(rows))
     plt.close(figure)

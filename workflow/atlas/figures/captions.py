@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from atlas.figures.style import ROLE_NAMES
+from atlas.sae_ids import PUBLISHED
 
 _SAE = ("model", "hook", "target_hook", "mix", "recipe", "seed")
 
@@ -20,8 +21,12 @@ def listed(values: Iterable[Any]) -> str:
 def saes(rows: pd.DataFrame) -> str:
     """``8 SAEs (seeds 0 and 1)`` of a table with columns that name an SAE."""
     number = len(rows[[name for name in _SAE if name in rows]].drop_duplicates())
-    seeds = sorted(rows.seed.astype(int).unique())
-    return f"{number} SAE{'s' * (number != 1)} (seed{'s' * (len(seeds) != 1)} {listed(seeds)})"
+    mixes = rows["mix"] if "mix" in rows else pd.Series("", rows.index)
+    published = rows[mixes == PUBLISHED]
+    seeds = sorted(rows[mixes != PUBLISHED].seed.astype(int).unique())
+    said = [f"seed{'s' * (len(seeds) != 1)} {listed(seeds)}"] if seeds else []
+    said += [f"published: {listed(published.recipe)}"] if len(published) else []
+    return f"{number} SAE{'s' * (number != 1)} ({'; '.join(said)})"
 
 
 def name_models(figure: Figure, rows: pd.DataFrame) -> None:

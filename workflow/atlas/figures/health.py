@@ -15,7 +15,8 @@ from scipy.special import gammaln
 from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
 from atlas.figures.series import name_series, sae_ids, series_colours, with_series
 from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
-from atlas.tables import read_csv, read_parquet
+from atlas.studies.rows import filled, read_rows
+from atlas.tables import read_parquet
 
 _SAE = ["model", "hook", "target_hook", "mix", "recipe", "seed"]
 _COLUMNS = [*_SAE, "dictionary", "corpus", "role", "n_tokens", "n_firings", "density", "max_cosine"]
@@ -38,8 +39,8 @@ _TWIN_SAID = ", darker: of the best twin, a trained null (docs/twins.md)"
 def draw_health(table: Path, latents: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv and results/<study>_latents.parquet to every target (.pdf, .png, .txt)."""
     use_style()
-    rows = at_home(read_csv(table))
-    found = named_latents(read_parquet(latents, columns=_COLUMNS), rows)
+    rows = at_home(read_rows(table))
+    found = named_latents(filled(read_parquet(latents, columns=_COLUMNS)), rows)
     figure = plot_health(rows, found)
     save(figure, targets, describe_health(rows, found))
     plt.close(figure)

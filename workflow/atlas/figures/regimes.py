@@ -15,7 +15,7 @@ from atlas.config.study import Taxonomy
 from atlas.evaluation.outcome import COPIES
 from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.style import OUTCOME_COLOURS, WIDTH, legend_point, save, use_style
-from atlas.tables import read_csv
+from atlas.studies.rows import read_rows
 
 _GREY, _FLOOR = "#777777", -0.12
 _INKS = {"noisy": "#8A7F00", "unknown": "#666666"}  # as text on white, where the fill would be too pale
@@ -25,7 +25,7 @@ _AT = re.compile(r"dead_pct_at_(\d+)$")
 def draw_regimes(table: Path, taxonomy: Taxonomy, targets: Sequence[Path]) -> None:
     """Draw results/<study>_regimes.csv to every target (.pdf, .png)."""
     use_style()
-    rows = read_csv(table, keep_default_na=True)
+    rows = read_rows(table, keep_default_na=True)
     figure = plot_regimes(rows, taxonomy)
     save(figure, targets, describe_regimes(rows))
     plt.close(figure)

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.series import name_series, sae_ids, series_colours
 from atlas.figures.style import WIDTH, save, use_style
-from atlas.tables import read_csv, read_parquet
+from atlas.studies.rows import read_rows
+from atlas.tables import read_parquet
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def draw_training(table: Path, curves: Mapping[str, Path], targets: Sequence[Pat
     `table` is results/<study>_runs.csv; it names what differs between them.
     """
     use_style()
-    runs = read_csv(table).astype({"seed": str})
+    runs = read_rows(table).astype({"seed": str})
     frames = {sae_id: read_parquet(path) for sae_id, path in curves.items()}
     figure = plot_training(runs, frames)
     save(figure, targets, describe_training(runs, frames))

@@ -15,7 +15,7 @@ from atlas.errors import EvaluationError
 from atlas.figures.captions import counted_tokens, listed, name_models, saes
 from atlas.figures.series import series_colours
 from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
-from atlas.tables import read_csv
+from atlas.studies.rows import read_rows
 
 _NULL = "#777777"
 _ROLE_LINES = {"in_sample": "-", "proxy": (0, (4, 1.5)), "oos": (0, (1, 1.2))}
@@ -54,7 +54,7 @@ PANELS = (
 def draw_width(table: Path, labels: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv and results/<study>_autointerp.csv to every target (.pdf, .png, .txt)."""
     use_style()
-    rows, scored = read_csv(table), read_csv(labels)
+    rows, scored = read_rows(table), read_rows(labels)
     figure = plot_width(rows, scored)
     save(figure, targets, describe_width(rows, scored))
     plt.close(figure)

@@ -89,7 +89,7 @@ class Passage:
         for name in self._names:
             values = texts[name].read(matched.rows[name][chunk]).to(sae.W_dec.device)
             codes = sae.encode(values)
-            self._sums[name].update(values, sae.decode(codes), owners)
+            self._sums[name].update(values, sae.decode(codes, values), owners)
             fired = codes > 0
             plain = fired if plain is None else plain
             row, latent = (index.cpu().numpy() for index in fired.nonzero(as_tuple=True))

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.tables import write_csv
 
 
@@ -77,7 +75,7 @@ def write_sae_bench_table(study: str, saes: Mapping[str, Files | str], corpora: 
     empty, and has its reason in the column `reason`.
     """
     rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files, corpora[sae_id])]
-    write_csv(table, pd.DataFrame(rows, columns=COLUMNS))
+    write_csv(table, frame_of(rows, columns=COLUMNS))
 
 
 COLUMNS = (

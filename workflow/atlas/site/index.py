@@ -6,6 +6,7 @@ from typing import Any
 
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
+from atlas.sae_ids import how_made
 from atlas.site.charts import shares, strip
 from atlas.site.pages import copy_assets, write_page
 from atlas.site.run import LINE_FILE, title
@@ -47,7 +48,7 @@ def _study(name: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _sae(line: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     by_key = {dial["key"]: dial for dial in line["dials"]}
-    model, hook, mix, recipe, seed = line["sae_id"].split("/")
+    model, hook, *_ = line["sae_id"].split("/")
     cells = []
     for key, _ in columns:
         dial = by_key.get(key)
@@ -60,7 +61,7 @@ def _sae(line: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> dict[st
         "title": title(line["sae_id"]),
         "model": model,
         "hook": hook,
-        "rest": f"{mix} · {recipe} · {seed.replace('-', ' ')}",
+        "rest": how_made(line["sae_id"]),
         "cells": cells,
         "bar": shares(line["latents"], width=110),
     }

@@ -24,6 +24,7 @@ from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import LoadedModel, load_model
 from atlas.progress import progress
+from atlas.sae_ids import how_made
 from atlas.site.contexts import ContextSettings, Corpora
 from atlas.site.latent import PAGE_BYTES, Links, Scene, fewer_lines, latent_page, promoted_text
 from atlas.site.logits import decoder_logits
@@ -102,8 +103,8 @@ def export_neuronpedia(inputs: SiteInputs, place: Place, settings: Site, target:
 
 def title(sae_id: str) -> str:
     """An SAE's name for people."""
-    model, hook, mix, recipe, seed = sae_id.split("/")
-    return f"{model} · {hook} · {mix} · {recipe} · {seed.replace('-', ' ')}"
+    model, hook, *_ = sae_id.split("/")
+    return f"{model} · {hook} · {how_made(sae_id)}"
 
 
 def chosen_latents(n_latents: int, limit: int | None) -> frozenset[int]:

@@ -47,13 +47,14 @@ RULES = {
 
 @dataclass(frozen=True)
 class SaeFiles:
-    """metrics.json, latents.json, stability.json, run card, training curves; autointerp.json, twins.json, or None."""
+    """metrics.json, latents.json, stability.json, run card; training curves of an SAE trained here, or None;
+    autointerp.json and twins.json, or None."""
 
     metrics: Path
     latents: Path
     stability: Path
     card: Path
-    curves: Path
+    curves: Path | None
     labels: Path | None = None
     twins: Path | None = None
 
@@ -66,7 +67,7 @@ class SaeFacts:
     latents: dict[str, Any]
     stability: dict[str, Any]
     card: dict[str, Any]
-    curves: pd.DataFrame
+    curves: pd.DataFrame | None
     labels: dict[str, Any] | None
     twins: dict[str, Any] | None
 
@@ -81,7 +82,7 @@ class SaeFacts:
                 raise EvaluationError(
                     f"{path}: is of {found['sae_id']!r}, expected {sae_id!r}; delete it and run again"
                 )
-        curves = read_parquet(files.curves)
+        curves = None if files.curves is None else read_parquet(files.curves)
         return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels, twins)
 
     def learnt(self, corpus: str) -> str:
@@ -117,7 +118,7 @@ def sae_page(
         "outcomes": [(name, count, percent(count / tables.n_latents)) for name, count in _outcomes(tables)],
         "outcome_bar": shares(dict(_outcomes(tables))),
         "corpora": _corpora(facts),
-        "curves": _curves(facts.curves, facts.metrics["k"]),
+        "curves": None if facts.curves is None else _curves(facts.curves, facts.metrics["k"]),
         "monitored": facts.card["monitored"],
         "card": sections(card),
         "card_kind": "public" if public else "full",

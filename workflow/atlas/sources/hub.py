@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -83,6 +83,30 @@ def download_model(source: HubSource, commit: str, folder: Path) -> None:
                 "name a revision that has safetensors"
             )
         shutil.rmtree(temporary / ".cache", ignore_errors=True)  # the client's notes, no part of the model
+
+
+def list_files(source: HubSource, commit: str) -> list[str]:
+    """Names of all files of a model repository at `commit`; raises SourceError when the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    with _hub_errors(source, f"cannot list the files of commit {commit}"):
+        return HfApi(token=read_token(source)).list_repo_files(source.id, revision=commit, repo_type="model")
+
+
+def download_files(source: HubSource, commit: str, names: Sequence[str], folder: Path) -> None:
+    """Download these files of a model repository at `commit` into `folder`, and no others.
+
+    Raises SourceError when the hub cannot be reached, or a file did not arrive.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with atomic_path(folder) as temporary:
+        for name in names:
+            with _hub_errors(source, f"cannot download {name} of commit {commit}"):
+                hf_hub_download(source.id, name, revision=commit, local_dir=temporary, token=read_token(source))
+            if not (temporary / name).is_file():
+                raise SourceError(f"hub repository {source.id!r} at {commit}: {name} did not arrive; run again")
+        shutil.rmtree(temporary / ".cache", ignore_errors=True)  # the client's notes, none of the files
 
 
 def read_token(source: HubSource) -> str | None:

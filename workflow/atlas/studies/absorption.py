@@ -5,10 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import write_csv
 
@@ -21,7 +19,7 @@ def write_absorption_table(study: str, results: Mapping[str, Path], table: Path)
     Rows are the SAE and, beside it, a random dictionary and the raw dimensions; columns: docs/metrics.md.
     """
     rows = [row for sae_id, path in results.items() for row in _rows(identity(study, sae_id), read_json(path))]
-    write_csv(table, pd.DataFrame(rows))
+    write_csv(table, frame_of(rows))
 
 
 def _rows(who: dict[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM
 from atlas.errors import EvaluationError
 from atlas.files import read_json
 from atlas.intervals import difference_interval
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat, random_seed
 from atlas.tables import read_parquet, write_csv
 
@@ -42,7 +42,7 @@ def write_autointerp_table(study: str, saes: Mapping[str, SaeFiles], table: Path
     outcomes. Columns: docs/metrics.md, section 14. Raises EvaluationError when a file is of another SAE.
     """
     rows = [row for sae_id, files in saes.items() for row in _rows(study, sae_id, files)]
-    write_csv(table, beside_random_model(pd.DataFrame(rows)))
+    write_csv(table, beside_random_model(frame_of(rows)))
 
 
 def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from atlas.card_fields import RESULTS, differences, flat, sections
 from atlas.files import write_text
-from atlas.runcard import public_card, read_run_card
+from atlas.runcard import is_published, public_card, read_run_card
 
 _STYLE = (
     "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1a1a1a}"
@@ -87,15 +87,19 @@ def _facts(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Where this page was made, and what all its runs rest on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
-    devices = sorted({f"{card['hardware']['device']} ({card['hardware']['name']})" for card in cards.values()})
+    trained = [card for card in cards.values() if not is_published(card)]
+    devices = sorted({f"{card['hardware']['device']} ({card['hardware']['name']})" for card in trained})
+    published = [card["names"]["recipe"] for card in cards.values() if is_published(card)]
     sources = {card["model"]["name"]: card["model"]["weights_sha256"] for card in cards.values()}
-    corpora = {name: corpus["fingerprint"] for card in cards.values() for name, corpus in card["corpora"].items()}
+    texts_of = [card["stated_corpora"] if is_published(card) else card["corpora"] for card in cards.values()]
+    corpora = {name: corpus["fingerprint"] for texts in texts_of for name, corpus in texts.items()}
     texts = dict(pair for name, fingerprint in corpora.items() for pair in flat({name: fingerprint}))
     return [
         ("commit", _commit()),
         ("this machine", machine),
-        ("trained on", "; ".join(devices)),
-        ("seeds", ", ".join(sorted({str(card["seed"]) for card in cards.values()}))),
+        ("trained on", "; ".join(devices) or "none was trained here"),
+        ("seeds", ", ".join(sorted({str(card["seed"]) for card in trained})) or "none was trained here"),
+        *([("published, trained elsewhere", ", ".join(published))] if published else []),
         *((f"weights of {name}, SHA-256", digest) for name, digest in sources.items()),
         *((f"text of {name}, fingerprint", value) for name, value in texts.items()),
     ]

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from atlas.errors import EvaluationError
 from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import read_parquet, write_csv
 
@@ -45,7 +44,7 @@ def write_finance_table(
             row["baseline_mix"] = identity(study, baseline)["mix"]
             row |= dict(flat("gain", _gains(results[sae_id], result, found[baseline], draws[sae_id], draws[baseline])))
         rows.append(row | {"reasons": json.dumps(result["reasons"], ensure_ascii=False, sort_keys=True)})
-    write_csv(table, pd.DataFrame(rows))
+    write_csv(table, frame_of(rows))
 
 
 def _gains(

@@ -6,13 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
-from atlas.hook_points import SaeHooks
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import parquet_writer, read_arrow, write_csv
 
@@ -56,7 +55,7 @@ def write_health_table(
         summary = read_json(path)
         _require_sae(path, summary["sae_id"], sae_id)
         rows += [_health_row(study, sae_id, corpus, summary) for corpus in corpora[sae_id]]
-    write_csv(target, pd.DataFrame(rows))
+    write_csv(target, frame_of(rows))
 
 
 def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]
         for name, change in found.get("metric_changes", {}).items()
     }
     return {
-        **_names(study, sae_id),
+        **identity(study, sae_id),
         "corpus": corpus,
         **{key: found[key] for key in ("role", "n_tokens", "n_documents")},
         **{name.removeprefix("sae_"): value for name, value in flat("sae", found["sae"])},
@@ -77,22 +76,8 @@ def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]
     }
 
 
-def _names(study: str, sae_id: str) -> dict[str, Any]:
-    model, hook, mix, recipe, seed = sae_id.split("/")
-    hooks = SaeHooks.parse(hook)
-    return {
-        "study": study,
-        "model": model,
-        "hook": hooks.source,
-        "target_hook": hooks.target_hook,
-        "mix": mix,
-        "recipe": recipe,
-        "seed": int(seed.removeprefix("seed-")),
-    }
-
-
 def _with_names(table: pa.Table, study: str, sae_id: str) -> pa.Table:
-    for place, (name, value) in enumerate(_names(study, sae_id).items()):
+    for place, (name, value) in enumerate(identity(study, sae_id).items()):
         kind = pa.int64() if name == "seed" else pa.string()
         table = table.add_column(place, name, pa.array([value] * len(table), kind))
     return table

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import write_csv
 
@@ -21,7 +19,7 @@ def write_probing_table(study: str, results: Mapping[str, Path], table: Path) ->
     Rows of data set `(all)` are means over data sets, with intervals over data sets; columns: docs/metrics.md.
     """
     rows = [row for sae_id, path in results.items() for row in _rows(identity(study, sae_id), read_json(path))]
-    write_csv(table, pd.DataFrame(rows))
+    write_csv(table, frame_of(rows))
 
 
 def _rows(who: dict[str, Any], result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

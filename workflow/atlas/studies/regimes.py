@@ -9,7 +9,7 @@ import pandas as pd
 from atlas.evaluation.outcome import COPIES
 from atlas.files import read_json
 from atlas.intervals import rate_interval
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import because
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
@@ -44,7 +44,7 @@ def write_regimes(
         _row(study, row, read_json(one), read_json(other))
         for row, one, other in zip(rows, metrics, regimes, strict=True)
     ]
-    frame = pd.DataFrame(found)
+    frame = frame_of(found)
     for target, values in ((table, frame), (confusion, confusion_table(frame))):
         write_csv(target, values)
 

@@ -1,20 +1,39 @@
 """What the tables of a study have in common: columns that say who a row is about."""
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from atlas.hook_points import SaeHooks
+import pandas as pd
+
+from atlas.sae_ids import NOT_STATED, PUBLISHED, names_of
+from atlas.tables import read_csv
+
+# Why the columns are empty that only training knows.
+UNKNOWN_TRAINING = {
+    "mix": f"a published SAE: its training text is {NOT_STATED}; roles of corpora are what the user states",
+    "seed": f"a published SAE: its seed is {NOT_STATED}; the random dictionary beside it has seed 0",
+}
 
 
 def identity(study: str, sae_id: str) -> dict[str, Any]:
     """Columns that say which SAE a row is about."""
-    model, hook, mix, recipe, seed = sae_id.split("/")
-    hooks = SaeHooks.parse(hook)
-    return {
-        "study": study,
-        "model": model,
-        "hook": hooks.source,
-        "target_hook": hooks.target_hook,
-        "mix": mix,
-        "recipe": recipe,
-        "seed": int(seed.removeprefix("seed-")),
-    }
+    return {"study": study, **names_of(sae_id)}
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]], **options: Any) -> pd.DataFrame:
+    """Rows as a frame whose seeds stay whole numbers where published SAEs have none."""
+    frame = pd.DataFrame(list(rows), **options)
+    return frame.astype({"seed": "Int64"}) if "seed" in frame else frame
+
+
+def read_rows(table: Path | str, **options: Any) -> pd.DataFrame:
+    """Read a table for a figure; raises DamagedFileError when it has changed since it was written."""
+    return filled(read_csv(table, **options))
+
+
+def filled(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows for a figure, which groups by mix and seed: published SAEs are of the mix `published` there, with seed 0."""
+    values = {"mix": PUBLISHED, "seed": 0}
+    frame = frame.fillna({name: value for name, value in values.items() if name in frame})
+    return frame.astype({"seed": int}) if "seed" in frame else frame

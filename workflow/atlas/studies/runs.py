@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from atlas.runcard import read_run_card
+from atlas.runcard import is_published, read_run_card
+from atlas.sae_ids import NOT_STATED, names_of
+from atlas.studies.rows import frame_of
 from atlas.tables import write_csv
 
 # Sections that are results, not settings, and names that repeat the SAE's own.
@@ -29,28 +29,37 @@ def write_runs_table(cards: Mapping[str, Path], table: Path) -> None:
     rows = [
         _identity(sae_id)
         | {key: settings[sae_id].get(key) for key in shown}
-        | {f"outcome.{key}": value for key, value in _flat(card["outcomes"])}
+        | {f"outcome.{key}": value for key, value in _flat(_known(card["outcomes"]))}
         | _cost(card)
         | {"warnings": "; ".join(warning.split(":", 1)[0] for warning in card["warnings"])}
         for sae_id, card in read.items()
     ]
-    write_csv(table, pd.DataFrame(rows))
+    write_csv(table, frame_of(rows))
 
 
 def _identity(sae_id: str) -> dict[str, Any]:
-    model, hook, mix, recipe, seed = sae_id.split("/")
-    return {"model": model, "hook": hook, "mix": mix, "recipe": recipe, "seed": int(seed.removeprefix("seed-"))}
+    """A transcoder's two hooks stay one name here."""
+    names = names_of(sae_id) | {"hook": sae_id.split("/")[1]}
+    return {key: value for key, value in names.items() if key != "target_hook"}
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {section: value for section, value in card.items() if section not in _NO_SETTINGS}
+    known = {section: value for section, value in card.items() if value != NOT_STATED}
+    return {section: value for section, value in known.items() if section not in _NO_SETTINGS}
 
 
 def _cost(card: Mapping[str, Any]) -> dict[str, Any]:
+    if is_published(card):  # reading it cost something; training it is not known to
+        return {}
     cost = card["cost"]
     own = {f"cost.{key}": cost[key] for key in _COST}
     own |= {f"cost.peak_memory_mb.{key}": value for key, value in cost["peak_memory_mb"].items()}
     return own | {"cost.resumed": len(cost["resumed_from_steps"])}
+
+
+def _known(section: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """A section of the card; none where the card says in words that it is not known."""
+    return section if isinstance(section, Mapping) else {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

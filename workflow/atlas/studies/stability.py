@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import write_csv
 
@@ -19,7 +17,7 @@ def write_stability_table(study: str, summaries: Mapping[str, Path], table: Path
     What is not defined is empty and `reasons` says why; columns are documented in docs/metrics.md.
     """
     rows = [_row(study, sae_id, read_json(path)) for sae_id, path in summaries.items()]
-    write_csv(table, pd.DataFrame(rows))
+    write_csv(table, frame_of(rows))
 
 
 def _row(study: str, sae_id: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from atlas.files import read_json
 from atlas.hook_points import HookPoint, SaeHooks
+from atlas.sae_ids import names_of
 from atlas.studies.published import published_for
+from atlas.studies.rows import UNKNOWN_TRAINING, frame_of
 from atlas.studies.twins import read_comparisons, twin_columns
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
@@ -36,29 +36,32 @@ def write_study_table(
         for sae_id, path in metrics.items()
         for corpus in corpora[sae_id]
     ]
-    write_csv(table, pd.DataFrame(rows))
+    write_csv(table, frame_of(rows))
 
 
 def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
-    model, hook, mix, recipe, seed, *shift = sae_id.split("/")
-    hooks, judged = SaeHooks.parse(hook), metrics["corpora"][corpus]
+    parts = sae_id.split("/")
+    names, shift = names_of("/".join(parts[:5])), parts[5:]
+    hooks, judged = SaeHooks.parse(parts[1]), metrics["corpora"][corpus]
+    unknown = UNKNOWN_TRAINING if names["mix"] is None else {}
     point = HookPoint.parse(hooks.source)
     outcome = judged["outcome"]
     return {
         "study": study,
-        "model": model,
+        "model": names["model"],
         "random_weights": random_seed(metrics.get("random_weights")),
         "hook": hooks.source,
         "target_hook": hooks.target_hook,
         "site": point.site,
         "layer": point.layer,
-        "mix": mix,
-        "recipe": recipe,
+        "mix": names["mix"],
+        "recipe": names["recipe"],
+        "training_text": "stated by the user" if unknown else "known",
         "architecture": metrics["architecture"],
         "n_latents": metrics["n_latents"],
         "d_model": metrics["d_model"],
         "k": metrics["k"],
-        "seed": int(seed.removeprefix("seed-")),
+        "seed": names["seed"],
         "shift": shift[0] if shift else None,
         "corpus": corpus,
         "role": judged["role"],
@@ -77,7 +80,9 @@ def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, publishe
         **dict(flat("guide", judged["guide"])),
         # What was published are SAEs at home: a transcoder of the same layer and size is no counterpart of theirs.
         **published_for(None if hooks.is_transcoder or shift else published, point.layer, metrics["n_latents"]),
-        "reasons": json.dumps(metrics["reasons"] | judged.get("reasons", {}), ensure_ascii=False, sort_keys=True),
+        "reasons": json.dumps(
+            metrics["reasons"] | judged.get("reasons", {}) | unknown, ensure_ascii=False, sort_keys=True
+        ),
     }
 
 

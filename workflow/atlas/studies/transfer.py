@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
@@ -31,7 +29,7 @@ def write_transfer_table(study: str, rows: Sequence[Mapping[str, Any]], results:
     `rows` say who, where, under which shift, and of which corpora: another study may ask more of the same SAE.
     A value that is not defined is empty, and `reasons` says why.
     """
-    frame = pd.DataFrame(
+    frame = frame_of(
         _row(study, row, corpus, values, found["reasons"])
         for row, found in zip(rows, map(read_json, results), strict=True)
         for corpus, values in found["corpora"].items()

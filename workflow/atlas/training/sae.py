@@ -23,7 +23,8 @@ from torch import Tensor
 from atlas.errors import TrainingError
 from atlas.files import AGAIN, atomic_path, json_text, read_json, sha256_file, write_sealed_text
 from atlas.sealed import KEY, UNSEALED
-from atlas.training.architectures import ARCHITECTURES, Architecture
+from atlas.training.architectures import INFERENCE, Architecture
+from atlas.training.row_scale import ROW_SCALES, RowScale
 from atlas.training.transformer_lens import transformer_lens_name
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ WEIGHTS_FILE, CONFIG_FILE = "sae_weights.safetensors", "cfg.json"
 # First version whose configuration has this form; a loader that sees an older or no version rewrites the file.
 SAELENS_VERSION = "6.0.0"
 _SHARED = ("W_enc", "b_enc", "W_dec", "b_dec")
+_SKIP = "W_skip"  # (d_target, d_model) in the file
+# Transcoders that only others train, and those with W_skip.
+_TRANSCODERS = {"relu": "transcoder", "jumprelu": "jumprelu_transcoder"}
+_SKIPPING = {"transcoder": "skip_transcoder", "jumprelu_transcoder": "jumprelu_skip_transcoder"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Sae:
 
     A transcoder reads rows of one hook and reconstructs the same tokens' rows of another, which may be of another
     width: W_dec is (n_latents, d_target), b_dec (d_target,).
+
+    Only SAEs that others trained have the rest: `subtracts_b_dec` is whether the encoder subtracts b_dec (None: an SAE
+    does, a transcoder does not), `row_scale` a normalisation of each row by itself, undone in the reconstruction
+    (`ROW_SCALES`), and `W_skip` what a transcoder passes on of its rows besides.
     """
 
     architecture: str
@@ -55,6 +64,19 @@ class Sae:
     threshold: float | None = None
     latent_parameters: Mapping[str, Float[Tensor, " n_latents"]] = field(default_factory=dict)
     is_transcoder: bool = False
+    subtracts_b_dec: bool | None = None
+    row_scale: str | None = None
+    W_skip: Float[Tensor, "d_model d_target"] | None = None
+
+    @property
+    def centres(self) -> bool:
+        """Whether the encoder subtracts b_dec from the rows."""
+        return not self.is_transcoder if self.subtracts_b_dec is None else self.subtracts_b_dec
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a reconstruction depends on the rows besides their latents: `decode` then wants them."""
+        return self.row_scale is not None or self.W_skip is not None
 
     @property
     def d_model(self) -> int:
@@ -75,14 +97,16 @@ class Sae:
         """The same SAE on another device."""
         moved = {name: getattr(self, name).to(device) for name in _SHARED}
         own = {name: tensor.to(device) for name, tensor in self.latent_parameters.items()}
-        return dataclasses.replace(self, **moved, latent_parameters=own)
+        skip = None if self.W_skip is None else self.W_skip.to(device)
+        return dataclasses.replace(self, **moved, latent_parameters=own, W_skip=skip)
 
     def pre_activations(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
         """``(rows - b_dec) @ W_enc + b_enc`` in float32, before any selection.
 
         A transcoder subtracts nothing: its b_dec is a point of the target.
         """
-        centred = rows.float() if self.is_transcoder else rows.float() - self.b_dec
+        rows = rows.float() if self.row_scale is None else self._row_scale().scaled(rows.float())
+        centred = rows - self.b_dec if self.centres else rows
         return centred @ self.W_enc + self.b_enc
 
     def encode(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
@@ -91,16 +115,35 @@ class Sae:
 
     def activate(self, pre: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows n_latents"]:
         """Latents from pre-activations. Raises TrainingError for an SAE whose one threshold is not set."""
-        architecture = ARCHITECTURES[self.architecture]
+        architecture = INFERENCE[self.architecture]
         if architecture.has_threshold and self.threshold is None:
             raise TrainingError(
                 f"this {self.architecture} SAE has no inference threshold yet: it is set after threshold_start_step"
             )
         return architecture.activate(pre, self)
 
-    def decode(self, latents: Float[Tensor, "rows n_latents"]) -> Float[Tensor, "rows d_target"]:
-        """Reconstruction of the rows, float32; of a transcoder, of the rows of its target."""
-        return latents @ self.W_dec + self.b_dec
+    def decode(
+        self, latents: Float[Tensor, "rows n_latents"], rows: Float[Tensor, "rows d_model"] | None = None
+    ) -> Float[Tensor, "rows d_target"]:
+        """Reconstruction of the rows, float32; of a transcoder, of the rows of its target.
+
+        `rows` are what was encoded. Raises TrainingError if they are missing and the SAE `needs_rows`.
+        """
+        decoded = latents @ self.W_dec + self.b_dec
+        if not self.needs_rows:
+            return decoded
+        if rows is None:
+            raise TrainingError(
+                f"this {self.architecture} SAE cannot be decoded from latents alone: row_scale is {self.row_scale!r}, "
+                f"W_skip is {'absent' if self.W_skip is None else 'present'}; give the rows that were encoded"
+            )
+        rows = rows.float()
+        if self.row_scale is not None:
+            return self._row_scale().undone(decoded, rows)
+        return decoded + rows @ self.W_skip
+
+    def _row_scale(self) -> RowScale:
+        return ROW_SCALES[self.row_scale]
 
 
 def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
@@ -111,7 +154,7 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     Raises TrainingError when the SAE could not be used: a weight that is not finite, or a threshold that was never set
     (inference would then keep every positive latent).
     """
-    architecture = ARCHITECTURES[sae.architecture]
+    architecture = INFERENCE[sae.architecture]
     where = Path(folder) / WEIGHTS_FILE
     if architecture.has_threshold and (sae.threshold is None or not 0 <= sae.threshold < math.inf):
         raise TrainingError(
@@ -127,6 +170,7 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
             "is an SAE, which reconstructs what it reads"
         )
     tensors = {name: getattr(sae, name) for name in _SHARED} | dict(sae.latent_parameters)
+    tensors |= {} if sae.W_skip is None else {_SKIP: sae.W_skip.T}
     tensors = {architecture.saelens_names.get(name, name): tensor for name, tensor in tensors.items()}
     if architecture.has_threshold:
         tensors["threshold"] = torch.full((sae.n_latents,), sae.threshold)
@@ -140,19 +184,19 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
-    architecture = ARCHITECTURES[sae.architecture]
+    architecture = INFERENCE[sae.architecture]
     # Only topk's configuration has these; rescale_acts_by_decoder_norm changes what is selected.
     only_topk = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if architecture.saelens == "topk" else {}
     width = {"d_out": sae.d_target} if sae.is_transcoder else {}
     return {
-        "architecture": _saelens_architecture(architecture, sae.is_transcoder),
+        "architecture": _saelens_architecture(architecture, sae.is_transcoder, sae.W_skip is not None),
         "d_in": sae.d_model,
         **width,
         "d_sae": sae.n_latents,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": not sae.is_transcoder,
-        "normalize_activations": "none",
+        "apply_b_dec_to_input": sae.centres,
+        "normalize_activations": "none" if sae.row_scale is None else ROW_SCALES[sae.row_scale].saelens,
         "reshape_activations": "none",
         **only_topk,
         "metadata": {
@@ -160,13 +204,26 @@ def _saelens_config(sae: Sae, metadata: dict[str, Any]) -> dict[str, Any]:
             "sae_lens_training_version": None,
             "model_name": metadata["model_name"],
             **saelens_hook_names(metadata),
-            "atlas": {"architecture": sae.architecture, "k": sae.k, "threshold": sae.threshold, **metadata},
+            "atlas": {
+                "architecture": sae.architecture,
+                "k": sae.k,
+                "threshold": sae.threshold,
+                **({} if sae.row_scale is None else {"row_scale": sae.row_scale}),
+                **({} if sae.W_skip is None else {"has_skip": True}),
+                **metadata,
+            },
         },
     }
 
 
-def _saelens_architecture(architecture: Architecture, is_transcoder: bool) -> str:
-    return architecture.saelens_transcoder if is_transcoder else architecture.saelens
+def _saelens_architecture(architecture: Architecture, is_transcoder: bool, has_skip: bool) -> str:
+    """The name in SAELens; for an inference path that it does not have, one that it refuses."""
+    name = architecture.saelens
+    if is_transcoder:
+        name = _TRANSCODERS.get(architecture.name, architecture.saelens_transcoder)
+    if has_skip:
+        name = _SKIPPING.get(name)
+    return f"atlas_{architecture.name}" if name is None else name
 
 
 def saelens_hook_names(metadata: Mapping[str, Any]) -> dict[str, str | None]:
@@ -197,16 +254,20 @@ def load_sae(folder: Path) -> Sae:
         name, d_model, n_latents = ours["architecture"], config["d_in"], config["d_sae"]
         k, threshold, is_transcoder = ours["k"], ours["threshold"], "target_hook_name" in ours
         d_target = config["d_out"] if is_transcoder else d_model
+        subtracts, row_scale = bool(config["apply_b_dec_to_input"]), ours.get("row_scale")
         sha256 = ours.get("weights_sha256")  # SAEs of earlier versions have none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path}: is not the configuration of an SAE of this project ({error!r})") from error
-    architecture = ARCHITECTURES.get(name)
-    if architecture is None or config["architecture"] != _saelens_architecture(architecture, is_transcoder):
+    architecture = INFERENCE.get(name)
+    has_skip = ours.get("has_skip", False)
+    if architecture is None or config["architecture"] != _saelens_architecture(architecture, is_transcoder, has_skip):
         raise TrainingError(
             f"{path}: architecture is {config['architecture']!r}, by our name {name!r}; "
-            f"expected one of {', '.join(ARCHITECTURES)}"
+            f"expected one of {', '.join(INFERENCE)}"
         )
-    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents, d_target)
+    if row_scale not in (None, *ROW_SCALES):
+        raise TrainingError(f"{path}: row_scale is {row_scale!r}, expected one of {', '.join(ROW_SCALES)}")
+    tensors = _read_tensors(Path(folder) / WEIGHTS_FILE, architecture, d_model, n_latents, d_target, has_skip)
     if sha256 is None:
         log.warning("%s: says no hash of the weights (an earlier version wrote it): they are not verified", path)
     elif (found := sha256_file(Path(folder) / WEIGHTS_FILE)) != sha256:
@@ -222,17 +283,27 @@ def load_sae(folder: Path) -> Sae:
     ours_by_theirs = {theirs: ours for ours, theirs in architecture.saelens_names.items()}
     tensors = {ours_by_theirs.get(name, name): tensor for name, tensor in tensors.items()}
     own = {name: tensors.pop(name) for name in architecture.latent_parameters}
-    return Sae(name, k=k, threshold=threshold, latent_parameters=own, is_transcoder=is_transcoder, **tensors)
+    tensors |= {_SKIP: tensors[_SKIP].T.contiguous()} if has_skip else {}
+    return Sae(
+        name,
+        k=k,
+        threshold=threshold,
+        latent_parameters=own,
+        is_transcoder=is_transcoder,
+        subtracts_b_dec=None if subtracts != is_transcoder else subtracts,
+        row_scale=row_scale,
+        **tensors,
+    )
 
 
 def _read_tensors(
-    path: Path, architecture: Architecture, d_model: int, n_latents: int, d_target: int
+    path: Path, architecture: Architecture, d_model: int, n_latents: int, d_target: int, has_skip: bool
 ) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: missing, truncated or not a safetensors file ({error}); {AGAIN}") from error
-    ours = {*_SHARED, *architecture.latent_parameters}
+    ours = {*_SHARED, *architecture.latent_parameters, *([_SKIP] if has_skip else [])}
     expected = {architecture.saelens_names.get(name, name) for name in ours}
     expected |= {"threshold"} if architecture.has_threshold else set()
     if set(tensors) != expected:
@@ -243,6 +314,7 @@ def _read_tensors(
 
 def _check_tensors(tensors: dict[str, Tensor], path: Path, d_model: int, n_latents: int, d_target: int) -> None:
     shapes = {"W_enc": (d_model, n_latents), "W_dec": (n_latents, d_target), "b_dec": (d_target,)}
+    shapes |= {_SKIP: (d_target, d_model)}
     for name, tensor in tensors.items():
         expected = shapes.get(name, (n_latents,))
         if tuple(tensor.shape) != expected:

@@ -79,12 +79,13 @@ class Architecture:
     `latent_parameters` are what is trained besides W_enc, b_enc, W_dec and b_dec; `restrict(parameters)` brings
     parameters back to where they may be after an update, in place.
     With `has_threshold` training tracks one threshold for inference; with `revives` the auxiliary loss applies.
-    `saelens` is the name under which SAELens computes the same inference path, `saelens_transcoder` that of a
-    transcoder (None: this mechanism trains none), `saelens_names` what it calls parameters that it calls otherwise.
+    `saelens` is the name under which SAELens computes the same inference path (None: it has none),
+    `saelens_transcoder` that of a transcoder (None: this mechanism trains none), `saelens_names` what it calls
+    parameters that it calls otherwise.
     """
 
     name: str
-    saelens: str
+    saelens: str | None
     activate: Callable[[Latents, Weights], Latents]
     select: Callable[[Latents, int], Int[Tensor, " kept"]] | None = None
     encode: Callable[[Batch], Encoded] | None = None

@@ -1,0 +1,65 @@
+"""What a format has to say, and what is known of an SAE after it was read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from atlas.training.sae import Sae
+
+NOT_STATED = "not stated by the release"
+
+
+@dataclass(frozen=True)
+class Published:
+    """An SAE of others.
+
+    `facts` are for the run card: format, the keys that were read, SHA-256 of the files, and hook, model and context as
+    the files state them. `assumed` are the defaults that were taken where a key is missing, a sentence each. `ignored`
+    are keys of the files that change nothing here. `hook` and `target_hook` are in our grammar, None where neither the
+    files nor the user state one that has a name in it. `l0` is how many latents a row keeps
+    as the files say, None where they do not. `alternatives` are other readings that the files allow, by what
+    is otherwise in them: the audit compares them.
+    """
+
+    sae: Sae
+    format: str
+    facts: Mapping[str, Any]
+    assumed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    hook: str | None = None
+    target_hook: str | None = None
+    l0: float | None = None
+    alternatives: Mapping[str, Sae] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reader hands back: the SAE, and what its files say of the model it is for (None: nothing)."""
+
+    sae: Sae
+    hook: str | None = None
+    target_hook: str | None = None
+    model: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    l0: float | None = None
+    alternatives: Mapping[str, Sae] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to publish an SAE.
+
+    `read` gets the opened files. `patterns` are the names of files that a download needs, as globs below the folder of
+    one SAE; `versions` is what the reading was compared with.
+    """
+
+    name: str
+    read: Callable[[Any], Read]
+    patterns: tuple[str, ...]
+    versions: str
+
+    @property
+    def description(self) -> str:
+        """The reader's docstring: what the format holds."""
+        return self.read.__doc__ or ""

@@ -1,0 +1,146 @@
+"""Other ways in which the same files could be meant, for the audit to compare with the stated one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import sqrt
+
+from jaxtyping import Float
+from torch import Tensor
+
+from atlas.hook_points import HookPoint
+from atlas.published.weights import scaled
+from atlas.training.row_scale import ROW_SCALES
+from atlas.training.sae import Sae
+
+# The values of k that releases have; one that is read as ReLU shows none.
+_K = (8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An SAE, the hooks whose rows it reads and reconstructs, and whether a context's first row is left out.
+
+    `name` says in words what is otherwise than stated. `may_keep_more` is whether it can be meant though it keeps more
+    latents a row than the stated one: those explain more for that alone.
+    """
+
+    name: str
+    sae: Sae
+    source: str
+    target: str
+    without_first: bool = False
+    may_keep_more: bool = True
+
+
+def other_readings(
+    stated: Reading,
+    rows: Mapping[str, Float[Tensor, "rows width"]],
+    has_first: bool,
+    alternatives: Mapping[str, Sae],
+) -> Iterator[Reading]:
+    """Readings that differ in one thing. `alternatives` are what the format itself leaves open.
+
+    `has_first` says that rows of first positions are counted.
+    """
+    mean_norm = rows[stated.source].float().norm(dim=1).mean().item()
+    changes = {
+        **_bias(stated.sae),
+        **_scales(stated.sae, mean_norm),
+        **_row_scales(stated.sae),
+        **_thresholds(stated.sae, sqrt(stated.sae.d_model) / mean_norm),
+        **_decoders(stated.sae),
+        **alternatives,
+    }
+    for name, sae in changes.items():
+        yield replace(stated, name=name, sae=sae)
+    for name, sae in _selections(stated.sae).items():
+        yield replace(stated, name=name, sae=sae, may_keep_more=False)
+    yield from _hooks(stated, rows)
+    if has_first:
+        yield replace(stated, name="rows of first positions left out", without_first=True)
+
+
+def _bias(sae: Sae) -> dict[str, Sae]:
+    if sae.b_dec.shape != (sae.d_model,) or not bool(sae.b_dec.any()):
+        return {}
+    name = "b_dec not subtracted before encoding" if sae.centres else "b_dec subtracted before encoding"
+    return {name: replace(sae, subtracts_b_dec=not sae.centres)}
+
+
+def _scales(sae: Sae, mean_norm: float) -> dict[str, Sae]:
+    """Rows multiplied by a number before encoding, and the reconstruction divided by it."""
+    if sae.row_scale is not None or sae.W_skip is not None:
+        return {}
+    root = sqrt(sae.d_model)
+    factors = {
+        "√d_model": root,
+        "1 / √d_model": 1 / root,
+        "√d_model / mean norm": root / mean_norm,
+        "mean norm / √d_model": mean_norm / root,
+        "1 / mean norm": 1 / mean_norm,
+        "mean norm": mean_norm,
+    }
+    return {f"rows times {name}": scaled(sae, factor) for name, factor in factors.items()}
+
+
+def _row_scales(sae: Sae) -> dict[str, Sae]:
+    if sae.is_transcoder:
+        return {}
+    others = [name for name in (None, *ROW_SCALES) if name != sae.row_scale]
+    return {f"each row normalised by {name or 'nothing'}": replace(sae, row_scale=name) for name in others}
+
+
+def _thresholds(sae: Sae, scale: float) -> dict[str, Sae]:
+    thresholds = sae.latent_parameters.get("thresholds")
+    if thresholds is None:
+        return {}
+    others = {
+        "thresholds are logarithms": thresholds.exp(),
+        "thresholds times √d_model / mean norm": thresholds * scale,
+        "thresholds times mean norm / √d_model": thresholds / scale,
+    }
+    return {name: replace(sae, latent_parameters={"thresholds": values}) for name, values in others.items()}
+
+
+def _selections(sae: Sae) -> dict[str, Sae]:
+    """Other rules for which latents pass."""
+    found: dict[str, Sae] = {}
+    if sae.architecture in ("relu", "jumprelu", "batch_topk", "matryoshka_batch_topk"):
+        plain = replace(sae, architecture="topk", threshold=None, latent_parameters={})
+        found = {f"TopK of {k}": replace(plain, k=k) for k in _K if k < sae.n_latents}
+    if sae.architecture == "norm_topk":
+        found["TopK without decoder norms"] = replace(sae, architecture="topk", latent_parameters={})
+    norms = sae.W_dec.norm(dim=1)
+    if sae.architecture == "topk" and bool((norms / norms.mean() - 1).abs().max() > 0.01):
+        by_norm = replace(sae, architecture="norm_topk", latent_parameters={"norms": norms})
+        found["TopK by latent times decoder norm"] = by_norm
+    return found
+
+
+def _decoders(sae: Sae) -> dict[str, Sae]:
+    """Other uses of the two matrices."""
+    found: dict[str, Sae] = {}
+    norms = sae.W_dec.norm(dim=1, keepdim=True)
+    if bool((norms - 1).abs().max() > 0.01):
+        found["decoder rows brought to norm 1"] = replace(sae, W_dec=sae.W_dec / norms)
+    if sae.W_dec.shape[0] == sae.W_dec.shape[1]:
+        found["decoder transposed"] = replace(sae, W_dec=sae.W_dec.T.contiguous())
+        found["encoder transposed"] = replace(sae, W_enc=sae.W_enc.T.contiguous())
+        both = replace(sae, W_dec=sae.W_dec.T.contiguous(), W_enc=sae.W_enc.T.contiguous())
+        found["encoder and decoder transposed"] = both
+    return found
+
+
+def _hooks(stated: Reading, rows: Mapping[str, Tensor]) -> Iterator[Reading]:
+    """Rows of other stored hooks of the same width; a transcoder's two hooks are exchanged one at a time."""
+    depth = {hook: HookPoint.parse(hook).depth for hook in rows}
+    for hook in rows:
+        if depth[hook] != depth[stated.source] and rows[hook].shape[1] == stated.sae.d_model:
+            target = stated.target if stated.sae.is_transcoder else hook
+            yield replace(stated, name=f"rows of {hook}", source=hook, target=target)
+        if (
+            stated.sae.is_transcoder
+            and depth[hook] != depth[stated.target]
+            and rows[hook].shape[1] == stated.sae.d_target
+        ):
+            yield replace(stated, name=f"target {hook}", target=hook)
