@@ -53,6 +53,8 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/codespell
+	PYTHONPATH=workflow $(BIN)/python -m atlas.docs.prose
 	$(BIN)/snakemake --lint
 
 format: $(READY)

@@ -19,7 +19,8 @@ from faults import fault
 from safetensors.torch import load_file, save_file
 from training.planted import card_fields
 
-from atlas.autointerp.clients import CachedClient, Reply, Request
+from atlas.autointerp.clients import CachedClient
+from atlas.autointerp.protocol import Reply, Request
 from atlas.errors import AtlasError, DamagedFileError, SourceError
 from atlas.files import read_json, sha256_file, write_json
 from atlas.hdf5 import new_hdf5

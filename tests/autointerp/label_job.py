@@ -10,9 +10,10 @@ from pathlib import Path
 
 from label_scene import LabelScene
 
-from atlas.autointerp.clients import Client, ClientFiles, make_client
+from atlas.autointerp.clients import ClientFiles, make_client
 from atlas.autointerp.judge import judge_labels
 from atlas.autointerp.prompts import detection, max_activation
+from atlas.autointerp.protocol import Client
 from atlas.autointerp.tools import Evidence, ScorerTools
 from atlas.config.autointerp import LabelClient
 

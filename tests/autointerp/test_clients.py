@@ -7,19 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from atlas.autointerp.clients import (
-    CachedClient,
-    ClientFiles,
-    NoReplyError,
-    Reply,
-    Request,
-    WordsClient,
-    complete_all,
-    make_client,
-)
+from atlas.autointerp.clients import CachedClient, ClientFiles, WordsClient, complete_all, make_client
 from atlas.autointerp.intruder_scorers import read_pick
 from atlas.autointerp.local_model import LocalModelClient
 from atlas.autointerp.prompts import read_answers
+from atlas.autointerp.protocol import NoReplyError, Reply, Request
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
 from atlas.models.prepare import prepare_model

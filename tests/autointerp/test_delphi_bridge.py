@@ -10,9 +10,10 @@ import pytest
 from label_scene import LabelScene
 from peer_environments import peer_python
 
-from atlas.autointerp.clients import CachedClient, NoReplyError, Reply
+from atlas.autointerp.clients import CachedClient
 from atlas.autointerp.delphi import delphi_default, delphi_detection, delphi_fuzzing, run_delphi, token_texts
 from atlas.autointerp.judge import judge_labels
+from atlas.autointerp.protocol import NoReplyError, Reply
 from atlas.autointerp.tools import Evidence, Question, ScorerTools
 from atlas.errors import EvaluationError
 from atlas.export.environments import run_isolated

@@ -8,8 +8,9 @@ import pytest
 from loopback_server import Server, said
 from pydantic import ValidationError
 
-from atlas.autointerp.clients import CachedClient, ClientFiles, Request, complete_all, make_client
+from atlas.autointerp.clients import CachedClient, ClientFiles, complete_all, make_client
 from atlas.autointerp.http_client import read_reply
+from atlas.autointerp.protocol import Request
 from atlas.config.autointerp import LabelClient
 from atlas.errors import EvaluationError
 

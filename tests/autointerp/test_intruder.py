@@ -9,13 +9,13 @@ from latent_scene import random_tokens
 from loopback_server import Server, said
 from pydantic import ValidationError
 
-from atlas.autointerp.clients import NoReplyError, Reply, WordsClient
+from atlas.autointerp.clients import WordsClient
 from atlas.autointerp.cost import cost
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import draw_trials, judge_intruders
 from atlas.autointerp.intruder_scorers import intruder, intruder_embedding, read_pick
-from atlas.autointerp.judge import highlights_of
-from atlas.autointerp.run import Found
+from atlas.autointerp.judge import Found, highlights_of
+from atlas.autointerp.protocol import NoReplyError, Reply
 from atlas.autointerp.summary import summarise
 from atlas.autointerp.tools import ScorerTools
 from atlas.config.autointerp import Autointerp

@@ -12,7 +12,8 @@ import pytest
 from label_job import label_and_score
 from loopback_server import Server, said
 
-from atlas.autointerp.clients import Request, WordsClient
+from atlas.autointerp.clients import WordsClient
+from atlas.autointerp.protocol import Request
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,10 @@ import pytest
 from label_scene import GAMMA, WIDTH, LabelScene
 from pydantic import ValidationError
 
-from atlas.autointerp.clients import NoReplyError, Reply, WordsClient
+from atlas.autointerp.clients import WordsClient
 from atlas.autointerp.judge import judge_labels
 from atlas.autointerp.prompts import detection, fuzzing, highlighted, max_activation, read_answers, read_label
+from atlas.autointerp.protocol import NoReplyError, Reply
 from atlas.autointerp.tools import Evidence, Question, ScorerTools
 from atlas.config.autointerp import Autointerp
 

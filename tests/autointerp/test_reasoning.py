@@ -10,12 +10,13 @@ from loopback_server import Server, said
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from atlas.autointerp.clients import CachedClient, ClientFiles, Reply, Request, complete_all, make_client
+from atlas.autointerp.clients import CachedClient, ClientFiles, complete_all, make_client
 from atlas.autointerp.cost import cost
 from atlas.autointerp.delphi import _answer
 from atlas.autointerp.http_client import read_reply
 from atlas.autointerp.intruder_scorers import read_pick
 from atlas.autointerp.prompts import read_answers, read_label
+from atlas.autointerp.protocol import Reply, Request
 from atlas.autointerp.reasoning import end_of_open_thought, has_thought, sentence_of, without_thought
 from atlas.config.autointerp import Autointerp, LabelClient
 from atlas.errors import EvaluationError

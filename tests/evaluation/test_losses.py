@@ -1,5 +1,7 @@
 """Splicing into a real (tiny) model: losses, ablations and what is recovered."""
 
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import torch
 
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError
-from atlas.evaluation.losses import LossTable, loss_metrics
-from atlas.evaluation.references import References, _Ablated, compute_references, put
+from atlas.evaluation.facts import TrainingFacts, regular_mean
+from atlas.evaluation.losses import LossTable, RegularLosses, loss_metrics
+from atlas.evaluation.references import Ablated, References, compute_references, put
 from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.units import MASKED_SHARE, Task, context_batches, masked_positions
 from atlas.models.forward import capture, final_hidden, logits, run_from, run_with
@@ -52,7 +55,7 @@ def test_contexts_of_which_an_ablation_leaves_nothing_are_as_if_run_each(llama, 
     counted[1, 5] = False
     task = Task(ids, counted, None, counted, np.zeros(ids.shape))
     rows, value = capture(llama, ids, [hook])[hook], torch.linspace(-1, 1, 32)
-    ablated = _Ablated(llama, {hook: value})
+    ablated = Ablated(llama, {hook: value})
     for batch in (slice(0, 4), slice(1, 3)):
         part = Task(ids[batch], counted[batch], None, counted[batch], task.document[batch])
         for ablation, vector in (("mean", value), ("zero", torch.zeros(32))):
@@ -105,6 +108,46 @@ def test_splice_is_an_edit_of_the_whole_model_at_counted_positions(llama, shards
     np.testing.assert_allclose(table.kl, divergence[:, :-1][counted[:, 1:]], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 4, 12])
+def test_massive_activations_keep_their_rows_in_regular_losses(llama, shards_of, tmp_path, topk_sae, batch):
+    """Against two whole forward passes; contexts without such a row are as with all rows."""
+    shards = shards_of(llama, "chat", 0)
+    for place in (20, 37, 100):  # contexts 1, 2 and 6
+        shard, row = (shards[0], place) if place < 96 else (shards[1], place - 96)
+        shard.rows[row] *= 1000
+    training = TrainingFacts.of({"chat": shards}, HOOK)
+    references = references_of(llama, shards, tmp_path)
+    table = splice_losses(llama, topk_sae, HOOK, shards, references, batch, training)
+    rows = torch.cat([s.rows for s in shards])[:160].view(10, 16, 32)
+    counted = torch.from_numpy(np.concatenate([s.counted for s in shards])[:160]).view(10, 16)
+    massive = counted & (rows.norm(dim=-1) > training.source.limit)
+    assert (table.regular.n_massive, table.regular.n_rows) == (int(massive.sum()), int(counted.sum())) == (3, 150)
+    ids = torch.from_numpy(np.concatenate([s.tokens for s in shards])[:160].astype(np.int64)).view(10, 16)
+    regular = (counted & ~massive)[..., None]
+    mean = regular_mean(shards, HOOK).float()
+    clean = final_hidden(llama, ids)
+    for value, found in ((rebuilt(topk_sae, rows), table.regular.sae), (mean, table.regular.mean)):
+        edited = run_from(llama, ids, HOOK, torch.where(regular, value, rows))
+        np.testing.assert_allclose(found, per_token_loss(llama, ids, edited)[counted], rtol=1e-3, atol=1e-4)
+    edited = run_from(llama, ids, HOOK, torch.where(regular, rebuilt(topk_sae, rows), rows))
+    np.testing.assert_allclose(table.regular.kl, kl(llama, clean, edited)[:, :-1][counted[:, 1:]], rtol=1e-3, atol=1e-4)
+    untouched = ~massive.any(1)[:, None].expand_as(counted)[counted].numpy()
+    np.testing.assert_allclose(table.regular.sae[untouched], table.sae[untouched], rtol=1e-3, atol=1e-4)
+    assert np.abs(table.regular.sae[~untouched] - table.sae[~untouched]).max() > 0.01
+
+
+def test_without_massive_activations_regular_losses_are_those_of_all_rows(llama, shards_of, tmp_path, topk_sae):
+    shards = shards_of(llama, "chat", 0)
+    references = references_of(llama, shards, tmp_path)
+    training = TrainingFacts.of({"chat": shards}, HOOK)
+    table = splice_losses(llama, topk_sae, HOOK, shards, references, 4, training)
+    result, _ = loss_metrics(table, "causal_lm", SETTINGS)
+    assert result["loss_massive_rows"] == 0
+    for name in ("loss_sae", "loss_mean", "delta_loss", "kl", "loss_recovered_mean"):
+        assert result[f"{name}_regular"] == result[name]
+    assert result["loss_recovered_mean_regular_interval"] == result["loss_recovered_mean_interval"]
+
+
 def test_batches_are_immaterial(llama, shards_of, tmp_path, topk_sae):
     shards = shards_of(llama, "chat", 0)
     first = references_of(llama, shards, tmp_path, batch=1)
@@ -139,6 +182,22 @@ def test_recovered_shares_of_known_losses():
     assert result["delta_loss"] == pytest.approx(1)
     assert result["loss_recovered_zero_interval"] == pytest.approx([0.75, 0.75])
     assert [result[f"loss_{n}"] for n in ("clean", "sae", "zero", "mean")] == [2, 3, 6, 4]
+    assert reasons == {}
+
+
+def test_recovered_share_of_regular_rows_has_its_own_ablation():
+    table = table_of(2, 6, 4, 3, [0, 0, 1, 2])
+    columns = {name: np.full(4, value, np.float32) for name, value in (("sae", 2.5), ("mean", 7), ("kl", 0.25))}
+    result, reasons = loss_metrics(
+        dataclasses.replace(table, regular=RegularLosses(**columns, n_massive=1, n_rows=5)), "causal_lm", SETTINGS
+    )
+    assert result["delta_loss"] == pytest.approx(1) and result["delta_loss_regular"] == pytest.approx(0.5)
+    assert result["loss_recovered_mean"] == pytest.approx(0.5)
+    assert result["loss_recovered_mean_regular"] == pytest.approx(0.9)
+    assert result["loss_recovered_mean_regular_interval"] == pytest.approx([0.9, 0.9])
+    assert result["kl_regular"] == pytest.approx(0.25)
+    assert (result["loss_massive_rows"], result["loss_rows"]) == (1, 5)
+    assert "loss_recovered_zero_regular" not in result
     assert reasons == {}
 
 
@@ -293,9 +352,11 @@ def test_masked_model_without_mask_token_is_refused(masked, shards_of, monkeypat
 def test_losses_that_nothing_reaches_are_null_with_their_reason():
     """At a classifier's last block the spliced rows have no way to the output: 0 would look like a perfect SAE."""
     zeros = np.zeros(4, np.float32)
-    table = LossTable(zeros, zeros, zeros, zeros, zeros, np.arange(4))
+    regular = RegularLosses(zeros, zeros, zeros, 1, 4)
+    table = LossTable(zeros, zeros, zeros, zeros, zeros, np.arange(4), regular)
     result, reasons = loss_metrics(table, "sequence_classification", SETTINGS, "no way out")
     usual, _ = loss_metrics(table, "sequence_classification", SETTINGS)
     assert set(result) == set(usual)
-    assert {name for name, value in result.items() if value is not None} == {"loss_kind", "loss_units", "loss_clean"}
+    known = {"loss_kind", "loss_units", "loss_clean", "loss_massive_rows", "loss_rows"}
+    assert {name for name, value in result.items() if value is not None} == known
     assert reasons == {f"atlas_{name}": "no way out" for name, value in result.items() if value is None}

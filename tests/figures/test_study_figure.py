@@ -34,9 +34,9 @@ def table() -> pd.DataFrame:
         atlas_loss_recovered_zero=0.7,
         atlas_loss_recovered_zero_interval_low=0.6,
         atlas_loss_recovered_zero_interval_high=0.8,
-        atlas_loss_recovered_mean=0.4,
-        atlas_loss_recovered_mean_interval_low=0.3,
-        atlas_loss_recovered_mean_interval_high=0.5,
+        atlas_loss_recovered_mean_regular=0.4,
+        atlas_loss_recovered_mean_regular_interval_low=0.3,
+        atlas_loss_recovered_mean_regular_interval_high=0.5,
         atlas_l0=32.0,
         atlas_dead_pct=1.0,
         atlas_dead_status="untested",
@@ -80,7 +80,7 @@ def test_loss_recovered_is_shown_against_both_ablations(table):
 
 def test_no_share_is_drawn_outside_its_panel(table):
     """A mean that is beaten makes a share negative; one far below is a number at the edge."""
-    table.loc[0, "atlas_loss_recovered_mean"], table.loc[1, "atlas_loss_recovered_mean"] = -0.5, -7.0
+    table.loc[0, "atlas_loss_recovered_mean_regular"], table.loc[1, "atlas_loss_recovered_mean_regular"] = -0.5, -7.0
     axis = plot_study(table).axes[4]
     assert min(marks(axis)) >= axis.get_ylim()[0] == -100
     assert -50.0 in marks(axis)
@@ -117,5 +117,5 @@ def test_files_depend_on_the_table_alone(table, tmp_path):
         assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
     caption = (tmp_path / "0.txt").read_text()
     assert "6 SAEs (seeds 0 and 1) of m, judged on chat (in-sample, 16,000 tokens)" in caption
-    assert "filled against zero ablation, hollow against mean ablation" in caption
+    assert "hollow against the mean row, both" in caption
     assert "Hollow diamonds: published for org/model." in caption

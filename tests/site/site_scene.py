@@ -217,6 +217,8 @@ def metrics(sae_id: str) -> dict:
         "loss_recovered_zero": 0.9,
         "loss_recovered_zero_interval": [0.85, 0.95],
         "loss_recovered_mean": 0.8,
+        "loss_recovered_mean_regular": 0.92,
+        "delta_loss_regular": 0.12,
         "loss_clean": 3.0,
         "loss_zero": 6.0,
         "loss_mean": 4.5,
@@ -242,7 +244,7 @@ def metrics(sae_id: str) -> dict:
         "k": 4,
         "redundancy": {
             "absorption_guide": {"value": 0.7, "null_mean": 0.2, "null_sd": 0.01},
-            "share_max_cosine_above_09": {"value": 0.5},
+            "share_max_cosine_above_07": {"value": 0.5, "null_mean": 0.0, "null_sd": 0.0},
         },
         "corpora": {corpus: judged | {"role": role} for corpus, role in ROLES.items()},
     }

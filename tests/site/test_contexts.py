@@ -176,11 +176,12 @@ def test_a_page_lists_the_promoted_tokens_that_its_label_names(tmp_path, scene):
 
 
 @pytest.mark.parametrize(
-    ("value", "state"), [(-0.06, BAD), (0.0, BAD), (0.04, BAD), (0.3, LOOK), (0.5, OK), (0.97, OK), (None, UNKNOWN)]
+    ("value", "state"),
+    [(-0.06, BAD), (0.0, BAD), (0.04, BAD), (0.5, LOOK), (0.89, LOOK), (0.9, OK), (0.97, OK), (None, UNKNOWN)],
 )
 def test_recovered_loss_is_fine_only_where_it_is(scene, value, state):
     facts = SaeFacts.read(scene.results(0), "tiny/resid_post.0/chat/topk/seed-0")
-    facts.metrics["corpora"]["chat"]["atlas"]["loss_recovered_mean"] = value
+    facts.metrics["corpora"]["chat"]["atlas"]["loss_recovered_mean_regular"] = value
     dial = next(dial for dial in facts.dials("chat", 0, Taxonomy()) if dial.key == "recovered")
     assert (dial.value, dial.state) == (value, state)
 
@@ -188,7 +189,7 @@ def test_recovered_loss_is_fine_only_where_it_is(scene, value, state):
 def test_dials_of_a_sick_dictionary_say_so(scene):
     facts = SaeFacts.read(scene.results(0), "tiny/resid_post.0/chat/topk/seed-0")
     states = {dial.key: dial.state for dial in facts.dials("chat", 0, Taxonomy())}
-    expected = {"explained": OK, "l0": OK, "dead": UNKNOWN, "redundancy": BAD, "copies": BAD, "stable": UNKNOWN}
+    expected = {"explained": OK, "l0": OK, "dead": UNKNOWN, "copies": BAD, "stable": UNKNOWN}
     assert {key: states[key] for key in expected} == expected
     facts.metrics["corpora"]["chat"]["atlas"] |= {
         "dead_status": "dead",

@@ -8,7 +8,7 @@ import pytest
 from atlas.studies.printed import UNDEFINED, as_latex, as_markdown, print_study, printed
 
 INTERVALS = {"atlas_explained_variance_regular": (0.71, 0.68, 0.73), "atlas_loss_recovered_zero": (0.9, 0.85, 0.951)}
-INTERVALS["atlas_loss_recovered_mean"] = (0.65, 0.6, 0.7)
+INTERVALS["atlas_loss_recovered_mean_regular"] = (0.65, 0.6, 0.7)
 
 
 def study(**changes) -> pd.DataFrame:
@@ -19,8 +19,8 @@ def study(**changes) -> pd.DataFrame:
         **{"corpus": "chat", "recipe": "topk", "outcome": "good", "learnt": "untested"},
         **{"atlas_l0": 32.0, "atlas_l0_interval_low": 32.0, "atlas_l0_interval_high": 32.0},
         **{"atlas_explained_variance": 0.5, "atlas_dead_pct": 1.25, "atlas_dead_tokens": 16_366},
-        **{"atlas_dead_status": "untested", "redundancy_absorption_guide_value": 0.2816},
-        "redundancy_absorption_guide_null_mean": 0.1671,
+        **{"atlas_dead_status": "untested", "redundancy_share_max_cosine_above_07_value": 0.2816},
+        "redundancy_share_max_cosine_above_07_null_mean": 0.1671,
     }
     for name, values in INTERVALS.items():
         row |= dict(zip((name, f"{name}_interval_low", f"{name}_interval_high"), values, strict=True))
@@ -61,7 +61,7 @@ def test_values_are_those_of_the_table():
     assert first["recovered, zero (%)"] == "90.0 [85.0, 95.1]"
     assert first["recovered, mean (%)"] == "65.0 [60.0, 70.0]"
     assert first["dead (%)"] == "1.2 (untested, 16,366 tokens)" and second["dead (%)"] == "1.2 (16,366 tokens)"
-    assert first["redundancy"] == "0.282 (random 0.167)"
+    assert first["copies (%)"] == "28.2 (random 16.7)"
     assert (first["k"], first["published L0"], first["published outcome"]) == ("32", UNDEFINED, UNDEFINED)
     assert (second["k"], second["recovered, zero (%)"]) == (UNDEFINED, UNDEFINED)
     assert (second["published L0"], second["published loss recovered (%)"]) == ("115.0", "92.6")
@@ -113,8 +113,9 @@ def test_an_outcome_never_stands_without_what_was_learnt():
 
 
 def test_differences_over_twins_stand_below_ours():
-    over = {"over_twin_kl": 0.25, "over_twin_kl_interval_low": 0.1, "over_twin_kl_interval_high": 0.4}
-    rows = study(learnt="yes", learnt_kl="yes", best_twin_kl="near_decoder", **over)
+    kl = "over_twin_kl_regular"
+    over = {kl: 0.25, f"{kl}_interval_low": 0.1, f"{kl}_interval_high": 0.4}
+    rows = study(learnt="yes", learnt_kl_regular="yes", best_twin_kl_regular="near_decoder", **over)
     cells = printed(rows)
     assert set(cells["KL, over the best twin"]) == {"0.250 [0.100, 0.400]: yes (near_decoder)"}
     assert set(cells.outcome) == {"good · learnt yes"}

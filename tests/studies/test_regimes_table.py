@@ -63,8 +63,8 @@ def test_figure_has_a_line_per_cause_and_says_how_often_it_was_called_so():
         explained_variance_regular_interval_high=0.8,
         dead_pct=[95.0, 96, 97, 0, 0, 1],
         dead_pct_at_10000=99.0,
-        absorption_guide=0.2,
-        absorption_guide_null_mean=0.1,
+        share_max_cosine_above_07=0.2,
+        share_max_cosine_above_07_null_mean=0.1,
         dense_pct=10.0,
     )
     figure = plot_regimes(frame, Taxonomy())

@@ -6,7 +6,7 @@ import torch
 
 from atlas.errors import EvaluationError
 from atlas.evaluation.document_sums import ALL, LOSS, REGULAR, DocumentSums, read_document_sums, write_document_sums
-from atlas.evaluation.losses import LossTable
+from atlas.evaluation.losses import LossTable, RegularLosses
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.files import read_json, write_json
 from atlas.intervals import LEAST_CLUSTERS, jackknife_interval
@@ -35,9 +35,10 @@ class Text:
 
     def losses(self, error: float) -> LossTable:
         added = error * (0.5 + self.noise[:, 0].abs().numpy())
-        return LossTable(
-            self.clean, self.clean + 5, self.clean + 4, self.clean + added, added / 2, self.document.numpy()
-        )
+        # Without massive activations both SAE and mean row cost less.
+        regular = RegularLosses(self.clean + 0.8 * added, self.clean + 3, 0.3 * added, 0, len(self.clean))
+        ablated = (self.clean + 5, self.clean + 4)
+        return LossTable(self.clean, *ablated, self.clean + added, added / 2, self.document.numpy(), regular)
 
     def sums(self, error: float) -> DocumentSums:
         sums = ReconstructionSums.start(torch.zeros(self.rows.shape[1]), int(self.document.max()) + 1)
@@ -77,6 +78,11 @@ def test_measures_of_sums_are_those_of_the_rows():
     assert BY_NAME["kl"].value(sums) == pytest.approx(table.kl.mean(), rel=1e-10)
     recovered = (table.mean - table.sae).sum() / (table.mean - table.clean).sum()
     assert BY_NAME["loss_recovered_mean"].value(sums) == pytest.approx(recovered, rel=1e-10)
+    own = table.regular
+    recovered = (own.mean - own.sae).sum() / (own.mean - table.clean).sum()
+    assert BY_NAME["loss_recovered_mean_regular"].value(sums) == pytest.approx(recovered, rel=1e-10)
+    assert BY_NAME["delta_loss_regular"].value(sums) == pytest.approx((own.sae - table.clean).mean(), rel=1e-10)
+    assert BY_NAME["kl_regular"].value(sums) == pytest.approx(own.kl.mean(), rel=1e-10)
 
 
 def test_a_document_left_out_is_the_measure_of_the_others():

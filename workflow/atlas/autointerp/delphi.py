@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from atlas.autointerp.clients import Client, NoReplyError, Reply, Request
 from atlas.autointerp.prompts import read_answers, read_label
+from atlas.autointerp.protocol import Client, NoReplyError, Reply, Request
 from atlas.autointerp.reasoning import list_of, sentence_of
 from atlas.autointerp.safe import break_marks, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools

@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from atlas.autointerp.clients import NoReplyError, Reply, Request
+from atlas.autointerp.protocol import NoReplyError, Reply, Request
 from atlas.autointerp.reasoning import without_thought
 from atlas.autointerp.safe import printable
 from atlas.config.autointerp import LabelClient

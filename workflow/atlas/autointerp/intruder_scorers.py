@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from atlas.autointerp.clients import Reply, Request, complete_all
+from atlas.autointerp.clients import complete_all
 from atlas.autointerp.prompts import highlighted, one_line
+from atlas.autointerp.protocol import Reply, Request
 from atlas.autointerp.reasoning import list_of
 from atlas.autointerp.scorers import window_texts
 from atlas.autointerp.tools import IntruderScorer, Lineup, ScorerTools

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from atlas.autointerp.auc import Drawn, drawn_auc, wins
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights
@@ -38,6 +38,23 @@ class Judged:
     rows: pd.DataFrame
     means: dict[tuple[str, str], Drawn]
     answers: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
+
+    Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and
+    `by_token` is the correlation of each latent's activation with its token's mean.
+    """
+
+    n_firings: Int[np.ndarray, " n_latents"]
+    by_token: Float[np.ndarray, " n_latents"]
+    n_alive: int
+    n_chosen: int
+    labels: pd.DataFrame
+    judged: dict[tuple[str | None, str], Judged]
+    quality: dict[str, dict[str, Any]]
 
 
 def judge_labels(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from atlas.autointerp.clients import Reply, Request
+from atlas.autointerp.protocol import Reply, Request
 from atlas.autointerp.reasoning import end_of_open_thought, has_thought, without_thought
 from atlas.chat_template import CHAT_DATE, uses_date, write_chat
 from atlas.errors import EvaluationError

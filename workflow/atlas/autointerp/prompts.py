@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from atlas.autointerp.clients import Reply, Request, complete_all
+from atlas.autointerp.clients import complete_all
+from atlas.autointerp.protocol import Reply, Request
 from atlas.autointerp.reasoning import has_thought, list_of, sentence_of
 from atlas.autointerp.safe import break_marks, printable, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools

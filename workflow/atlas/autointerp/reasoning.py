@@ -8,7 +8,7 @@ nothing but thought.
 
 import re
 
-from atlas.autointerp.clients import Reply
+from atlas.autointerp.protocol import Reply
 
 _NAMES = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning|scratchpad)"
 # DeepSeek, Qwen, SmolLM, Nemotron and Seed; Magistral; Kimi; OpenThinker and Sky-T1; Command A.

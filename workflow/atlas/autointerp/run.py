@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from atlas.autointerp.by_token import token_correlation
 from atlas.autointerp.ceilings import score_planted
@@ -18,7 +18,7 @@ from atlas.autointerp.examples import AllExamples, choose_examples, nearest_late
 from atlas.autointerp.explainers import EXPLAINERS, promoted_tokens
 from atlas.autointerp.intruder import judge_intruders
 from atlas.autointerp.intruder_scorers import INTRUDERS
-from atlas.autointerp.judge import Judged, judge_labels
+from atlas.autointerp.judge import Found, judge_labels
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.scorers import SCORERS
 from atlas.autointerp.summary import summarise
@@ -124,23 +124,6 @@ def run_autointerp(
     own = list(codes["sae"].values())
     ceilings = score_planted(own, _densities(own, found["sae"]), scene.tools, settings, bootstrap_samples)
     _write(inputs, scene, found, ceilings, outputs)
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
-
-    Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and
-    `by_token` is the correlation of each latent's activation with its token's mean.
-    """
-
-    n_firings: Int[np.ndarray, " n_latents"]
-    by_token: Float[np.ndarray, " n_latents"]
-    n_alive: int
-    n_chosen: int
-    labels: pd.DataFrame
-    judged: dict[tuple[str | None, str], Judged]
-    quality: dict[str, dict[str, Any]]
 
 
 def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tuple[str, ...]], scene: _Scene) -> Found:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,12 +11,9 @@ from atlas.autointerp.auc import Drawn
 from atlas.autointerp.by_token import TOLD_BY_TOKEN
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import summary_of_trials
-from atlas.autointerp.judge import MEASURES
+from atlas.autointerp.judge import MEASURES, Found
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
-
-if TYPE_CHECKING:
-    from atlas.autointerp.run import Found
 
 # Control -> the difference whose interval must be above 0.
 CONTROLS = {"shuffled labels": "specificity", "blind": "over_blind", "random dictionary": "over_random"}
@@ -24,7 +21,7 @@ CONTROLS = {"shuffled labels": "specificity", "blind": "over_blind", "random dic
 INTRUDER_CONTROLS = {"chance": "over_chance", "random dictionary": "over_random"}
 
 
-def summarise(found: "Mapping[str, Found]", windows: Windows, settings: Autointerp) -> dict[str, Any]:
+def summarise(found: Mapping[str, Found], windows: Windows, settings: Autointerp) -> dict[str, Any]:
     """One row per dictionary, explainer, scorer and kind of negatives; the random dictionary is the SAE's control."""
     facts = {
         "corpora": list(windows.corpora),
@@ -52,7 +49,7 @@ def _by_token(correlation: Float[np.ndarray, " n_latents"]) -> dict[str, Any]:
 
 
 def _row(
-    found: "Mapping[str, Found]",
+    found: Mapping[str, Found],
     settings: Autointerp,
     dictionary: str,
     explainer: str | None,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from atlas.autointerp.clients import Client
 from atlas.autointerp.examples import Examples
+from atlas.autointerp.protocol import Client
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words
 from atlas.latents.token_classes import TokenTable

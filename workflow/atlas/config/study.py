@@ -114,8 +114,14 @@ class Taxonomy(Section):
 
     failed_below: float = Field(default=0.05, description="Reconstruction below which a run is a debugging event.")
     dead_above: float = Field(default=0.9, description="Dead share above which nothing else matters.")
-    duplicated_above: float = Field(default=0.5, description="absorption_guide above which latents are copies.")
-    duplicated_share_above: float = Field(default=0.25, description="Share of latents with a decoder cosine above 0.9.")
+    duplicated_above: float = Field(
+        default=0.5, description="absorption_guide above which latents are copies; guide protocol and published rows."
+    )
+    duplicated_share_above: float = Field(
+        default=0.25,
+        description="Share of latents with a decoder cosine above 0.7 to another one, above which they are copies; "
+        "atlas protocol.",
+    )
     dense_above: float = Field(
         default=0.5,
         description="Share of latents firing on more than 10 % of tokens: noisy. A small clean dictionary has fewer: "
@@ -123,9 +129,21 @@ class Taxonomy(Section):
     )
     deceptive_reconstruction: float = Field(default=0.9, description="Reconstruction that looks good alone.")
     deceptive_dead_above: float = Field(default=0.5, description="Dead share that makes a good number deceptive.")
-    deceptive_absorption_above: float = Field(default=0.35, description="absorption_guide that makes it deceptive.")
+    deceptive_absorption_above: float = Field(
+        default=0.35, description="absorption_guide that makes it deceptive; guide protocol and published rows."
+    )
+    unhealthy_share_above: float = Field(
+        default=0.1,
+        description="Share of latents with a decoder cosine above 0.7 that makes a dictionary unhealthy, and a good "
+        "number deceptive; atlas protocol.",
+    )
     unhealthy_dead_above: float = Field(default=0.25, description="Dead share of an unhealthy dictionary.")
     weak_below: float = Field(default=0.5, description="Reconstruction of a healthy but under-capacity dictionary.")
+    weak_recovered_below: float = Field(
+        default=0.9,
+        description="Share of the loss recovered against the mean row, in place of regular rows, below which a healthy "
+        "dictionary is under-capacity; atlas protocol.",
+    )
 
 
 class MinLossGap(Section):

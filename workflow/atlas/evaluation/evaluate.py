@@ -138,12 +138,14 @@ def _evaluate_corpus(
     references = References.open(inputs.references, subject.hooks.target, inputs.shards[0].identity)
     atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
     atlas, reasons = atlas_sums.metrics(settings)
-    splice = splice_losses(subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts)
+    splice = splice_losses(
+        subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts, training
+    )
     no_way = unreached(subject.loaded, subject.hooks.target, _counted(inputs.shards))
     losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings, no_way)
     guide, guide_reasons = guide_sums.metrics(subject.redundancy["absorption_guide"]["value"])
     outcome = {
-        "atlas": judge(atlas_evidence(atlas, subject.redundancy), settings.taxonomy),
+        "atlas": judge(atlas_evidence(atlas | losses, subject.redundancy), settings.taxonomy),
         "guide": judge(guide_evidence(guide, subject.redundancy), settings.taxonomy),
     }
     result = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atlas.activations.store import Shard
@@ -44,6 +44,13 @@ class TrainingFacts:
         facts = {name: HookFacts(median_norm(every, name), regular_mean(every, name)) for name in hooks.names}
         fingerprints = {name: group[0].identity["corpus_fingerprint"] for name, group in shards.items()}
         return cls(facts[hooks.source], facts[hooks.target], fingerprints)
+
+    def massive(
+        self, hooks: SaeHooks, rows: Float[torch.Tensor, "*n d_model"], targets: Float[torch.Tensor, "*n d_target"]
+    ) -> Bool[torch.Tensor, "*n"]:
+        """Which rows are massive activations at either hook; an SAE's targets are its rows."""
+        massive = rows.norm(dim=-1) > self.source.limit
+        return massive | (targets.norm(dim=-1) > self.target.limit) if hooks.is_transcoder else massive
 
 
 def counted_mean(shards: Sequence[Shard], hook: str) -> Float[Tensor, " d_model"]:

@@ -9,41 +9,46 @@ from atlas.config.study import Taxonomy
 from atlas.evaluation.sparsity import CONSTRAINT_TOLERANCE
 
 # A redundancy that random dictionaries of the same shape reach is no evidence of copies: their mean plus this many
-# standard deviations is a floor under every absorption threshold.
+# standard deviations is a floor under every threshold of redundancy.
 NULL_DEVIATIONS = 3.0
+# The measure of redundancy that verdicts of the atlas protocol use.
+COPIES = "share_max_cosine_above_07"
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What a verdict rests on. None means unknown: it fires no rule, and is listed as unknown.
 
-    `reconstruction`, `dead`, `duplicated_share` and `dense` are shares, 0 to 1; `absorption` is absorption_guide,
-    with mean and standard deviation of its null; `l0` and `k` are mean and target of the inference path, and
-    `has_target` is False for an SAE that has none.
+    `reconstruction`, `dead`, `copies` (latents with a decoder cosine above .7 to another one) and `dense` are shares, 0
+    to 1; `recovered` is the share of the loss that the SAE recovers against the mean row, both put in place of regular
+    rows. `absorption` is absorption_guide. Nulls are mean and standard deviation of random dictionaries. `l0` and `k`
+    are mean and target of the inference path, and `has_target` is False for an SAE that has none.
     """
 
     reconstruction: float | None
+    recovered: float | None = None
     l0: float | None = None
     k: int | None = None
     has_target: bool = True
     dead: float | None = None
     absorption: float | None = None
     absorption_null: tuple[float, float] | None = None
-    duplicated_share: float | None = None
+    copies: float | None = None
+    copies_null: tuple[float, float] | None = None
     dense: float | None = None
 
     def unknown(self) -> list[str]:
-        """Names of what is not known."""
-        names = [
-            name
-            for name in ("reconstruction", "dead", "absorption", "duplicated_share", "dense")
-            if not self._has(name)
-        ]
+        """Names of what is not known; absorption and copies are two measures of one thing, redundancy."""
+        names = [name for name in ("reconstruction", "recovered", "dead", "dense") if getattr(self, name) is None]
+        if not self.redundancy_known:
+            names.append("redundancy")
         constraint = not self.has_target or (self.l0 is not None and self.k is not None)
         return names if constraint else [*names, "sparsity_constraint"]
 
-    def _has(self, name: str) -> bool:
-        return getattr(self, name) is not None
+    @property
+    def redundancy_known(self) -> bool:
+        """Whether any measure of redundancy is known."""
+        return self.absorption is not None or self.copies is not None
 
 
 Rule = dict[str, Any]
@@ -52,16 +57,17 @@ Rule = dict[str, Any]
 def judge(evidence: Evidence, limits: Taxonomy) -> dict[str, Any]:
     """{"verdict", "rules": [{"rule", "value", "threshold"}], "unknown"}: the first regime whose rules fire.
 
-    `good` means that no rule fired. Without a reconstruction, or without any of dead share and absorption, there is
+    `good` means that no rule fired. Without a reconstruction, or without any of dead share and redundancy, there is
     nothing to call good or under-capacity, and the verdict is `unknown`.
     """
     for verdict, test in _REGIMES:
         if rules := test(evidence, limits):
             return {"verdict": verdict, "rules": rules, "unknown": evidence.unknown()}
-    health_known = evidence.dead is not None or evidence.absorption is not None
+    health_known = evidence.dead is not None or evidence.redundancy_known
     if evidence.reconstruction is None or not health_known:
         return {"verdict": "unknown", "rules": [], "unknown": evidence.unknown()}
     weak = _below("weak_below", evidence.reconstruction, limits.weak_below)
+    weak += _below("weak_recovered_below", evidence.recovered, limits.weak_recovered_below)
     return {"verdict": "under-capacity" if weak else "good", "rules": weak, "unknown": evidence.unknown()}
 
 
@@ -82,8 +88,9 @@ def _dead(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
 
 
 def _duplicated(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
-    share = _above("duplicated_share_above", evidence.duplicated_share, limits.duplicated_share_above)
-    return _absorbed("duplicated_above", evidence, limits.duplicated_above) + share
+    return _absorbed("duplicated_above", evidence, limits.duplicated_above) + _copied(
+        "duplicated_share_above", evidence, limits.duplicated_share_above
+    )
 
 
 def _noisy(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
@@ -94,14 +101,20 @@ def _deceptive(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
     value, limit = evidence.reconstruction, limits.deceptive_reconstruction
     if value is None or value < limit:
         return []
-    unhealthy = _above("deceptive_dead_above", evidence.dead, limits.deceptive_dead_above)
-    unhealthy += _absorbed("deceptive_absorption_above", evidence, limits.deceptive_absorption_above)
+    unhealthy = _above("deceptive_dead_above", evidence.dead, limits.deceptive_dead_above) + _redundant(
+        evidence, limits
+    )
     return [{"rule": "deceptive_reconstruction", "value": value, "threshold": limit}, *unhealthy] if unhealthy else []
 
 
 def _unhealthy(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
-    rules = _above("unhealthy_dead_above", evidence.dead, limits.unhealthy_dead_above)
-    return rules + _absorbed("deceptive_absorption_above", evidence, limits.deceptive_absorption_above)
+    return _above("unhealthy_dead_above", evidence.dead, limits.unhealthy_dead_above) + _redundant(evidence, limits)
+
+
+def _redundant(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+    return _absorbed("deceptive_absorption_above", evidence, limits.deceptive_absorption_above) + _copied(
+        "unhealthy_share_above", evidence, limits.unhealthy_share_above
+    )
 
 
 _REGIMES: list[tuple[str, Callable[[Evidence, Taxonomy], list[Rule]]]] = [
@@ -123,36 +136,48 @@ def _below(rule: str, value: float | None, limit: float) -> list[Rule]:
 
 
 def _absorbed(rule: str, evidence: Evidence, limit: float) -> list[Rule]:
-    if evidence.absorption_null is not None:
-        mean, sd = evidence.absorption_null
-        limit = max(limit, mean + NULL_DEVIATIONS * sd)
-    return _above(rule, evidence.absorption, limit)
+    return _above(rule, evidence.absorption, above_null(limit, evidence.absorption_null))
+
+
+def _copied(rule: str, evidence: Evidence, limit: float) -> list[Rule]:
+    return _above(rule, evidence.copies, above_null(limit, evidence.copies_null))
+
+
+def above_null(limit: float, null: tuple[float, float] | None) -> float:
+    """A limit of redundancy, at least what random dictionaries reach: mean + `NULL_DEVIATIONS` standard deviations."""
+    return limit if null is None else max(limit, null[0] + NULL_DEVIATIONS * null[1])
 
 
 def atlas_evidence(atlas: dict[str, Any], redundancy: dict[str, Any]) -> Evidence:
     """Evidence under the atlas protocol, from the results of sections 2 to 4.
 
     Reconstruction is explained variance *without* massive activations: a few of those rows carry almost all variance,
-    and a dictionary that copies their one direction would pass with 99 % whatever it does elsewhere. Silent latents
-    count as dead only after enough tokens.
+    and a dictionary that copies their one direction would pass with 99 % whatever it does elsewhere. The loss is that
+    with massive activations left as they are, for training leaves them out. Redundancy is a share of latents, which
+    means the same at every width. Silent latents count as dead only after enough tokens.
     """
-    share = redundancy["share_max_cosine_above_09"]
+    copies = redundancy[COPIES]
     return Evidence(
         reconstruction=atlas["explained_variance_regular"],
+        recovered=atlas.get("loss_recovered_mean_regular"),
         l0=atlas["l0"],
         k=atlas["l0_target"],
         has_target=atlas["l0_target"] is not None,
         dead=atlas["dead_pct"] / 100 if atlas["dead_status"] == "dead" else None,
-        **_absorption(redundancy),
-        duplicated_share=share["value"],
+        copies=copies["value"],
+        copies_null=(copies["null_mean"], copies["null_sd"]),
         dense=atlas["dense_pct"] / 100,
     )
 
 
 def guide_evidence(guide: dict[str, Any], redundancy: dict[str, Any]) -> Evidence:
     """Evidence under the guide protocol: its L0 is taken before TopK, so it says nothing of the constraint."""
+    measure = redundancy["absorption_guide"]
     return Evidence(
-        reconstruction=_share(guide["loss_recovered_pct"]), dead=guide["dead_pct"] / 100, **_absorption(redundancy)
+        reconstruction=_share(guide["loss_recovered_pct"]),
+        dead=guide["dead_pct"] / 100,
+        absorption=measure["value"],
+        absorption_null=(measure["null_mean"], measure["null_sd"]),
     )
 
 
@@ -163,8 +188,3 @@ def published_evidence(loss_recovered_pct: float | None, dead_pct: float | None,
 
 def _share(percent: float | None) -> float | None:
     return None if percent is None else percent / 100
-
-
-def _absorption(redundancy: dict[str, Any]) -> dict[str, Any]:
-    measure = redundancy["absorption_guide"]
-    return {"absorption": measure["value"], "absorption_null": (measure["null_mean"], measure["null_sd"])}

@@ -52,7 +52,7 @@ def compute_references(
         )
     means = {hook: counted_mean(shards, hook).float().to(loaded.device) for hook in hooks}
     with new_hdf5(target) as file:
-        writer, ablated = _Writer(file, n_contexts), _Ablated(loaded, means)
+        writer, ablated = _Writer(file, n_contexts), Ablated(loaded, means)
         with progress(n_contexts * length, f"references {shards[0].identity['corpus']}", "token") as shown:
             for batch in context_batches(shards, n_contexts, batch_contexts):
                 writer.write(batch.first, _batch_references(loaded, batch, ablated))
@@ -76,7 +76,7 @@ def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:
                 )
 
 
-def _batch_references(loaded: LoadedModel, batch: ContextBatch, ablated: "_Ablated") -> dict[str, np.ndarray]:
+def _batch_references(loaded: LoadedModel, batch: ContextBatch, ablated: "Ablated") -> dict[str, np.ndarray]:
     task = Task.of(loaded, batch)
     hidden = final_hidden(loaded, task.inputs)
     clean = task.summarise(loaded, hidden)
@@ -97,7 +97,7 @@ def _batch_references(loaded: LoadedModel, batch: ContextBatch, ablated: "_Ablat
     return result
 
 
-class _Ablated:
+class Ablated:
     """Final states of contexts whose counted positions hold one vector.
 
     Where every position is counted, nothing of the text is left after a residual hook: such contexts are all the same,

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.config.study import Taxonomy
+from atlas.evaluation.outcome import COPIES
 from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.style import OUTCOME_COLOURS, WIDTH, legend_point, save, use_style
 from atlas.tables import read_csv
@@ -133,10 +134,10 @@ def _deadness(axis: Axes, table: pd.DataFrame, y: pd.Series, taxonomy: Taxonomy)
 
 
 def _redundancy(axis: Axes, table: pd.DataFrame, y: pd.Series, taxonomy: Taxonomy) -> None:
-    axis.plot(table.absorption_guide_null_mean, y, "|", color=_GREY, markersize=5, mew=0.9, linestyle="")
-    _points(axis, table.absorption_guide, y, table)
-    _limits(axis, taxonomy.deceptive_absorption_above, taxonomy.duplicated_above)
-    axis.set(title="redundancy\n(guide's absorption)", xlim=(0, 1.04))
+    axis.plot(table[f"{COPIES}_null_mean"], y, "|", color=_GREY, markersize=5, mew=0.9, linestyle="")
+    _points(axis, table[COPIES], y, table)
+    _limits(axis, taxonomy.unhealthy_share_above, taxonomy.duplicated_share_above)
+    axis.set(title="copies\n(share of latents)", xlim=(-0.04, 1.04))
 
 
 def _density(axis: Axes, table: pd.DataFrame, y: pd.Series, taxonomy: Taxonomy) -> None:

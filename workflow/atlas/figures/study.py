@@ -37,7 +37,7 @@ PANELS = {
         Panel("absorption", "guide_absorption", "published_absorption"),
     ],
     "atlas": [
-        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105), "atlas_loss_recovered_mean"),
+        Panel("loss recovered (%)", "atlas_loss_recovered_zero", None, (-5, 105), "atlas_loss_recovered_mean_regular"),
         Panel("L0", "atlas_l0"),
         Panel("dead (%)", "atlas_dead_pct", None, (-5, 105)),
         Panel("absorption", "redundancy_absorption_guide_value"),
@@ -46,7 +46,7 @@ PANELS = {
 # Shares below are drawn here as a number above a triangle, or the others would be one line.
 _FLOOR = -100.0
 # In a study with twins: what the best of them recovers against mean ablation, which is drawn hollow.
-_TWIN = "best_twin_value_loss_recovered_mean"
+_TWIN = "best_twin_value_loss_recovered_mean_regular"
 PROTOCOL_OUTCOME = {"guide": "guide_outcome", "atlas": "outcome"}
 
 
@@ -67,10 +67,10 @@ def describe_study(rows: pd.DataFrame) -> str:
         f"Study {listed(rows.study)}: {saes(rows)} of {listed(rows.model)}, judged on {counted_tokens(rows)}. Rows: "
         "what the guide's protocol and ours measure of the same SAEs. Points: an SAE on a corpus, in the colour of "
         "its outcome; bars: 95 % intervals over documents. Grey: random dictionaries of the same shape, mean and two "
-        f"standard deviations.{hollow}{_twins_said(rows)} "
-        "Loss recovered under our protocol: filled against zero ablation, hollow against mean ablation. "
-        "Zero ablation can cost more than a uniform guess; then the share against the mean says more. "
-        "Definitions: docs/metrics.md, sections 2 to 7."
+        f"standard deviations.{hollow}{_twins_said(rows)} Loss recovered under our protocol: filled against zero "
+        "ablation, hollow against the mean row, both with massive activations left as they are. Zero ablation can "
+        "cost more than a uniform guess; then the share against the mean says more. Definitions: docs/metrics.md, "
+        "sections 2 to 7."
     )
 
 
@@ -79,7 +79,7 @@ def _twins_said(rows: pd.DataFrame) -> str:
     if _TWIN not in rows:
         return " Learnt: untested, for this study has no twins (docs/twins.md)."
     return (
-        " Dashes: the best twin, a trained null, against mean ablation. Learnt: whether explained variance is above "
+        " Dashes: the best twin, a trained null, against the mean row. Learnt: whether explained variance is above "
         "the best twin's (docs/twins.md)."
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from atlas.config.study import Taxonomy
-from atlas.evaluation.outcome import NULL_DEVIATIONS
+from atlas.evaluation.outcome import COPIES, above_null
 from atlas.site.charts import strip
 from atlas.site.numbers import known, percent, short
 
@@ -55,7 +55,7 @@ def dials(
 def _reconstruction(judged: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dial]:
     atlas, random = judged["atlas"], judged["random"]
     value, low = atlas["explained_variance_regular"], atlas["explained_variance_regular_interval"]
-    state = _share_state(value, limits)
+    state = _share_state(value, limits, limits.weak_below)
     massive = judged["n_massive"] / judged["n_counted"]
     says = (
         f"Without the {percent(massive)} of tokens with massive activations; {short(atlas['explained_variance'])} over "
@@ -63,24 +63,25 @@ def _reconstruction(judged: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dia
     )
     null = random["explained_variance_regular"]
     yield Dial("explained", "Explained variance", value, short(value), says, state, null, limits.weak_below, _pair(low))
-    value = atlas.get("loss_recovered_mean")
+    value = atlas.get("loss_recovered_mean_regular")
     says = (
-        f"Of what it costs to put the mean row in place of all; {short(atlas.get('delta_loss'))} more than the clean "
-        f"{atlas.get('loss_kind') or 'loss'}. Against zero ablation {short(atlas.get('loss_recovered_zero'))}."
+        "Of what it costs to put the mean row in place of all but massive activations; "
+        f"{short(atlas.get('delta_loss_regular'))} more than the clean {atlas.get('loss_kind') or 'loss'}. With "
+        f"massive ones {short(atlas.get('loss_recovered_mean'))}, against zero ablation "
+        f"{short(atlas.get('loss_recovered_zero'))}."
     )
     if not known(value):
-        says = (judged.get("reasons") or {}).get("atlas_loss_recovered_mean", "Not defined for this model.")
-    interval = _pair(atlas.get("loss_recovered_mean_interval"))
-    # The limits of explained variance: that is the same share, of squared error in place of loss.
-    state = _share_state(value, limits)
-    yield Dial("recovered", "Loss recovered", value, short(value), says, state, None, limits.weak_below, interval)
+        says = (judged.get("reasons") or {}).get("atlas_loss_recovered_mean_regular", "Not defined for this model.")
+    interval, limit = _pair(atlas.get("loss_recovered_mean_regular_interval")), limits.weak_recovered_below
+    state = _share_state(value, limits, limit)
+    yield Dial("recovered", "Loss recovered", value, short(value), says, state, None, limit, interval)
 
 
-def _share_state(value: Any, limits: Taxonomy) -> str:
+def _share_state(value: Any, limits: Taxonomy, weak_below: float) -> str:
     """Of a share that the mean row has 0 of, and the true row 1."""
     if not known(value):
         return UNKNOWN
-    return BAD if value < limits.failed_below else LOOK if value < limits.weak_below else OK
+    return BAD if value < limits.failed_below else LOOK if value < weak_below else OK
 
 
 def _sparsity(metrics: Mapping[str, Any], corpus: str, latents: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dial]:
@@ -112,16 +113,14 @@ def _sparsity(metrics: Mapping[str, Any], corpus: str, latents: Mapping[str, Any
 
 
 def _redundancy(redundancy: Mapping[str, Any], limits: Taxonomy) -> Iterator[Dial]:
-    own = redundancy["absorption_guide"]
-    floor = own["null_mean"] + NULL_DEVIATIONS * own["null_sd"]
-    limit = max(limits.deceptive_absorption_above, floor)
+    own, published = redundancy[COPIES], redundancy["absorption_guide"]
+    limit = above_null(limits.unhealthy_share_above, (own["null_mean"], own["null_sd"]))
     state = BAD if own["value"] > limit else OK
-    says = f"Mean of the largest decoder cosines; random dictionaries of this size have {short(own['null_mean'])}."
-    yield Dial("redundancy", "Redundancy", own["value"], short(own["value"]), says, state, own["null_mean"], limit)
-    share = redundancy["share_max_cosine_above_09"]["value"]
-    state = BAD if share > limits.duplicated_share_above else LOOK if share > 0.02 else OK
-    says = "Latents with a twin: a decoder cosine above .9 to another one."
-    yield Dial("copies", "Copies", share, percent(share), says, state, 0.0, limits.duplicated_share_above)
+    says = (
+        "Latents with a decoder cosine above .7 to another one. The mean of the largest cosines, as the guide has it, "
+        f"is {short(published['value'])}, in random dictionaries {short(published['null_mean'])}."
+    )
+    yield Dial("copies", "Copies", own["value"], percent(own["value"]), says, state, own["null_mean"], limit)
 
 
 def _meaning(own: Mapping[str, Any]) -> Iterator[Dial]:

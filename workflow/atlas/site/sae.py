@@ -39,6 +39,8 @@ RULES = {
     "deceptive_dead_above": "but {value} of its latents are dead (limit {limit})",
     "deceptive_absorption_above": "its redundancy is {value} (limit {limit})",
     "unhealthy_dead_above": "{value} of its latents are dead (limit {limit})",
+    "unhealthy_share_above": "{value} of its latents are copies (limit {limit})",
+    "weak_recovered_below": "a healthy dictionary that recovers {value} of the loss (limit {limit})",
     "weak_below": "a healthy dictionary that explains {value} of the variance (limit {limit})",
 }
 
@@ -235,9 +237,9 @@ def _corpora(facts: SaeFacts) -> list[dict[str, str]]:
                 "explained": short(atlas["explained_variance_regular"]),
                 "all": short(atlas["explained_variance"]),
                 "random": short(judged["random"]["explained_variance_regular"]),
-                "recovered_mean": short(atlas.get("loss_recovered_mean")),
+                "recovered_mean": short(atlas.get("loss_recovered_mean_regular")),
                 "recovered": short(atlas.get("loss_recovered_zero")),
-                "delta": short(atlas.get("delta_loss")),
+                "delta": short(atlas.get("delta_loss_regular")),
                 "l0": short(atlas["l0"]),
                 "silent": f"{short(atlas['dead_pct'])} %",
                 "dense": f"{short(atlas['dense_pct'])} %",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.evaluation.outcome import COPIES
 from atlas.files import atomic_path
 from atlas.tables import read_csv
 from atlas.twins.learnt import with_learnt
@@ -63,8 +64,8 @@ def _dead(row: dict[str, Any]) -> str:
 
 
 def _redundancy(row: dict[str, Any]) -> str:
-    random = row["redundancy_absorption_guide_null_mean"]
-    return f"{row['redundancy_absorption_guide_value']:.3f} (random {random:.3f})"
+    random = row[f"redundancy_{COPIES}_null_mean"]
+    return f"{100 * row[f'redundancy_{COPIES}_value']:.1f} (random {100 * random:.1f})"
 
 
 def _outcome(row: dict[str, Any]) -> str:
@@ -98,9 +99,9 @@ OURS = (
         _number("atlas_explained_variance_regular", 3),
     ),
     Column("recovered, zero (%)", "atlas_loss_recovered_zero", _recovered("zero")),
-    Column("recovered, mean (%)", "atlas_loss_recovered_mean", _recovered("mean")),
+    Column("recovered, mean (%)", "atlas_loss_recovered_mean_regular", _recovered("mean_regular")),
     Column("dead (%)", "atlas_dead_pct", _dead),
-    Column("redundancy", "redundancy_absorption_guide_value", _redundancy),
+    Column("copies (%)", f"redundancy_{COPIES}_value", _redundancy),
     Column(_OUTCOME, "outcome", _outcome),
 )
 # Of studies with twins: by how much an SAE is better than the best of them.
@@ -108,8 +109,8 @@ TWINS = tuple(
     Column(f"{heading}{_OVER_TWIN}", f"over_twin_{measure}", _over_twin(measure))
     for heading, measure in (
         ("explained variance without massive activations", "explained_variance_regular"),
-        ("share recovered, mean", "loss_recovered_mean"),
-        ("KL", "kl"),
+        ("share recovered, mean", "loss_recovered_mean_regular"),
+        ("KL", "kl_regular"),
     )
 )
 PUBLISHED = (

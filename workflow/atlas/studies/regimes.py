@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.evaluation.outcome import COPIES
 from atlas.files import read_json
 from atlas.intervals import rate_interval
 from atlas.studies.rows import identity
@@ -22,7 +23,8 @@ _EVIDENCE = (
     "explained_variance_regular_interval",
     "l0",
     "dense_pct",
-    "delta_loss",
+    "delta_loss_regular",
+    "loss_recovered_mean_regular",
 )
 
 
@@ -68,12 +70,14 @@ def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], reg
             result[f"{name}_low"], result[f"{name}_high"] = atlas[name] or (None, None)
         else:
             result[name] = atlas[name]
-    absorption = redundancy["absorption_guide"]
+    absorption, copies = redundancy["absorption_guide"], redundancy[COPIES]
     result |= {
         "absorption_guide": absorption["value"],
         "absorption_guide_null_mean": absorption["null_mean"],
         "absorption_guide_null_sd": absorption["null_sd"],
-        "share_max_cosine_above_09": redundancy["share_max_cosine_above_09"]["value"],
+        COPIES: copies["value"],
+        f"{COPIES}_null_mean": copies["null_mean"],
+        f"{COPIES}_null_sd": copies["null_sd"],
     }
     *few, every = regime["deadness"]
     for name in ("dead_pct", "dead_tokens", "dead_status", "dead_pct_upper", "expected_false_dead"):

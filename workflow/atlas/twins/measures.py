@@ -44,25 +44,28 @@ def _explained(family: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarr
     return 1 - weights @ error / (weights @ square - of_mean)
 
 
-def _recovered(ablation: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
-    ablated, spliced, clean = (sums.values[f"{LOSS}/{name}"] for name in (ablation, "sae", "clean"))
+def _recovered(ablation: str, suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+    ablated, spliced, clean = (sums.values[f"{LOSS}/{name}"] for name in (ablation + suffix, "sae" + suffix, "clean"))
     return weights @ (ablated - spliced) / (weights @ (ablated - clean))
 
 
-def _added(sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+def _added(suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
     values = sums.values
-    return weights @ (values[f"{LOSS}/sae"] - values[f"{LOSS}/clean"]) / (weights @ values[f"{LOSS}/count"])
+    return weights @ (values[f"{LOSS}/sae{suffix}"] - values[f"{LOSS}/clean"]) / (weights @ values[f"{LOSS}/count"])
 
 
-def _kl(sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
-    return weights @ sums.values[f"{LOSS}/kl"] / (weights @ sums.values[f"{LOSS}/count"])
+def _kl(suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
+    return weights @ sums.values[f"{LOSS}/kl{suffix}"] / (weights @ sums.values[f"{LOSS}/count"])
 
 
 MEASURES = (
     Measure("explained_variance_regular", REGULAR, partial(_explained, REGULAR)),
     Measure("explained_variance", ALL, partial(_explained, ALL)),
-    Measure("loss_recovered_mean", LOSS, partial(_recovered, "mean")),
-    Measure("loss_recovered_zero", LOSS, partial(_recovered, "zero")),
-    Measure("delta_loss", LOSS, _added, higher_is_better=False),
-    Measure("kl", LOSS, _kl, higher_is_better=False),
+    Measure("loss_recovered_mean_regular", LOSS, partial(_recovered, "mean", "_regular")),
+    Measure("loss_recovered_mean", LOSS, partial(_recovered, "mean", "")),
+    Measure("loss_recovered_zero", LOSS, partial(_recovered, "zero", "")),
+    Measure("delta_loss_regular", LOSS, partial(_added, "_regular"), higher_is_better=False),
+    Measure("delta_loss", LOSS, partial(_added, ""), higher_is_better=False),
+    Measure("kl_regular", LOSS, partial(_kl, "_regular"), higher_is_better=False),
+    Measure("kl", LOSS, partial(_kl, ""), higher_is_better=False),
 )

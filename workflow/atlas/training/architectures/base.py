@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +12,17 @@ from torch import Tensor
 
 from atlas.config.recipe import Recipe
 
-if TYPE_CHECKING:
-    from atlas.training.sae import Sae
-
 Parameters = Mapping[str, Tensor]
 Latents = Float[Tensor, "rows n_latents"]
+
+
+class Weights(Protocol):
+    """Parts of a trained SAE that the inference path of an architecture reads; `atlas.training.sae.Sae` has them."""
+
+    k: int | None
+    threshold: float | None
+    b_enc: Float[Tensor, " n_latents"]
+    latent_parameters: Mapping[str, Float[Tensor, " n_latents"]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Architecture:
 
     name: str
     saelens: str
-    activate: Callable[[Latents, Sae], Latents]
+    activate: Callable[[Latents, Weights], Latents]
     select: Callable[[Latents, int], Int[Tensor, " kept"]] | None = None
     encode: Callable[[Batch], Encoded] | None = None
     penalty: Callable[[Encoded, Batch], Float[Tensor, ""]] | None = None
