@@ -113,8 +113,9 @@ def test_an_outcome_never_stands_without_what_was_learnt():
 
 
 def test_differences_over_twins_stand_below_ours():
-    over = {"over_twin_kl": 0.25, "over_twin_kl_interval_low": 0.1, "over_twin_kl_interval_high": 0.4}
-    rows = study(learnt="yes", learnt_kl="yes", best_twin_kl="near_decoder", **over)
+    kl = "over_twin_kl_regular"
+    over = {kl: 0.25, f"{kl}_interval_low": 0.1, f"{kl}_interval_high": 0.4}
+    rows = study(learnt="yes", learnt_kl_regular="yes", best_twin_kl_regular="near_decoder", **over)
     cells = printed(rows)
     assert set(cells["KL, over the best twin"]) == {"0.250 [0.100, 0.400]: yes (near_decoder)"}
     assert set(cells.outcome) == {"good · learnt yes"}

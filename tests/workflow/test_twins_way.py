@@ -38,7 +38,7 @@ def test_every_measure_stands_beside_the_best_twin(finished):
     printed = (finished / PRINTED).read_text()
     assert all(f"· learnt {word}" in printed for word in table.learnt)
     learnt = read_csv(finished / "results/llama_study_learnt.csv")
-    assert len(learnt) == 3 * 6 and set(learnt.over) == {"documents"}
+    assert len(learnt) == 3 * 9 and set(learnt.over) == {"documents"}
 
 
 def test_a_second_run_does_nothing_and_twins_are_no_rows(finished):

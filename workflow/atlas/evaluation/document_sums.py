@@ -9,7 +9,6 @@ import torch
 
 from atlas.errors import EvaluationError
 from atlas.evaluation.bootstrap import Groups
-from atlas.evaluation.losses import REGULAR as SUFFIX
 from atlas.evaluation.losses import LossTable
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.tensors import facts_of, open_tensors, write_tensors
@@ -26,8 +25,8 @@ class DocumentSums:
     A group of the bootstrap is a document, or several where a corpus has more than MAX_GROUPS. Families `all` and
     `regular` have count, square, error_square, (groups,), and row_products, (groups, groups): scalar products of the
     groups' row sums, from which the variance of any selection of groups follows. Family `loss` has count and the losses
-    clean, zero, mean, sae and, where the model predicts a distribution, kl; mean, sae and kl also with massive
-    activations left as they are (`_regular`).
+    clean, zero, mean, sae and, where the model predicts a distribution, kl; `_regular`: massive activations left as
+    they are.
     """
 
     values: Mapping[str, np.ndarray]
@@ -53,7 +52,7 @@ def _loss_sums(table: LossTable) -> dict[str, np.ndarray]:
     index = groups.index(table.document)
     columns = {name: getattr(table, name) for name in _LOSSES}
     if table.regular is not None:
-        columns |= {f"{name}{SUFFIX}": getattr(table.regular, name) for name in ("mean", "sae", "kl")}
+        columns |= {f"{name}_regular": getattr(table.regular, name) for name in ("mean", "sae", "kl")}
     sums = {
         name: np.bincount(index, column.astype(np.float64), groups.count)
         for name, column in columns.items()

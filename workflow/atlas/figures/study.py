@@ -79,7 +79,7 @@ def _twins_said(rows: pd.DataFrame) -> str:
     if _TWIN not in rows:
         return " Learnt: untested, for this study has no twins (docs/twins.md)."
     return (
-        " Dashes: the best twin, a trained null, against mean ablation. Learnt: whether explained variance is above "
+        " Dashes: the best twin, a trained null, against the mean row. Learnt: whether explained variance is above "
         "the best twin's (docs/twins.md)."
     )
 

@@ -109,8 +109,8 @@ TWINS = tuple(
     Column(f"{heading}{_OVER_TWIN}", f"over_twin_{measure}", _over_twin(measure))
     for heading, measure in (
         ("explained variance without massive activations", "explained_variance_regular"),
-        ("share recovered, mean", "loss_recovered_mean"),
-        ("KL", "kl"),
+        ("share recovered, mean", "loss_recovered_mean_regular"),
+        ("KL", "kl_regular"),
     )
 )
 PUBLISHED = (

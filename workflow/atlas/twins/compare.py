@@ -15,7 +15,7 @@ from atlas.twins.learnt import DECIDING, best_twin, learnt
 from atlas.twins.measures import MEASURES, Measure
 
 # Of the text and the model alone, hence the same for an SAE and its twins.
-_SHARED = ("count", "square", "clean", "zero", "mean")
+_SHARED = ("count", "square", "clean", "zero", "mean", "mean_regular")
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _stability(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
         raise EvaluationError(f"{path}: has no seed {seed}, which {sae_id} has; delete it and run again")
     for name in _STABLE:
         measure = (own["firing"] or {}).get(name) or {"value": None, "interval": None}
-        yield f"stability_{name}", Found(measure["value"], interval=measure["interval"])
+        yield f"stability_{name}", Found(measure["value"], interval=measure["interval"], over="both intervals")
 
 
 def _probing(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:

@@ -8,8 +8,6 @@ import numpy as np
 
 from atlas.evaluation.document_sums import ALL, LOSS, REGULAR, DocumentSums
 
-# Of losses with massive activations left as they are.
-_SUFFIX = "_regular"
 # How often each document counts, (selections, groups), to one value per selection.
 Statistic = Callable[[DocumentSums, np.ndarray], np.ndarray]
 
@@ -47,8 +45,7 @@ def _explained(family: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarr
 
 
 def _recovered(ablation: str, suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
-    names = (f"{ablation}{suffix}", f"sae{suffix}", "clean")
-    ablated, spliced, clean = (sums.values[f"{LOSS}/{name}"] for name in names)
+    ablated, spliced, clean = (sums.values[f"{LOSS}/{name}"] for name in (ablation + suffix, "sae" + suffix, "clean"))
     return weights @ (ablated - spliced) / (weights @ (ablated - clean))
 
 
@@ -64,11 +61,11 @@ def _kl(suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
 MEASURES = (
     Measure("explained_variance_regular", REGULAR, partial(_explained, REGULAR)),
     Measure("explained_variance", ALL, partial(_explained, ALL)),
-    Measure("loss_recovered_mean_regular", LOSS, partial(_recovered, "mean", _SUFFIX)),
+    Measure("loss_recovered_mean_regular", LOSS, partial(_recovered, "mean", "_regular")),
     Measure("loss_recovered_mean", LOSS, partial(_recovered, "mean", "")),
     Measure("loss_recovered_zero", LOSS, partial(_recovered, "zero", "")),
-    Measure("delta_loss_regular", LOSS, partial(_added, _SUFFIX), higher_is_better=False),
+    Measure("delta_loss_regular", LOSS, partial(_added, "_regular"), higher_is_better=False),
     Measure("delta_loss", LOSS, partial(_added, ""), higher_is_better=False),
-    Measure("kl_regular", LOSS, partial(_kl, _SUFFIX), higher_is_better=False),
+    Measure("kl_regular", LOSS, partial(_kl, "_regular"), higher_is_better=False),
     Measure("kl", LOSS, partial(_kl, ""), higher_is_better=False),
 )
