@@ -30,13 +30,14 @@ def cache_root() -> Path:
 def locked_folder(name: str) -> Iterator[Path]:
     """A folder below `cache_root`, made for this user alone and locked: one process works in it, others wait.
 
-    Raises OSError when it cannot be written or locked, belongs to another user, whose code must not be run, or is
-    locked for longer than PATIENCE_SECONDS. The caller then does without it, and says so.
+    Raises OSError when it cannot be written or locked, when others could have put code there, or when it is locked
+    for longer than PATIENCE_SECONDS. The caller then does without it, and says so.
     """
     folder = cache_root() / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user, whose code is not run")
+    facts = folder.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise PermissionError(f"{folder} belongs to another user, or others may write to it: their code is not run")
     with (folder / "lock").open("w") as file:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:

@@ -124,6 +124,7 @@ def _compile(code: Path, name: str) -> tuple[Kernels, bool]:
     for loop, signatures in _signatures(name).items():
         for signature in signatures:
             found[loop].compile(signature)
+        found[loop].disable_compile()  # arguments of other types are an error, not another compilation
     return found, any(sum(loop.stats.cache_misses.values()) for loop in found.values())
 
 
