@@ -2,13 +2,19 @@
 
     python benchmarks/update.py --shape 576 4608 32 2048 --threads 2
 
-For each part: operations and bytes per row as counted in docs/performance.md, its time, and the least time that the
-measured rate of matrix products and the measured memory bandwidth leave for it. Both limits are taken in the same run,
-interleaved with the parts, because machines differ from minute to minute. Prints a table and, as the last line, JSON.
+    python benchmarks/update.py --shape 576 400 32 1024 --threads 1 --clock cpu
+
+The whole update is measured with each kind of kernels in turn: sparse (torch's), fused, and dense where --dense asks
+for it; all have weights of their own. `--clock cpu` takes the processor time of the one thread, which other programs
+disturb less. For each part of torch's way: operations and bytes per row as counted in docs/performance.md, its time,
+and the least time that the measured rate of products and the measured memory bandwidth leave for it. Both limits are
+taken in the same run, interleaved with the parts, because machines differ from minute to minute. Prints a table and, as
+the last line, JSON.
 """
 
 import argparse
 import json
+import operator
 import statistics
 import sys
 import time
@@ -28,6 +34,7 @@ from atlas.training.selection import select_batch, select_rows
 from atlas.training.state import Numerics, choose_numerics, new_state
 from atlas.training.update import update
 
+WHOLE = "whole update"
 FLOAT, COMPUTE = 4, {torch.float32: 4, torch.bfloat16: 2}
 
 
@@ -41,7 +48,9 @@ class Part:
     dense: bool = False
 
 
-def parts(d_model: int, n_latents: int, k: int, batch: int, select: str, device: torch.device) -> dict[str, Part]:
+def parts(
+    d_model: int, n_latents: int, k: int, batch: int, select: str, device: torch.device, ways: tuple[str, ...]
+) -> dict[str, Part]:
     """The parts of an update over rows with a few strong directions, so that latents fire unevenly as real ones do."""
     generator = torch.Generator().manual_seed(0)
     recipe = Recipe(architecture=select, n_latents=n_latents, k=k, steps=10**6, batch_size=batch, lr=1e-3)
@@ -65,8 +74,9 @@ def parts(d_model: int, n_latents: int, k: int, batch: int, select: str, device:
             value.grad = torch.full_like(value, 1e-6)
         apply_gradients(state, recipe, project(state))
 
-    def step() -> None:
-        update(state, rows, recipe, Numerics(numerics.dtype, sparse=True), "benchmark")
+    def step(way: str) -> Callable[[], object]:
+        own, named = new_state(recipe, d_model, 0, device), Numerics.named(numerics.dtype, way)
+        return lambda: update(own, rows, recipe, named, "benchmark")
 
     gathered = FLOAT * n_kept * d_model
     encode_bytes = width * (batch * d_model + 2 * weights + batch * n_latents) + FLOAT * (weights + batch * n_latents)
@@ -84,30 +94,29 @@ def parts(d_model: int, n_latents: int, k: int, batch: int, select: str, device:
         "gradient of W_enc": Part(lambda: fresh().sums_by_latent(values, rows), 2.0 * n_kept * d_model, gathered),
         # Gradients: written (here filled), projected (6 passes over W_dec), their norm, Adam (8), decoder rows (3).
         "optimise": Part(optimise, 30.0 * weights, FLOAT * weights * (2 + 6 + 2 + 16 + 3)),
-        "whole update": Part(step, 0.0, 0.0),
-    }
+    } | {f"{WHOLE}, {way}": Part(step(way), 0.0, 0.0) for way in ways}
 
 
-def limits(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], float]]:
+def limits(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> dict[str, Callable[[], float]]:
     """Functions that measure the rate of products (operations/s) and the bandwidth of a copy (bytes/s) once."""
     size = 2048 if device.type == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     source = torch.randn(2**26 if device.type == "cpu" else 2**29, device=device)
     target = torch.empty_like(source)
     return {
-        "products": lambda: 2 * size**3 / seconds(lambda: left @ right, device),
-        "bandwidth": lambda: 2 * source.nbytes / seconds(lambda: target.copy_(source), device),
+        "products": lambda: 2 * size**3 / seconds(lambda: left @ right, device, clock),
+        "bandwidth": lambda: 2 * source.nbytes / seconds(lambda: target.copy_(source), device, clock),
     }
 
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
+def seconds(run: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = clock()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def main() -> None:
@@ -116,6 +125,8 @@ def main() -> None:
     parser.add_argument("--architecture", choices=("topk", "batch_topk"), default="topk")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--dense", action="store_true", help="measure an update with dense products too")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--repetitions", type=int, default=15)
     arguments = parser.parse_args()
     use_threads(arguments.threads)
@@ -123,15 +134,19 @@ def main() -> None:
     keep_freed_memory()
     device = choose_device(int(arguments.gpu))
 
-    found = parts(*arguments.shape, arguments.architecture, device)
+    if arguments.clock == "cpu" and (arguments.threads > 1 or arguments.gpu):
+        parser.error("--clock cpu counts one thread: use it with --threads 1 and without --gpu")
+    clock = time.thread_time if arguments.clock == "cpu" else time.perf_counter
+    ways = ("sparse", *(["fused"] if device.type == "cpu" else []), *(["dense"] if arguments.dense else []))
+    found = parts(*arguments.shape, arguments.architecture, device, ways)
     recipe = Recipe(architecture="topk", n_latents=arguments.shape[1], k=arguments.shape[2], steps=10**6)
     dtype = choose_numerics(recipe, device).dtype
-    measures = limits(device, dtype)
+    measures = limits(device, dtype, clock)
     times: dict[str, list[float]] = {name: [] for name in found}
     rates: dict[str, list[float]] = {name: [] for name in measures}
     for repetition in range(arguments.repetitions + 2):
         for name, part in found.items():
-            taken = seconds(part.run, device)
+            taken = seconds(part.run, device, clock)
             if repetition >= 2:
                 times[name].append(taken)
         for name, measure in measures.items():
@@ -149,20 +164,23 @@ def report(arguments, found, times, rates, dtype, device) -> None:
     for name, part in found.items():
         taken = statistics.median(times[name])
         limit = max(part.moved / bandwidth, part.operations / products if part.dense else 0.0)
-        limit = total if name == "whole update" else limit
-        total += limit
+        whole = name.startswith(WHOLE)
+        limit = total if whole else limit
+        total += 0.0 if whole else limit
         rows[name] = {"ms": 1e3 * taken, "limit_ms": 1e3 * limit, "of_limit": limit / taken}
         print(
             f"{name:<20}{part.operations / batch / 1e6:>10.3f}{part.moved / batch / 1e3:>8.1f}"
             f"{1e3 * taken:>8.2f}{1e3 * limit:>10.2f}{limit / taken:>10.2f}"
         )
-    whole = statistics.median(times["whole update"])
-    print(f"{batch / whole:.0f} rows/s; the encoder product alone would be {times_ratio(times):.2f} of an update")
+    sparse = times[f"{WHOLE}, sparse"]
+    encode = statistics.median(times["encode"])
+    for name in (name for name in found if name.startswith(WHOLE)):
+        whole, ratio = statistics.median(times[name]), statistics.median(map(operator.truediv, sparse, times[name]))
+        print(
+            f"{name}: {batch / whole:.0f} rows/s, {ratio:.2f} times as fast as sparse (median of the ratios; of the "
+            f"least times {min(sparse) / min(times[name]):.2f}); the encoder alone is {encode / whole:.2f} of it"
+        )
     print(json.dumps({"shape": arguments.shape, "products": products, "bandwidth": bandwidth, "parts": rows}))
-
-
-def times_ratio(times: dict[str, list[float]]) -> float:
-    return statistics.median(times["encode"]) / statistics.median(times["whole update"])
 
 
 if __name__ == "__main__":

@@ -71,12 +71,14 @@ def test_tensors_are_freed_without_a_search_for_garbage(architecture, numerics):
         gc.enable()
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("architecture", ["topk", "relu", "gated"])
+@pytest.mark.parametrize(
+    ("architecture", "products"),
+    [("topk", "dense"), ("topk", "sparse"), ("topk", "fused"), ("relu", "dense"), ("gated", "dense")],
+)
 @pytest.mark.parametrize("rows", [64, 100])
-def test_micro_batches_make_the_update_of_the_whole_batch(architecture, sparse, rows):
+def test_micro_batches_make_the_update_of_the_whole_batch(architecture, products, rows):
     """100 rows leave a smaller last part; latents die within 12 steps, so the auxiliary loss takes part in topk."""
-    settings, exact = recipe(architecture, dead_feature_tokens=512), Numerics(torch.float64, sparse)
+    settings, exact = recipe(architecture, dead_feature_tokens=512), Numerics.named(torch.float64, products)
     whole, seen = trained(settings, exact)
     split, also = trained(settings, exact, micro_batch=MicroBatch(rows))
     assert architecture != "topk" or (seen.dead > 0 and seen.auxiliary > 0)

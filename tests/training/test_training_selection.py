@@ -55,13 +55,14 @@ def test_the_filter_by_group_maxima_is_exact(drawn, data):
 def test_a_batch_keeps_its_largest_values_whatever_the_guess(pre, k, too_high):
     with pytest.MonkeyPatch.context() as patch:
         if too_high:
-            patch.setattr(selection, "_floor", lambda flat, wanted: 2.0)
+            patch.setattr(selection, "floor_of_sample", lambda sample, n, wanted: 2.0)
         assert select_batch(pre, k).tolist() == by_sorting(pre.flatten(), 5 * k)
 
 
 def test_the_guess_leaves_most_values_out_and_is_exact():
     pre = torch.randn(2**9, 2**12, generator=torch.Generator().manual_seed(0)).bfloat16().float()
-    assert selection._floor(pre.flatten(), 32 * len(pre)) > 1
+    sample = pre.flatten()[:: selection.sample_stride(pre.numel())]
+    assert selection.floor_of_sample(sample, pre.numel(), 32 * len(pre)) > 1
     kept = select_batch(pre, 32)
     order = pre.flatten().sort(descending=True, stable=True).indices[: 32 * len(pre)]
     assert torch.equal(kept, order.sort().values)

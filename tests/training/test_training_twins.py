@@ -8,6 +8,7 @@ from atlas.config.recipe import TWINS, Recipe
 from atlas.errors import TrainingError
 from atlas.runcard import read_run_card
 from atlas.training import train as train_module
+from atlas.training.choice import choose
 from atlas.training.sae import load_sae
 from atlas.training.state import new_state
 from atlas.training.train import train_sae
@@ -15,6 +16,16 @@ from atlas.training.twins import keep_near
 
 FILES = ("sae_weights.safetensors", "cfg.json", "training.parquet")
 FROZEN = {"frozen_decoder": "W_dec", "frozen_encoder": "W_enc"}
+
+
+@pytest.mark.parametrize("products", ["auto", "fused"])
+def test_twins_are_never_updated_by_fused_loops(products, tmp_path):
+    """These update every weight; a recipe that names them trains its twins by the sums of torch."""
+    own = Recipe(
+        architecture="topk", n_latents=4096, k=8, steps=10, batch_size=1024, products=products, twin="frozen_decoder"
+    )
+    numerics, choice = choose(own, 64, None, CPU, tmp_path)
+    assert not numerics.fused and (choice.products, choice.by) == ("sparse", "shape")
 
 
 def settings(architecture="topk", **overrides):

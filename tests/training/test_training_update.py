@@ -24,13 +24,14 @@ def run(settings, numerics, steps, stream=None, state=None):
     return state, reports
 
 
+@pytest.mark.parametrize("products", ["sparse", "fused"])
 @pytest.mark.parametrize("architecture", ["topk", "batch_topk", "matryoshka_batch_topk"])
-def test_sparse_updates_equal_dense_ones(architecture):
+def test_sparse_updates_equal_dense_ones(architecture, products):
     settings = recipe(architecture, dead_feature_tokens=512)
     stream = PlantedStream(batch_size=settings.batch_size, scale=0.3, dtype=torch.float64)
     (dense, seen), (sparse, also) = (
-        run(settings, Numerics(torch.float64, way), 15, stream, exact_state(settings, stream.d_model, 0))
-        for way in (False, True)
+        run(settings, Numerics.named(torch.float64, way), 15, stream, exact_state(settings, stream.d_model, 0))
+        for way in ("dense", products)
     )
     assert seen[-1].dead > 0  # the auxiliary loss took part
     for name, value in dense.parameters.items():

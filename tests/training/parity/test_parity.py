@@ -57,11 +57,12 @@ def difference(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("case", "sparse"), [(case, False) for case in cases.CASES] + [(case, True) for case in SPARSE]
+    ("case", "products"),
+    [(case, "dense") for case in cases.CASES] + [(case, way) for case in SPARSE for way in ("sparse", "fused")],
 )
-def test_updates_are_those_of_the_reference(case, sparse):
+def test_updates_are_those_of_the_reference(case, products):
     recipe, expected, state = recipe_of(case), fixture(case), start(case)
-    numerics = Numerics(torch.float64, sparse)
+    numerics = Numerics.named(torch.float64, products)
     found, auxiliary = {}, 0
     for step in range(cases.STEPS):
         rows = torch.from_numpy(cases.batch(step)).double()

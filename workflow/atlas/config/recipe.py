@@ -116,6 +116,12 @@ class Recipe(Section):
         default="auto",
         description="Number format of products; master weights are always float32. 'auto' asks the device.",
     )
+    products: Literal["auto", "dense", "sparse", "fused"] = Field(
+        default="auto",
+        description="How products with the latents are computed: over all of them, over the kept ones by torch, or by "
+        "kernels compiled for the CPU. 'auto' measures once per machine and shape which is fastest; the last bits of "
+        "the weights differ.",
+    )
     parity: Literal["dictionary_learning", "sparsify"] | None = Field(
         default=None, description="Reproduce the update of a reference exactly, including what ours does better."
     )
@@ -143,6 +149,11 @@ class Recipe(Section):
                 raise ValueError(f"architecture {self.architecture} takes no {key}; it is for {', '.join(takers)}")
             if self.architecture in takers and getattr(self, key) is None:
                 raise ValueError(f"architecture {self.architecture} needs {key}")
+        if self.products in ("sparse", "fused") and self.k is None:
+            raise ValueError(
+                f"products is {self.products}, but architecture {self.architecture} computes all latents; "
+                "expected auto or dense"
+            )
         if self.parity and self.architecture not in _REFERENCES[self.parity]:
             raise ValueError(
                 f"parity is {self.parity}, which has no architecture {self.architecture}; "

@@ -38,10 +38,10 @@ class Adam:
         # Every tensor has a step of its own in this interface.
         steps = [self.steps.clone() for _ in names]
         adam(
-            [_in_memory_order(parameters[name].detach()) for name in names],
-            [_in_memory_order(parameters[name].grad) for name in names],
-            [_in_memory_order(self.mean[name]) for name in names],
-            [_in_memory_order(self.mean_square[name]) for name in names],
+            [in_memory_order(parameters[name].detach()) for name in names],
+            [in_memory_order(parameters[name].grad) for name in names],
+            [in_memory_order(self.mean[name]) for name in names],
+            [in_memory_order(self.mean_square[name]) for name in names],
             [],
             steps,
             fused=True,
@@ -59,6 +59,6 @@ class Adam:
             parameters[name].grad = None
 
 
-def _in_memory_order(tensor: Tensor) -> Tensor:
+def in_memory_order(tensor: Tensor) -> Tensor:
     """The same memory, with its dimensions in the order in which they lie there."""
     return tensor.T if tensor.ndim == 2 and not tensor.is_contiguous() else tensor

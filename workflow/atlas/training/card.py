@@ -18,7 +18,7 @@ from atlas.training.normalise import Normalisation
 from atlas.training.parity import conventions
 from atlas.training.sae import Sae
 from atlas.training.schedule import base_lr
-from atlas.training.state import Numerics
+from atlas.training.state import Choice, Numerics
 from atlas.training.streams import RowStream
 
 # Sections that training writes; all others come from its caller.
@@ -26,7 +26,7 @@ TRAINING_SECTIONS = frozenset(
     {"sae", "optimisation", "drawn_shares", "tokens", "exclude_massive", "numerics", "seed", "versions", "hardware"}
     | {"cost", "outcomes", "warnings"}
 )
-_LIBRARIES = ("torch", "transformers", "numpy", "safetensors")
+_LIBRARIES = ("torch", "transformers", "numpy", "numba", "safetensors")
 
 
 def training_fields(
@@ -35,6 +35,7 @@ def training_fields(
     stream: RowStream,
     sae: Sae,
     numerics: Numerics,
+    choice: Choice,
     normalisation: Normalisation,
     history: History,
     final: dict[str, dict[str, Any]],
@@ -82,6 +83,8 @@ def training_fields(
         "numerics": {
             "products": str(numerics.dtype).removeprefix("torch."),
             "sparse_products": numerics.sparse,
+            "kernels": numerics.products,
+            "kernels_chosen_by": choice.by,
             "master_weights": "float32",
             "saved": "float32",
         },
@@ -92,6 +95,7 @@ def training_fields(
             "wall_seconds": round(history.wall_seconds, 3),
             "rows_per_second": round(drawn / max(history.wall_seconds, 1e-9), 1),
             "stall_share": round(history.stall_seconds / max(history.wall_seconds, 1e-9), 4),
+            "update_milliseconds": choice.milliseconds,
             "peak_memory_mb": peak_memory_mb(device),
             "resumed_from_steps": history.resumed_from,
         },

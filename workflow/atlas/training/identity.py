@@ -33,7 +33,7 @@ def identity_of(
         "data, hook and mix": stream.identity,
         "normalisation": json.dumps(normalisation.described()),
         "device": device.type,
-        "products": f"{numerics.dtype}, {'sparse' if numerics.sparse else 'dense'}",
+        "products": f"{numerics.dtype}, {numerics.products}",
         "watched rows": _hash_of(monitors),
         "watched targets": "" if targets is None else _hash_of(targets),
         "code of training": Code(Path(__file__).parents[2]).hash_of("atlas/training/run.py"),

@@ -62,7 +62,7 @@ def select_rows(pre: Float[Tensor, "rows n_latents"], k: int) -> Int[Tensor, " k
 def select_batch(pre: Float[Tensor, "rows n_latents"], k: int) -> Int[Tensor, " kept"]:
     """Flat indices of the k x rows largest positive values of the whole batch, ascending."""
     flat, wanted = pre.reshape(-1), k * len(pre)
-    floor = _floor(flat, wanted)
+    floor = floor_of_sample(flat[:: sample_stride(flat.numel())], flat.numel(), wanted)
     candidates = (flat > floor).nonzero().squeeze(1)
     if floor > 0 and len(candidates) < wanted:  # the guess was too high
         candidates = (flat > 0).nonzero().squeeze(1)
@@ -129,10 +129,14 @@ def _keep(flat: Tensor, values: Tensor, smallest: Tensor, rows: Tensor, k: int) 
     return flat[kept]
 
 
-def _floor(flat: Float[Tensor, " n"], wanted: int) -> float:
-    """A value that clearly more than `wanted` values exceed, guessed from a sample; a bad guess costs time only."""
-    sample = flat[:: max(1, flat.numel() // _SAMPLE) | 1]
-    rank = math.ceil(1.5 * wanted / flat.numel() * len(sample)) + 16
+def sample_stride(n: int) -> int:
+    """Each how many values one is looked at to guess a floor."""
+    return max(1, n // _SAMPLE) | 1
+
+
+def floor_of_sample(sample: Float[Tensor, " m"], n: int, wanted: int) -> float:
+    """A value that clearly more than `wanted` of n values exceed, guessed from a sample; a bad guess costs time."""
+    rank = math.ceil(1.5 * wanted / n * len(sample)) + 16
     if rank >= len(sample):
         return 0.0
     return max(0.0, float(sample.topk(rank, sorted=False).values.min()))

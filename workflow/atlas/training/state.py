@@ -1,6 +1,6 @@
 """Everything that changes while an SAE is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from atlas.config.recipe import Recipe
 from atlas.devices import DTYPES, fast_matmul_dtype
+from atlas.errors import TrainingError
 from atlas.training import kernels
 from atlas.training.adam import Adam
 from atlas.training.architectures import ARCHITECTURES
@@ -46,20 +47,64 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Numerics:
-    """How products are computed: in which format, and over all latents or the kept ones only."""
+    """How products are computed: in which format, and over all latents or the kept ones only.
+
+    `fused` computes with the kept ones in compiled loops, and the optimiser too.
+    """
 
     dtype: torch.dtype
     sparse: bool
+    fused: bool = False
+
+    @classmethod
+    def named(cls, dtype: torch.dtype, products: str) -> "Numerics":
+        """The way with this name."""
+        return cls(dtype, sparse=products != "dense", fused=products == "fused")
+
+    @property
+    def products(self) -> str:
+        """The way by its name in recipes and on run cards."""
+        return "fused" if self.fused else "sparse" if self.sparse else "dense"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The name of a way to compute, who chose it (`recipe`, `shape` or `measurement`), and milliseconds of an update
+    in each way, if they were measured.
+    """
+
+    products: str
+    by: str
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+def is_unfused_twin(recipe: Recipe) -> bool:
+    """Whether the recipe asks for fused kernels, which update every weight, for a twin that keeps some."""
+    return recipe.twin is not None and recipe.products == "fused"
 
 
 def choose_numerics(recipe: Recipe, device: torch.device) -> Numerics:
-    """The fastest way that trains well; `parity` computes in float32 unless the recipe says otherwise."""
+    """The way that the recipe names, or by its shape alone the one that should be fastest.
+
+    `parity` computes in float32 unless the recipe says otherwise. `choice.choose` measures where that may tell more.
+    Raises TrainingError when the device has no kernels for the way that is named.
+    """
     if recipe.matmul_dtype != "auto":
         dtype = DTYPES[recipe.matmul_dtype]
     else:
         dtype = torch.float32 if recipe.parity else fast_matmul_dtype(device)
-    few = recipe.k is not None and recipe.k <= _SPARSE_SHARE[device.type] * recipe.n_latents
-    return Numerics(dtype, sparse=few and (device.type == "cpu" or kernels.available(device)))
+    sparse_runs = device.type == "cpu" or kernels.available(device)
+    if recipe.products == "auto" or is_unfused_twin(recipe):
+        few = recipe.k is not None and recipe.k <= _SPARSE_SHARE[device.type] * recipe.n_latents
+        return Numerics(dtype, sparse=few and sparse_runs)
+    runs = {"dense": True, "sparse": sparse_runs, "fused": device.type == "cpu"}[recipe.products]
+    if not runs:
+        needs = "a CPU" if recipe.products == "fused" else "a CPU, or Triton beside torch"
+        raise TrainingError(
+            f"products is {recipe.products}, which needs {needs}, and this job runs on {device.type}; set products to "
+            "auto, or run on the CPU with '--resources gpu=0'"
+        )
+    return Numerics.named(dtype, recipe.products)
 
 
 def new_state(

@@ -18,6 +18,7 @@ from atlas.progress import Progress, progress
 from atlas.runcard import require_fields, write_run_card
 from atlas.training.card import TRAINING_SECTIONS, training_fields
 from atlas.training.checkpoint import History, Identity, read_checkpoint, write_checkpoint
+from atlas.training.choice import choose
 from atlas.training.curves import training_row, write_curves
 from atlas.training.guards import check_inputs, named_rows, warnings_after, warnings_before
 from atlas.training.identity import identity_of
@@ -28,7 +29,7 @@ from atlas.training.normalise import Normalisation, normalisation_of_sae, normal
 from atlas.training.preemption import Preempted, listen
 from atlas.training.prefetch import prefetch
 from atlas.training.sae import Sae, save_sae
-from atlas.training.state import Numerics, TrainingState, choose_numerics, folded_sae, new_state, set_decoder_bias
+from atlas.training.state import Choice, Numerics, TrainingState, folded_sae, new_state, set_decoder_bias
 from atlas.training.streams import RowBatch, RowStream
 from atlas.training.tracking import Tracked, Trackers, open_trackers
 from atlas.training.transcoder import folded_transcoder
@@ -50,6 +51,7 @@ class _Run:
     device: torch.device
     state_folder: Path
     numerics: Numerics
+    choice: Choice
     normalisation: Normalisation
     identity: Identity
     monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None
@@ -123,7 +125,7 @@ def _train_and_write(run: _Run, folder: Path, run_card: dict[str, Any], tracked:
     for warning in warnings:
         log.warning("%s", warning)
     fields = training_fields(
-        run_card, recipe, stream, sae, run.numerics, run.normalisation, history, final, run.seed, run.device
+        run_card, recipe, stream, sae, run.numerics, run.choice, run.normalisation, history, final, run.seed, run.device
     )
     _write_outputs(folder, sae, history, fields | {"warnings": warnings})
 
@@ -141,9 +143,12 @@ def _prepare(
         normalisation = normalisation_of_sae(recipe, stream)
     else:
         normalisation = normalisation_of_transcoder(recipe, stream, device)
-    numerics = choose_numerics(recipe, device)
+    d_target = None if targets is None else stream.d_target
+    numerics, choice = choose(recipe, stream.d_model, d_target, device, state_folder)
     identity = identity_of(recipe, stream, seed, device, numerics, normalisation, monitors, targets)
-    return _Run(recipe, stream, monitors, seed, device, state_folder, numerics, normalisation, identity, targets)
+    return _Run(
+        recipe, stream, monitors, seed, device, state_folder, numerics, choice, normalisation, identity, targets
+    )
 
 
 def _train(run: _Run, state: TrainingState, history: History, trackers: Trackers) -> None:

@@ -1,6 +1,8 @@
 """One update. The order of its parts is normative: docs/metrics.md, "Training, exactly"."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +12,12 @@ from torch import Tensor
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.architectures.base import Batch
+from atlas.training.architectures.base import Batch, Encoded
 from atlas.training.architectures.batch_topk import adapt_threshold, smallest_kept
 from atlas.training.auxk import auxiliary_loss
-from atlas.training.forward import Forward, forward
+from atlas.training.forward import forward
 from atlas.training.memory import MicroBatch, attempt
-from atlas.training.optimise import apply_gradients, project
+from atlas.training.optimise import apply_gradients, fused_passes, project
 from atlas.training.parity import Conventions, conventions, decoder_auxiliary_loss
 from atlas.training.state import Numerics, TrainingState
 
@@ -70,12 +72,12 @@ def update(
     while (seen := attempt(lambda: _backward(state, batch, rules, numerics, corpora, micro_batch.rows))) is None:
         micro_batch.halve(state.step, recipe)
 
-    gradient_norm = project(state)
+    gradient_norm = project(state, numerics.fused)
     _check_finite(gradient_norm, "gradient", batch, corpora)
     if architecture.has_threshold and state.step > recipe.threshold_start_step:
         state.threshold = adapt_threshold(state.threshold, torch.stack(seen.smallest_kept), recipe.threshold_beta)
     state.tokens_since_fired = torch.where(seen.fired, 0, state.tokens_since_fired + len(rows))
-    lr = apply_gradients(state, recipe, gradient_norm)
+    lr = apply_gradients(state, recipe, gradient_norm, numerics.fused)
     if architecture.restrict is not None and rules.restricts:
         architecture.restrict(state.parameters)
     loss, squared_error, auxiliary, l0 = seen.means
@@ -102,22 +104,63 @@ def _backward(
     for parameter in state.parameters.values():
         parameter.grad = None  # of an attempt that failed
     parts = _parts(batch, size)
-    fired, variance = _whole_batch(state, batch, parts, numerics) if len(parts) > 1 else (None, None)
+    fired, variance = _whole_batch(state, batch, parts, numerics, rules) if len(parts) > 1 else (None, None)
     means, ever_fired, smallest = [], torch.zeros_like(state.tokens_since_fired, dtype=torch.bool), []
     for part in parts:
-        seen = forward(part, numerics.sparse)
+        seen = _forward(part, numerics, len(batch.rows), rules)
         dead = _dead_latents(state, seen.fired if fired is None else fired, batch, rules)
         losses = _losses(part, seen, dead, rules, variance)
         _check_finite(losses[0], "loss", batch, corpora)
         share = len(part.rows) / len(batch.rows)
-        (losses[0] * share).backward()
-        kept = seen.values.detach()
-        l0 = (kept > 0).sum() / len(part.rows)
-        means.append(torch.stack([*(loss.detach() for loss in losses), l0]) * share)
+        seen.backward(losses[0] * share)
+        means.append(torch.stack([*(loss.detach() for loss in losses), seen.n_kept / len(part.rows)]) * share)
         ever_fired |= seen.fired
         if ARCHITECTURES[batch.recipe.architecture].has_threshold:
-            smallest.append(smallest_kept(kept))
+            smallest.append(smallest_kept(seen.kept))
     return _Seen(torch.stack(means).sum(dim=0), ever_fired, len(dead), smallest)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a part gave: mean squared error of each nested reconstruction, and the residual of the last.
+
+    `kept` are the kept values, zeros are not kept, and `n_kept` their number. `backward(loss)` adds the gradients of a
+    loss that `_losses` made of `errors` to those at the parameters.
+    """
+
+    errors: list[Float[Tensor, ""]]
+    residual: Float[Tensor, "rows d_target"]
+    fired: Bool[Tensor, " n_latents"]
+    kept: Float[Tensor, "..."]
+    n_kept: Int[Tensor, ""]
+    backward: Callable[[Tensor], None]
+    encoded: Encoded | None = None
+
+
+def _forward(part: Batch, numerics: Numerics, batch_size: int, rules: Conventions) -> _Outcome:
+    if numerics.fused:
+        return _fused_forward(part, batch_size, rules)
+    seen = forward(part, numerics.sparse)
+    residual = part.targets - seen.reconstructions[-1]
+    error = residual.square().sum(dim=1).mean()
+    errors = [(part.targets - nested).square().sum(dim=1).mean() for nested in seen.reconstructions[:-1]]
+    kept = seen.values.detach()
+    return _Outcome([*errors, error], residual, seen.fired, kept, (kept > 0).sum(), Tensor.backward, seen.encoded)
+
+
+def _fused_forward(part: Batch, batch_size: int, rules: Conventions) -> _Outcome:
+    architecture, passes = ARCHITECTURES[part.recipe.architecture], fused_passes()
+    n_groups = 1 if architecture.groups is None else len(architecture.groups(part.recipe))
+    divisor = math.prod(map(float, _divisors(part, n_groups, rules)))
+    seen = passes.forward(part, architecture, -2 / (batch_size * n_groups * divisor))
+
+    def backward(loss: Tensor) -> None:
+        passes.add_gradients(seen, part)
+        if loss.requires_grad:  # of the auxiliary loss
+            loss.backward()
+
+    errors, counts = list(seen.errors.mean(dim=0)), seen.entries.counts
+    return _Outcome(errors, seen.residuals[-1], seen.fired, seen.entries.values, counts.sum(), backward)
 
 
 def _parts(batch: Batch, size: int) -> list[Batch]:
@@ -129,7 +172,7 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
 
 @torch.no_grad()
 def _whole_batch(
-    state: TrainingState, batch: Batch, parts: list[Batch], numerics: Numerics
+    state: TrainingState, batch: Batch, parts: list[Batch], numerics: Numerics, rules: Conventions
 ) -> tuple[Bool[Tensor, " n_latents"] | None, Float[Tensor, ""] | None]:
     """What the auxiliary loss of a part needs of all parts: which latents fired, and the variance of the residual.
 
@@ -140,9 +183,9 @@ def _whole_batch(
         return None, None
     fired, residuals = torch.zeros_like(silent, dtype=torch.bool), []
     for part in parts:
-        seen = forward(part, numerics.sparse)
+        seen = _forward(part, numerics, len(batch.rows), rules)
         fired |= seen.fired
-        residuals.append(part.targets - seen.reconstructions[-1])
+        residuals.append(seen.residual)
     residual = torch.cat(residuals)
     return fired, (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
 
@@ -157,20 +200,29 @@ def _dead_latents(
 
 
 def _losses(
-    part: Batch, seen: Forward, dead: Tensor, rules: Conventions, variance: Tensor | None
+    part: Batch, seen: _Outcome, dead: Tensor, rules: Conventions, variance: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, squared error and auxiliary loss, each the mean over the rows of a part."""
     architecture, coefficient = ARCHITECTURES[part.recipe.architecture], part.recipe.aux_coefficient
-    residual = part.targets - seen.reconstructions[-1]
-    squared_error = residual.square().sum(dim=1).mean()
-    loss = _reconstruction_loss(squared_error, seen, part, rules)
+    squared_error = seen.errors[-1]
+    loss = torch.stack(seen.errors).mean() if len(seen.errors) > 1 else squared_error
+    for divisor in _divisors(part, len(seen.errors), rules):
+        loss = loss / divisor
     auxiliary = squared_error.new_zeros(())
     if architecture.revives and rules.auxiliary and coefficient > 0 and len(dead):
-        auxiliary = _auxiliary_loss(part, residual, dead, rules, variance)
+        auxiliary = _auxiliary_loss(part, seen.residual, dead, rules, variance)
         loss = loss + coefficient * auxiliary
     if architecture.penalty is not None:
         loss = loss + architecture.penalty(seen.encoded, part)
     return loss, squared_error, auxiliary
+
+
+def _divisors(part: Batch, n_groups: int, rules: Conventions) -> list[float | Tensor]:
+    """What the mean error of the nested reconstructions is divided by."""
+    divisors: list[float | Tensor] = [n_groups] if rules.groups_averaged_twice else []
+    if rules.relative:
+        divisors.append((part.targets - part.targets.mean(dim=0)).square().sum(dim=1).mean())
+    return divisors
 
 
 def _auxiliary_loss(
@@ -180,17 +232,6 @@ def _auxiliary_loss(
         return decoder_auxiliary_loss(batch, residual, dead)
     rectify = rules.auxiliary == "rectified"
     return auxiliary_loss(batch.rows, residual, batch.parameters, dead, batch.dtype, rectify, batch.centre, variance)
-
-
-def _reconstruction_loss(squared_error: Tensor, seen: Forward, batch: Batch, rules: Conventions) -> Tensor:
-    """The mean error of the nested reconstructions; without groups, of the only one."""
-    earlier = [(batch.targets - part).square().sum(dim=1).mean() for part in seen.reconstructions[:-1]]
-    loss = torch.stack([*earlier, squared_error]).mean() if earlier else squared_error
-    if rules.groups_averaged_twice:
-        loss = loss / len(seen.reconstructions)
-    if rules.relative:
-        loss = loss / (batch.targets - batch.targets.mean(dim=0)).square().sum(dim=1).mean()
-    return loss
 
 
 def _check_finite(value: Tensor, name: str, batch: Batch, corpora: str) -> None:

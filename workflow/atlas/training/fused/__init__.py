@@ -1,0 +1,1 @@
+"""The sparse parts of an update as compiled loops for the CPU."""
