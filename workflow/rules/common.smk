@@ -2,6 +2,7 @@
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
 import os
+import re
 import time
 from dataclasses import asdict
 from functools import cache
@@ -95,6 +96,12 @@ for row in ROWS:
     SAES.setdefault(row.sae_id, row)
 
 SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+SAE_FILES = {
+    "weights": f"{SAE}/sae_weights.safetensors",
+    "config": f"{SAE}/cfg.json",
+    "card": f"{SAE}/run_card.yaml",
+    "curves": f"{SAE}/training.parquet",
+}
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
@@ -294,14 +301,46 @@ def training_shards(wildcards):
     return training_shards_of(wildcards.mix, wildcards.model)
 
 
+def training_facts_of(mix, model):
+    """Files that say what training rows of a model are like: all shards, or in windows the facts of the first ones."""
+    if CONFIG.models[model].harvest.window_shards is None:
+        return training_shards_of(mix, model)
+    return [path for corpus in CONFIG.mixes[mix].corpora for path in facts_paths(model, corpus)]
+
+
+def facts_paths(model, corpus):
+    """Facts of the first training shards of a corpus."""
+    number = CONFIG.models[model].harvest.statistics_shards
+    return [f"results/activations/{model}/{corpus}/facts-{shard:03d}.h5" for shard in range(number)]
+
+
+def training_facts(wildcards):
+    """What is known of the training rows of an SAE."""
+    return training_facts_of(wildcards.mix, wildcards.model)
+
+
+# Settings of a harvest that change no activation file.
+NOT_OF_A_SHARD = {"keep_train", "corpora", "mode", "window_shards", "statistics_shards"}
+NOT_OF_A_SHARD |= {"window_memory_mb", "group_memory_mb"}
+
+
+def models_that(keep):
+    """A pattern of the names of models whose harvest a function accepts; one that matches nothing where none is."""
+    return "|".join(re.escape(name) for name, model in CONFIG.models.items() if keep(model.harvest)) or "(?!)"
+
+
 def evaluation_shards(place):
     """Eval shards of every corpus on which an SAE is judged there."""
     return [path for corpus in place.roles for path in shard_paths(place.model, corpus, "eval")]
 
 
 def monitor_corpora(wildcards):
+    """Watched while an SAE is trained."""
+    return watched_corpora(sae_row(wildcards).roles)
+
+
+def watched_corpora(roles):
     """Watched while training: the in-sample corpus' held-out documents and the first OOS corpus."""
-    roles = sae_row(wildcards).roles
     first = {}
     for corpus, role in roles.items():
         first.setdefault(role, corpus)

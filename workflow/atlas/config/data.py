@@ -1,8 +1,9 @@
 """Models, corpora and mixes."""
 
 import re
+from collections.abc import Mapping
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -125,6 +126,12 @@ class Harvest(TokenBudget):
     def n_shards(self, split: str) -> int:
         """Number of shard files of a split, known before anything runs."""
         return -(-self.tokens(split) // self.shard_tokens)
+
+
+def window_memory(config: Mapping[str, Any], model: str) -> dict[str, int]:
+    """`window_memory_mb` of a model, if it is given in a configuration as it was read."""
+    harvest = config["models"][model]["harvest"]
+    return {key: harvest[key] for key in ("window_memory_mb",) if key in harvest}
 
 
 class ModelSpec(Section):
