@@ -293,6 +293,11 @@ def wheel_source(wildcards):
 
 def training_shards_of(mix, model):
     """Training shards of a model, of every corpus in the mix."""
+    if CONFIG.models[model].harvest.mode == "stream":
+        raise WorkflowError(
+            f"models.{model}.harvest.mode is 'stream', which keeps no rows of training text; regimes and the comparison "
+            "of frameworks read them: use mode 'store', or a model of another name in mode 'store' for that study"
+        )
     return [path for corpus in CONFIG.mixes[mix].corpora for path in shard_paths(model, corpus, "train")]
 
 
@@ -321,7 +326,7 @@ def training_facts(wildcards):
 
 # Settings of a harvest that change no activation file.
 NOT_OF_A_SHARD = {"keep_train", "corpora", "mode", "window_shards", "statistics_shards"}
-NOT_OF_A_SHARD |= {"window_memory_mb", "group_memory_mb"}
+NOT_OF_A_SHARD |= {"window_memory_mb", "group_memory_mb", "group_by"}
 
 
 def models_that(keep):

@@ -8,9 +8,8 @@ class SaeWildcards:
     """The wildcards that an SAE has where a job of its own trains it."""
 
     def __init__(self, row):
-        self.model, self.hook, self.mix, self.recipe, self.seed = row.sae_id.removesuffix(f"/seed-{row.seed}").split(
-            "/"
-        ) + [str(row.seed)]
+        self.model, self.hook, self.mix, self.recipe, _ = row.sae_id.split("/")
+        self.seed = str(row.seed)
 
 
 def group_files(group, kind):

@@ -84,7 +84,7 @@ for GROUP in GROUPS:
             model=GROUP.model,
             members=group_members(GROUP),
             harvest=CONFIG.models[GROUP.model].harvest.model_dump(
-                mode="json", exclude={"keep_train", "window_memory_mb", "group_memory_mb"}
+                mode="json", exclude=NOT_OF_A_SHARD - {"corpora", "mode", "window_shards", "statistics_shards"}
             ),
             model_threads=model_threads(GROUP),
             monitor_rows=CONFIG.evaluation.monitor_rows,

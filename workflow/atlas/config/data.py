@@ -84,6 +84,11 @@ class Harvest(TokenBudget):
         description="With mode 'stream': memory for the weights, gradients and moments of SAEs that one job trains; "
         "more SAEs are divided among several jobs, each of which runs the model.",
     )
+    group_by: Literal["study", "model"] = Field(
+        default="study",
+        description="With mode 'stream': which SAEs of the same training corpora one job trains: those of one 'study', "
+        "or of all studies with this 'model', which saves passes but trains all when one study is asked for.",
+    )
     keep_train: bool = Field(
         default=True,
         description="Keep the activation files that were trained on. false: each is deleted when all jobs of the call "

@@ -28,29 +28,33 @@ def sae_bytes(row: SaeRow, d_model: int) -> int:
 
 
 def stream_groups(config: AtlasConfig, rows: Iterable[SaeRow]) -> list[Group]:
-    """Groups of all SAEs whose models stream, in the order of `rows`, in which an SAE may occur again.
+    """Groups of all SAEs whose models stream, in the order of `rows`; an SAE belongs to the first of its rows.
 
-    SAEs share a group up to `group_memory_mb` of their model; what is more makes a further group.
+    SAEs of one study, or of all where `group_by` says so, share a group up to `group_memory_mb` of their model; what is more makes a further group.
     """
-    groups: dict[tuple[str, tuple[str, ...]], list[list[SaeRow]]] = {}
-    for row in {row.sae_id: row for row in rows}.values():
+    groups: dict[tuple[str, str, tuple[str, ...]], list[list[SaeRow]]] = {}
+    first: dict[str, SaeRow] = {}
+    for row in rows:
+        first.setdefault(row.sae_id, row)
+    for row in first.values():
         model = config.models[row.model]
         if model.harvest.mode != "stream":
             continue
-        parts = groups.setdefault((row.model, tuple(sorted(config.mixes[row.mix].corpora))), [[]])
+        study = row.study if model.harvest.group_by == "study" else "all"
+        parts = groups.setdefault((row.model, study, tuple(sorted(config.mixes[row.mix].corpora))), [[]])
         used = sum(sae_bytes(each, model.d_model) for each in parts[-1])
         if parts[-1] and used + sae_bytes(row, model.d_model) > model.harvest.group_memory_mb * 1e6:
             parts.append([])
         parts[-1].append(row)
     return [
-        Group(f"{model}/{'+'.join(corpora)}-{number}", model, corpora, tuple(part))
-        for (model, corpora), parts in groups.items()
+        Group(f"{model}/{study}/{'+'.join(corpora)}-{number}", model, corpora, tuple(part))
+        for (model, study, corpora), parts in groups.items()
         for number, part in enumerate(parts)
     ]
 
 
 def check_streams(config: AtlasConfig, studies: Mapping[str, list[SaeRow]]) -> None:
-    """Raise ConfigError for windows that hold no batch, SAEs that fit into no group, and what needs stored rows."""
+    """Raise ConfigError for windows that hold no batch, and SAEs that fit into no group."""
     for study, rows in studies.items():
         for row in rows:
             model = config.models[row.model]
@@ -62,19 +66,6 @@ def check_streams(config: AtlasConfig, studies: Mapping[str, list[SaeRow]]) -> N
                     f"studies.{study}: {row.sae_id!r} needs {needed:,.0f} MB for the weights, gradients and moments of "
                     f"{row.recipe.n_latents:,} latents, models.{row.model}.harvest.group_memory_mb is "
                     f"{model.harvest.group_memory_mb:,}; raise it, or lower n_latents"
-                )
-            if row.intended and config.models[row.judged.model].harvest.mode == "stream":
-                raise ConfigError(
-                    f"studies.{study}: {row.judged_id!r} provokes {row.intended!r}, for which silent latents are "
-                    f"counted on stored training text; models.{row.judged.model}.harvest.mode is 'stream', which keeps "
-                    "none: use mode 'store'"
-                )
-    if config.frameworks is not None and config.frameworks.study in studies:
-        for name in {row.model for row in studies[config.frameworks.study]}:
-            if config.models[name].harvest.mode == "stream":
-                raise ConfigError(
-                    f"frameworks.study: {config.frameworks.study!r} trains on {name!r}, whose harvest.mode is "
-                    "'stream'; frameworks read stored training text: use mode 'store'"
                 )
 
 
