@@ -30,7 +30,8 @@ def sae_bytes(row: SaeRow, d_model: int) -> int:
 def stream_groups(config: AtlasConfig, rows: Iterable[SaeRow]) -> list[Group]:
     """Groups of all SAEs whose models stream, in the order of `rows`; an SAE belongs to the first of its rows.
 
-    SAEs of one study, or of all where `group_by` says so, share a group up to `group_memory_mb` of their model; what is more makes a further group.
+    SAEs of one study, or of all where `group_by` says so, share a group up to `group_memory_mb` of their model; what is
+    more makes a further group.
     """
     groups: dict[tuple[str, str, tuple[str, ...]], list[list[SaeRow]]] = {}
     first: dict[str, SaeRow] = {}
