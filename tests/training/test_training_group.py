@@ -177,3 +177,8 @@ def test_a_stream_that_ends_before_the_steps_is_refused_before_a_forward_pass(sc
 def test_facts_in_another_storage_dtype_are_refused(scene, tmp_path):
     with pytest.raises(StoreError, match=r"storage_dtype is 'bfloat16', but the group streams text with 'float32'"):
         from_stream(scene, MEMBERS, tmp_path, storage_dtype="float32")
+
+
+def test_text_that_ends_before_its_budget_is_refused(scene, tmp_path):
+    with pytest.raises(StoreError, match=r"corpus 'chat' has 1,280 tokens to train on, .* harvest asks for 1,600"):
+        from_stream(scene, MEMBERS, tmp_path, train_tokens=1600)

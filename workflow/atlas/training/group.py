@@ -244,6 +244,11 @@ def _require_same_text(facts: Mapping[str, list[Shard]], splits: Mapping[str, To
     for name, split in splits.items():
         if name not in facts:
             raise StoreError(f"corpus {name!r} has tokens, but no facts; there are facts of {sorted(facts)}")
+        if split.tokens.size != (asked := harvest.of(name).train_tokens):
+            raise StoreError(
+                f"corpus {name!r} has {split.tokens.size:,} tokens to train on, the model's harvest asks for "
+                f"{asked:,}: delete its token file and run again; it will be made anew"
+            )
         expected = {"corpus_fingerprint": split.fingerprint, "context_length": split.context_length}
         expected |= {"storage_dtype": harvest.storage_dtype, "batch_contexts": harvest.batch_contexts}
         for shard in facts[name]:
