@@ -135,8 +135,8 @@ def members(every: list[Asked], folder: Path) -> list[Member]:
     return [Member(one, folder / str(n) / "sae", folder / str(n) / "state") for n, one in enumerate(every)]
 
 
-def from_stream(scene: Scene, every: list[Asked], folder: Path, **changes) -> list[Path]:
-    """Train the same as one group; `changes` are settings of the harvest."""
+def from_stream(scene: Scene, every: list[Asked], folder: Path, devices=(CPU, CPU), **changes) -> list[Path]:
+    """Train the same as one group; `devices` are those of SAEs and model, `changes` settings of the harvest."""
     corpora = sorted({name for one in every for name in one.mix.corpora})
     inputs = GroupInputs(
         scene.model,
@@ -148,7 +148,7 @@ def from_stream(scene: Scene, every: list[Asked], folder: Path, **changes) -> li
     )
     group = members(every, folder)
     harvest = Harvest.model_validate(HARVEST.model_dump() | changes)
-    train_group(inputs, group, harvest, CPU, folder / "windows")
+    train_group(inputs, group, harvest, devices[0], folder / "windows", devices[1])
     return [member.folder for member in group]
 
 

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from training.group_scene import (
     BOTH,
     CURRICULUM,
@@ -16,6 +17,7 @@ from training.group_scene import (
     from_store,
     from_stream,
     make_scene,
+    members,
 )
 
 from atlas.activations import writer as writer_module
@@ -182,3 +184,37 @@ def test_facts_in_another_storage_dtype_are_refused(scene, tmp_path):
 def test_text_that_ends_before_its_budget_is_refused(scene, tmp_path):
     with pytest.raises(StoreError, match=r"corpus 'chat' has 1,280 tokens to train on, .* harvest asks for 1,600"):
         from_stream(scene, MEMBERS, tmp_path, train_tokens=1600)
+
+
+def test_the_model_and_the_saes_have_each_their_own_device(scene, tmp_path, monkeypatch):
+    """Pretended devices: which one is handed to the model, and which one to trainings."""
+    seen = {"model": [], "sae": []}
+    usual_load, usual_training = group_module.load_model, group_module.Training
+
+    def load(folder, device):
+        seen["model"].append(device)
+        return usual_load(folder, torch.device("cpu"))
+
+    def begin(recipe, stream, monitors, seed, device, *others, **named):
+        seen["sae"].append(device)
+        return usual_training(recipe, stream, monitors, seed, torch.device("cpu"), *others, **named)
+
+    monkeypatch.setattr(group_module, "load_model", load)
+    monkeypatch.setattr(group_module, "Training", begin)
+    model, sae = torch.device("meta", 0), torch.device("meta", 1)
+    from_stream(scene, MEMBERS[:1], tmp_path, devices=(sae, model))
+    assert seen == {"model": [model], "sae": [sae]}
+
+
+@pytest.mark.parametrize("where", [None, "cuda:0", "cuda:1"])
+def test_a_model_or_a_group_that_no_device_holds_is_refused(scene, monkeypatch, where):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (1000 if str(place) == where else 10**9, 10**9))
+    group = members(MEMBERS, scene.folder)
+    saes, model = torch.device("cuda", 1), torch.device("cuda", 0)
+    asked_of = (group, {"d_model": 32}, scene.model, saes, model)
+    if where is None:
+        group_module._require_device_memory(*asked_of)
+        return
+    message = rf"{where}: 4 SAEs and the model need .* GB there \(.* GB of SAEs, .* GB of model weights\), .* are free"
+    with pytest.raises(TrainingError, match=message):
+        group_module._require_device_memory(*asked_of)

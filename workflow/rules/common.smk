@@ -326,7 +326,7 @@ def training_facts(wildcards):
 
 # Settings of a harvest that change no activation file.
 NOT_OF_A_SHARD = {"keep_train", "corpora", "mode", "window_shards", "statistics_shards"}
-NOT_OF_A_SHARD |= {"window_memory_mb", "group_memory_mb", "group_by"}
+NOT_OF_A_SHARD |= {"window_memory_mb", "group_memory_mb", "group_by", "sae_gpu"}
 
 
 def models_that(keep):

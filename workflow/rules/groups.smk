@@ -57,6 +57,22 @@ def group_threads(group):
     return max(model_threads(group), *(training_threads(SaeWildcards(row)) for row in group.rows))
 
 
+def group_gpus(group):
+    """One GPU, or one for the model and one for the SAEs."""
+    return 2 if CONFIG.models[group.model].harvest.sae_gpu else 1
+
+
+def check_group_gpus():
+    """Refuse fewer GPUs than a group asks for: Snakemake would cut its number down in silence."""
+    limit = workflow.global_resources.get("gpu").value if "gpu" in workflow.global_resources else None
+    for group in GROUPS:
+        if workflow.is_main_process and limit and limit < group_gpus(group):
+            raise WorkflowError(
+                f"models.{group.model}.harvest.sae_gpu asks for {group_gpus(group)} GPUs, --resources gpu={limit} would "
+                "cut it down; raise the latter (or 'resources' in the profile), or set sae_gpu to false"
+            )
+
+
 def group_tokens(group):
     """Tokens of training text that pass through the model."""
     return sum(harvest_of(group.model, corpus).train_tokens for corpus in group.corpora)
@@ -105,3 +121,6 @@ def group_disk_mb(group):
         return windows * attempt + sum(training_disk_mb(SaeWildcards(row), attempt) for row in group.rows)
 
     return lambda wildcards, attempt: int(needed(wildcards, attempt))
+
+
+check_group_gpus()

@@ -79,7 +79,9 @@ for GROUP in GROUPS:
             mem_mb=group_mb(GROUP),
             disk_mb=group_disk_mb(GROUP),
             runtime=group_minutes(GROUP),
-            gpu=1,
+            gpu=group_gpus(GROUP),
+            # Two GPUs of one job are of no use on two nodes.
+            nodes=1,
         params:
             model=GROUP.model,
             members=group_members(GROUP),
@@ -87,6 +89,7 @@ for GROUP in GROUPS:
                 mode="json", exclude=NOT_OF_A_SHARD - {"corpora", "mode", "window_shards", "statistics_shards"}
             ),
             model_threads=model_threads(GROUP),
+            gpus=group_gpus(GROUP),
             monitor_rows=CONFIG.evaluation.monitor_rows,
             # Not an output: see rule train.
             state=f"{RESULTS}/state",

@@ -7,6 +7,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
     from atlas.config.data import Harvest, Mix, window_memory
     from atlas.config.recipe import Recipe
     from atlas.config.tracking import Tracking
+    from atlas.devices import choose_two_devices
     from atlas.training.group import GroupInputs, Member, train_group
     from atlas.training.run import Asked
     from atlas.training.tracking import Tracked
@@ -38,6 +39,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
             threads=of["threads"],
         )
 
+    model_device, sae_device = choose_two_devices(device, settings.gpus)
     train_group(
         GroupInputs(
             model=Path(files.model),
@@ -49,7 +51,8 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         ),
         [member(*each) for each in zip(snakemake.output.weights, settings.members, strict=True)],
         harvest,
-        device,
+        sae_device,
         Path(settings.windows),
+        model_device,
         model_threads=settings.model_threads,
     )

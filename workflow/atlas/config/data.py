@@ -89,6 +89,11 @@ class Harvest(TokenBudget):
         description="With mode 'stream': which SAEs of the same training corpora one job trains: those of one 'study', "
         "or of all studies with this 'model', which saves passes but trains all when one study is asked for.",
     )
+    sae_gpu: bool = Field(
+        default=False,
+        description="With mode 'stream': a GPU of their own for the SAEs of a group, beside the model's: the job asks "
+        "for two.",
+    )
     keep_train: bool = Field(
         default=True,
         description="Keep the activation files that were trained on. false: each is deleted when all jobs of the call "

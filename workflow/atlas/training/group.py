@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +124,7 @@ class _Group:
         model_threads: int,
     ):
         self._inputs, self._members, self._harvest = inputs, members, harvest
-        self._model_device, self._model_threads = model_device, model_threads
+        self._device, self._model_device, self._model_threads = device, model_device, model_threads
         self._granted = torch.get_num_threads()
         self._identity = read_identity(inputs.model)
         expected = expected_of(self._identity)
@@ -206,7 +206,8 @@ class _Group:
 
     def _fill(self, window: Any, asked_to_end: Event) -> None:
         use_threads(min(self._model_threads, self._granted))
-        self._filler.fill(window, self._loaded, self._ends_when(asked_to_end))
+        with _current(self._model_device):
+            self._filler.fill(window, self._loaded, self._ends_when(asked_to_end))
 
     def _ends_when(self, asked_to_end: Event) -> Callable[[], None]:
         def check() -> None:
@@ -226,7 +227,8 @@ class _Group:
         for step in looked_at(stream.steps):
             if training.step <= step < until:
                 stream.pairs(step)
-        training.advance(until, asked_to_end)
+        with _current(self._device):
+            training.advance(until, asked_to_end)
         if training.step == training.recipe.steps:
             training.save()  # kept until all are done: a job that fails loses its outputs
             self._publish(number)
@@ -237,6 +239,11 @@ class _Group:
         later = {"epochs": stream.epochs(), "mixing": asdict(measure_mixing(stream))}
         self.trainings[number].publish(later)
         log.info("published %s", self._members[number].folder)
+
+
+def _current(device: torch.device) -> AbstractContextManager:
+    """Make a GPU the current one, on which Triton starts its kernels."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _require_same_text(facts: Mapping[str, list[Shard]], splits: Mapping[str, TokenSplit], harvest: Harvest) -> None:
