@@ -9,8 +9,9 @@ from atlas.activations.blocks import eligible_rows
 from atlas.activations.mixing import measure_mixing
 from atlas.activations.plan import Plan, windows_of
 from atlas.activations.store import open_shards
-from atlas.activations.stream import BatchStream, Windowed
+from atlas.activations.stream import BatchStream
 from atlas.activations.window import WindowShards
+from atlas.activations.windowed import Windowed
 from atlas.config.data import Mix
 from atlas.errors import StoreError
 from atlas.massive import MASSIVE_FACTOR

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,7 @@ from torch import Tensor
 from atlas.activations.blocks import Pool, eligible_rows
 from atlas.activations.plan import BLOCKS_PER_BATCH, Plan, Window
 from atlas.activations.store import Shard
+from atlas.activations.windowed import Account, Windowed
 from atlas.config.data import Mix
 from atlas.errors import StoreError
 from atlas.files import sha256_strings
@@ -66,37 +67,6 @@ class _Ahead(NamedTuple):
 
     step: int
     runs: Future[list[_Run]]
-
-
-@dataclass(frozen=True)
-class Windowed:
-    """How a stream passes through corpora window by window (atlas.activations.plan), and what is known beforehand.
-
-    `facts` are the files of each corpus' first part, from which medians and means are taken. `rows` are the numbers of
-    rows of all shards of a corpus, `documents` the document number of each of its counted rows, in any order.
-    """
-
-    window_shards: int
-    facts: Mapping[str, Sequence[Shard]]
-    rows: Mapping[str, Sequence[int]]
-    documents: Mapping[str, np.ndarray]
-
-    @classmethod
-    def of(cls, shards: Mapping[str, Sequence[Shard]], facts: Mapping[str, Sequence[Shard]], window_shards: int):
-        """Where all shards are at hand."""
-        rows = {name: [shard.n_rows for shard in group] for name, group in shards.items()}
-        documents = {name: np.concatenate([s.document[s.counted] for s in group]) for name, group in shards.items()}
-        return cls(window_shards, facts, rows, documents)
-
-
-@dataclass
-class Account:
-    """What a stream has learnt of its windows: of each the trainable rows and the blocks, by ``<corpus>/<number>``; of
-    steps how many pairs of rows are of one document, each row with itself included.
-    """
-
-    windows: dict[str, list[int]] = field(default_factory=dict)
-    pairs: dict[str, int] = field(default_factory=dict)
 
 
 class BatchStream:

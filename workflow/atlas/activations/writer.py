@@ -91,7 +91,7 @@ class RowWriter:
             sum_massive += _sum(raw[massive[block]])
             max_abs = max(max_abs, float(_as_tensor(raw).abs().max()))
         if bits % 2**64 != self._bits[name] % 2**64:
-            raise StoreError(f"{where}: rows of {name} on disk differ from those captured; the disk may be failing")
+            raise StoreError(f"{where}: rows of {name} differ from those captured; the disk or memory may be failing")
         squares = norms.astype(np.float64) ** 2
         return np.array(checksums, dtype=np.uint64), {
             "mean": (sum_regular + sum_massive) / max(1, self._counted.sum()),

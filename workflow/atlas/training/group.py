@@ -14,8 +14,10 @@ import torch
 
 from atlas.activations.fill import Filler
 from atlas.activations.mixing import looked_at, measure_mixing
+from atlas.activations.plan import Window
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.activations.stream import BatchStream, Windowed
+from atlas.activations.stream import BatchStream
+from atlas.activations.windowed import Windowed
 from atlas.config.data import Harvest
 from atlas.corpora.tokens import TokenSplit, read_tokens
 from atlas.devices import use_threads
@@ -204,7 +206,7 @@ class _Group:
             stream.recall(training.account)
         return training
 
-    def _fill(self, window: Any, asked_to_end: Event) -> None:
+    def _fill(self, window: Window, asked_to_end: Event) -> None:
         use_threads(min(self._model_threads, self._granted))
         with _current(self._model_device):
             self._filler.fill(window, self._loaded, self._ends_when(asked_to_end))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from atlas.activations.mixing import measure_mixing
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.activations.stream import BatchStream, Windowed, median_norm, sample_tokens
+from atlas.activations.stream import BatchStream, median_norm, sample_tokens
+from atlas.activations.windowed import Windowed
 from atlas.config.budget import too_many_epochs
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
