@@ -6,6 +6,7 @@
 Documents. Effective numbers over the documents' shares p of a batch, 1 / sum p^2 and exp(entropy), of the stream's
 batches and of batches drawn uniformly from the same rows.
 Shares. Drawn rows of a curriculum over the given corpora, against what its phases ask for up to that step.
+With --window-shards the stream is that of windows, and what it is compared with stays uniform over the whole corpus.
 Loss. The real trainer on three streams: ours; uniform (all rows permuted anew each epoch); and, as a control that must
 be told apart, rows in the order of their documents. For each seed all start from the same weights. The test flips the
 signs of the differences to uniform sampling over seeds, all 2^n ways; its statistic is the mean difference of explained
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from atlas.activations.mixing import measure_mixing
 from atlas.activations.store import open_shards
 from atlas.activations.stream import BatchStream, median_norm, sample_rows
+from atlas.activations.windowed import Windowed
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
 from atlas.devices import keep_freed_memory, make_deterministic, use_threads
@@ -57,7 +59,10 @@ def main() -> None:
 def stream_of(shards: dict, arguments, seed: int, mix: Mix | None = None) -> BatchStream:
     weights = dict.fromkeys(shards, 1 / len(shards))
     mix = mix or Mix(phases=[{"until": 1.0, "weights": weights}])
-    return BatchStream(shards, arguments.hook, mix, seed, arguments.batch_size, arguments.steps)
+    windowed = None
+    if arguments.window_shards:
+        windowed = Windowed.of(shards, {name: group[:1] for name, group in shards.items()}, arguments.window_shards)
+    return BatchStream(shards, arguments.hook, mix, seed, arguments.batch_size, arguments.steps, windowed=windowed)
 
 
 def documents(stream: BatchStream) -> dict[str, float]:
@@ -115,7 +120,8 @@ def losses(shards: dict, arguments) -> dict[str, dict[str, float]]:
     limit = MASSIVE_FACTOR * median_norm([s for group in shards.values() for s in group], arguments.hook)
     held_out = sample_rows(monitor, arguments.hook, 4096, limit)
     stream = stream_of(shards, arguments, seed=0)
-    every, order = all_rows(stream, arguments.hook)
+    whole = argparse.Namespace(**vars(arguments) | {"window_shards": None})
+    every, order = all_rows(stream_of(shards, whole, seed=0), arguments.hook)
     curves: dict[str, list[list[float]]] = {"ours": [], "uniform": [], "by document": []}
     for seed in range(arguments.seeds):
         ours = stream_of(shards, arguments, seed)
@@ -208,6 +214,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--n-latents", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=6, help="seeds of the loss curves; 0: none are trained")
+    parser.add_argument("--window-shards", type=int, help="draw from windows of so many shards; null: from all")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     pairs = (entry.split("=", 1) for entry in arguments.corpora)

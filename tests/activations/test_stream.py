@@ -46,7 +46,7 @@ def test_batch_is_a_pure_function_of_seed_and_step(shards):
 
 def test_an_epoch_visits_every_row_at_most_once_and_nearly_all(shards):
     s = stream(shards, steps=1000)
-    rows_of_an_epoch = s._pools["chat"].n_blocks * 16
+    rows_of_an_epoch = s.account.windows["chat/0"][1] * 16
     steps = rows_of_an_epoch // 128
     drawn = torch.cat([s.batch(step).rows for step in range(steps)])
     assert len(torch.unique(drawn, dim=0)) == len(drawn) == steps * 128
@@ -56,7 +56,7 @@ def test_an_epoch_visits_every_row_at_most_once_and_nearly_all(shards):
 
 def test_second_epoch_has_another_order_and_reaches_the_left_over_rows(shards):
     s = stream(shards, steps=400)
-    steps = s._pools["chat"].n_blocks // 8
+    steps = s.account.windows["chat/0"][1] // 8
     one, two = (torch.cat([s.batch(e * steps + i).rows for i in range(steps)]) for e in range(2))
     assert not torch.equal(one, two)
     everything = torch.cat([s.batch(step).rows for step in range(400)])

@@ -242,7 +242,7 @@ def test_a_checkpoint_in_the_place_of_another_is_refused_before_training(tmp_pat
     interrupted(tmp_path / "b", settings())
     (theirs,), (ours,) = checkpoints(tmp_path / "a"), checkpoints(tmp_path / "b")
     ours.write_bytes(theirs.read_bytes())
-    monkeypatch.setattr(train_module, "_train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(train_module, "update", lambda *_: pytest.fail("trained"))
     with pytest.raises(
         TrainingError, match=r"is the checkpoint of another run \(lr 0.001 instead of 0.003\), but lies"
     ):

@@ -37,6 +37,22 @@ def choose_device(gpus: int) -> torch.device:
     return torch.device("cuda")
 
 
+def choose_two_devices(device: torch.device, gpus: int) -> tuple[torch.device, torch.device]:
+    """The devices of a model and of SAEs beside it, for a job whose first device is `device` and that asked for `gpus`.
+
+    They are one device on the CPU, or where one GPU was asked for. Raises AtlasError when two were, and one is seen.
+    """
+    if device.type != "cuda" or gpus < 2:
+        return device, device
+    if (seen := torch.cuda.device_count()) < 2:
+        raise AtlasError(
+            f"this job asks for {gpus} GPUs, one for the model and one for the SAEs, but torch sees {seen}; grant two "
+            "(--resources gpu=2), or set harvest.sae_gpu to false"
+        )
+    log.info("device of the model: cuda:0; device of the SAEs: cuda:1")
+    return torch.device("cuda", 0), torch.device("cuda", 1)
+
+
 def fast_matmul_dtype(device: torch.device) -> torch.dtype:
     """The number format in which this device multiplies matrices fastest without losing training quality.
 

@@ -39,7 +39,7 @@ rule raw_absorption:
     """First-letter absorption of the raw activation's dimensions at a hook."""
     input:
         rows="results/absorption/{model}/rows.safetensors",
-        train_shards=training_shards,
+        train_shards=training_facts,
     output:
         result="results/absorption/{model}/{hook}/{mix}/raw.json",
     log:
@@ -67,9 +67,9 @@ rule absorption:
     input:
         rows="results/absorption/{model}/rows.safetensors",
         raw=rules.raw_absorption.output.result,
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
     output:
         result=f"{ABSORPTION}/absorption.json",
     log:

@@ -1,5 +1,5 @@
 # Activations: one forward pass of a corpus shard -> results/activations/<model>/<corpus>/<split>-<shard>.h5, all hooks
-import re
+#              of training shards in windows, what is known of the first ones -> …/facts-<shard>.h5
 
 
 rule harvest:
@@ -24,9 +24,7 @@ rule harvest:
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
-        harvest=lambda w: CONFIG.models[w.model]
-        .harvest.of(w.corpus)
-        .model_dump(mode="json", exclude={"keep_train", "corpora"}),
+        harvest=lambda w: CONFIG.models[w.model].harvest.of(w.corpus).model_dump(mode="json", exclude=NOT_OF_A_SHARD),
         code=code_of("harvest"),
     message:
         "Harvesting {wildcards.model} on {wildcards.corpus}, {wildcards.split} shard {wildcards.shard}"
@@ -39,9 +37,69 @@ use rule harvest as harvest_temporary with:
         shard=temp("results/activations/{model}/{corpus}/{split}-{shard}.h5"),
     wildcard_constraints:
         # Models with `keep_train: false`; (?!) matches none. Eval files are small, and later stages read them too.
-        model="|".join(re.escape(name) for name, model in CONFIG.models.items() if not model.harvest.keep_train)
-        or "(?!)",
+        model=models_that(lambda harvest: not harvest.keep_train),
         split="train",
+
+
+rule keep_facts:
+    """Facts of a training shard that is stored."""
+    input:
+        shard="results/activations/{model}/{corpus}/train-{shard}.h5",
+    output:
+        facts="results/activations/{model}/{corpus}/facts-{shard}.h5",
+    log:
+        "results/logs/keep_facts/{model}/{corpus}/{shard}.log",
+    benchmark:
+        "results/benchmarks/keep_facts/{model}/{corpus}/{shard}.tsv"
+    wildcard_constraints:
+        model=models_that(lambda harvest: harvest.window_shards is not None and harvest.mode == "store"),
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=facts_mb,
+        runtime=lambda w, attempt: 10 * attempt,
+    params:
+        statistics_shards=lambda w: CONFIG.models[w.model].harvest.statistics_shards,
+        code=code_of("keep_facts"),
+    message:
+        "Facts of {wildcards.model} on {wildcards.corpus}, training shard {wildcards.shard}"
+    script:
+        "../scripts/keep_facts.py"
+
+
+rule harvest_facts:
+    """Facts of a training shard whose rows are not kept."""
+    input:
+        model="results/models/{model}",
+        tokens="results/tokens/{model}/{corpus}.h5",
+        audit="results/audits/{model}.json",
+    output:
+        facts="results/activations/{model}/{corpus}/facts-{shard}.h5",
+    log:
+        "results/logs/harvest_facts/{model}/{corpus}/{shard}.log",
+    benchmark:
+        "results/benchmarks/harvest_facts/{model}/{corpus}/{shard}.tsv"
+    wildcard_constraints:
+        model=models_that(lambda harvest: harvest.mode == "stream"),
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=harvest_facts_mb,
+        disk_mb=facts_disk_mb,
+        runtime=facts_minutes,
+        gpu=1,
+    params:
+        hooks=lambda w: list(CONFIG.models[w.model].hooks),
+        harvest=lambda w: CONFIG.models[w.model]
+        .harvest.of(w.corpus)
+        .model_dump(mode="json", exclude=NOT_OF_A_SHARD - {"statistics_shards"}),
+        code=code_of("harvest_facts"),
+    message:
+        "Facts of {wildcards.model} on {wildcards.corpus}, training shard {wildcards.shard}"
+    script:
+        "../scripts/harvest_facts.py"
 
 
 # Both can make a temporary file.

@@ -10,9 +10,9 @@ rule autointerp:
     """Labels of all latents of an SAE and of its random dictionary, each tested beside its controls."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=autointerp_corpora(w)),
         random=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=autointerp_corpora(w)),
         embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],

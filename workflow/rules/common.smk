@@ -2,6 +2,7 @@
 #
 # Parsed again by every cluster job, so: no heavy import, no network, look-ups in dicts.
 import os
+import re
 import time
 from dataclasses import asdict
 from functools import cache
@@ -105,6 +106,12 @@ for row in [*ROWS, *TWIN_ROWS]:
     SAES.setdefault(row.sae_id, row)
 
 SAE = "results/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+SAE_FILES = {
+    "weights": f"{SAE}/sae_weights.safetensors",
+    "config": f"{SAE}/cfg.json",
+    "card": f"{SAE}/run_card.yaml",
+    "curves": f"{SAE}/training.parquet",
+}
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
 DOCUMENT_SUMS = METRICS.replace("metrics.json", "document_sums.safetensors")
 COMPARISON = "results/twins/{model}/{hook}/{mix}/{recipe}/seed-{seed}/twins.json"
@@ -315,6 +322,11 @@ def wheel_source(wildcards):
 
 def training_shards_of(mix, model):
     """Training shards of a model, of every corpus in the mix."""
+    if CONFIG.models[model].harvest.mode == "stream":
+        raise WorkflowError(
+            f"models.{model}.harvest.mode is 'stream', which keeps no rows of training text; regimes and the comparison "
+            "of frameworks read them: use mode 'store', or a model of another name in mode 'store' for that study"
+        )
     return [path for corpus in CONFIG.mixes[mix].corpora for path in shard_paths(model, corpus, "train")]
 
 
@@ -323,14 +335,46 @@ def training_shards(wildcards):
     return training_shards_of(wildcards.mix, wildcards.model)
 
 
+def training_facts_of(mix, model):
+    """Files that say what training rows of a model are like: all shards, or in windows the facts of the first ones."""
+    if CONFIG.models[model].harvest.window_shards is None:
+        return training_shards_of(mix, model)
+    return [path for corpus in CONFIG.mixes[mix].corpora for path in facts_paths(model, corpus)]
+
+
+def facts_paths(model, corpus):
+    """Facts of the first training shards of a corpus."""
+    number = CONFIG.models[model].harvest.statistics_shards
+    return [f"results/activations/{model}/{corpus}/facts-{shard:03d}.h5" for shard in range(number)]
+
+
+def training_facts(wildcards):
+    """What is known of the training rows of an SAE."""
+    return training_facts_of(wildcards.mix, wildcards.model)
+
+
+# Settings of a harvest that change no activation file.
+NOT_OF_A_SHARD = {"keep_train", "corpora", "mode", "window_shards", "statistics_shards"}
+NOT_OF_A_SHARD |= {"window_memory_mb", "group_memory_mb", "group_by", "sae_gpu"}
+
+
+def models_that(keep):
+    """A pattern of the names of models whose harvest a function accepts; one that matches nothing where none is."""
+    return "|".join(re.escape(name) for name, model in CONFIG.models.items() if keep(model.harvest)) or "(?!)"
+
+
 def evaluation_shards(place):
     """Eval shards of every corpus on which an SAE is judged there."""
     return [path for corpus in place.roles for path in shard_paths(place.model, corpus, "eval")]
 
 
 def monitor_corpora(wildcards):
+    """Watched while an SAE is trained."""
+    return watched_corpora(sae_row(wildcards).roles)
+
+
+def watched_corpora(roles):
     """Watched while training: the in-sample corpus' held-out documents and the first OOS corpus."""
-    roles = sae_row(wildcards).roles
     first = {}
     for corpus, role in roles.items():
         first.setdefault(role, corpus)

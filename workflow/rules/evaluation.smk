@@ -34,9 +34,9 @@ rule evaluate:
     """Judge one SAE on every corpus of its studies, under both protocols."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
         apart=lambda w: apart(w.mix, ROLES[sae_row(w).sae_id]),
         shards=lambda w: evaluation_shards(home(w)),
         references=lambda w: [f"results/references/{w.model}/{corpus}.h5" for corpus in ROLES[sae_row(w).sae_id]],

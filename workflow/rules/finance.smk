@@ -7,9 +7,9 @@ rule finance:
     """What one SAE sees in financial text: by kind of token, by latent, in another template, and against general text."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
         apart=lambda w: apart(w.mix, [finance_section(w).rewritten, finance_section(w).moved]),
         plain=finance_shards("corpus"),
         rewritten=finance_shards("rewritten"),

@@ -17,7 +17,7 @@ def framework_run(wildcards):
 def framework_shards(wildcards):
     """Training shards of every corpus in the mix."""
     run = framework_run(wildcards)
-    return [path for corpus in CONFIG.mixes[run.mix].corpora for path in shard_paths(run.model, corpus, "train")]
+    return training_shards_of(run.mix, run.model)
 
 
 def framework_eval_shards(wildcards):

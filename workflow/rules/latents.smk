@@ -8,9 +8,9 @@
 rule encode:
     """Sparse codes of an SAE on a corpus, and of the random dictionary beside it: rows are read once."""
     input:
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
         shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
     output:
         codes=f"{CODES}/{{corpus}}.h5",
@@ -92,9 +92,9 @@ rule latents:
     """One row per latent, corpus and dictionary: firings, classes of tokens, coherence, drift, clusters."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         random=lambda w: expand(

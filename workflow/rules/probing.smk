@@ -40,9 +40,9 @@ rule probing:
     """Sparse probes of one SAE beside a random dictionary, raw activations and shuffled labels."""
     input:
         rows="results/probing/{model}/rows.safetensors",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=training_shards,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=training_facts,
     output:
         result=f"{PROBING}/probing.json",
     log:

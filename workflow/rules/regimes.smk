@@ -5,8 +5,8 @@
 rule regime:
     """The outcome of one SAE, its silent latents counted on few, more and all tokens of the training text."""
     input:
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
         metrics=lambda w: judged_metrics(sae_row(w).sae_id, w.shift),
         train_shards=lambda w: training_shards_of(w.mix, judged_place(w).model),
     output:

@@ -105,6 +105,39 @@ def harvest_disk_mb(wildcards, attempt):
     return int(attempt * (100 + 2 * shard_bytes(wildcards) / 1e6))
 
 
+def facts_mb(wildcards, attempt):
+    """Columns and norms of one shard, and their file as it is built in memory."""
+    hooks = len(CONFIG.models[wildcards.model].hooks)
+    tokens = max(harvest_of(wildcards.model, wildcards.corpus).shard_sizes("train"))
+    return cost.megabytes(3 * cost.facts_bytes(tokens, hooks), attempt)
+
+
+def facts_shard(wildcards):
+    """Bytes of the rows of one training shard at all hooks."""
+    model, harvest = CONFIG.models[wildcards.model], harvest_of(wildcards.model, wildcards.corpus)
+    value = 4 if harvest.storage_dtype == "float32" else 2
+    return cost.store_bytes(max(harvest.shard_sizes("train")), model.d_model, len(model.hooks), value)
+
+
+def harvest_facts_mb(wildcards, attempt):
+    """The model, tokens of the split, and the rows of the shard as far as windows may be in memory."""
+    harvest = harvest_of(wildcards.model, wildcards.corpus)
+    rows = min(harvest.window_memory_mb, facts_shard(wildcards) / 1e6)
+    return cost.model_memory_mb(SIZES[wildcards.model], attempt, harvest.train_tokens) + int(attempt * 1.5 * rows)
+
+
+def facts_disk_mb(wildcards, attempt):
+    """The rows of the shard, where they do not fit into memory, until its facts are known."""
+    return int(attempt * (100 + 1.1 * facts_shard(wildcards) / 1e6))
+
+
+def facts_minutes(wildcards, attempt):
+    """One forward pass over the shard."""
+    size = SIZES[wildcards.model]
+    tokens = max(harvest_of(wildcards.model, wildcards.corpus).shard_sizes("train"))
+    return cost.minutes(size.forward(tokens), size.flops, size.bytes + 3 * facts_shard(wildcards), attempt)
+
+
 def sae_values(wildcards):
     """Weights of an SAE's encoder and decoder."""
     row = sae_row(wildcards)

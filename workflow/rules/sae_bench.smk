@@ -70,8 +70,8 @@ rule sae_bench_probes:
 rule sae_bench_ours:
     """Our numbers on the tokens that SAE Bench is given, and what its formulas make of our rows."""
     input:
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
         shards=sae_bench_shards,
     output:
         ours=f"{SAE_BENCH}/ours.json",

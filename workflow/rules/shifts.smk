@@ -6,9 +6,9 @@ rule evaluate_shifted:
     """Judge one SAE where it was not trained, as `evaluate` judges it at home."""
     input:
         model=lambda w: f"results/models/{away(w).model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        train_shards=lambda w: training_shards_of(w.mix, away(w).model),
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        train_shards=lambda w: training_facts_of(w.mix, away(w).model),
         apart=lambda w: apart(w.mix, away(w).roles),
         shards=lambda w: evaluation_shards(away(w)),
         references=lambda w: expand("results/references/{model}/{corpus}.h5", model=away(w).model, corpus=away(w).roles),
@@ -42,8 +42,8 @@ rule evaluate_shifted:
 rule transfer:
     """One SAE at home and away: metrics, rates of latents, and what they do on the same tokens."""
     input:
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
         home_metrics=METRICS,
         away_metrics=rules.evaluate_shifted.output.metrics,
         home_shards=lambda w: [path for name in counterparts(w) for path in shard_paths(w.model, name, "eval")],

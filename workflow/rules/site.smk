@@ -8,10 +8,10 @@ rule sae_pages:
     """Pages of one SAE: health beside nulls, the table of its latents, and every latent with its contexts and label."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        card=rules.train.output.card,
-        curves=lambda w: expand(rules.train.output.curves, **w) if sae_row(w).published is None else [],
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
+        card=SAE_FILES["card"],
+        curves=lambda w: expand(SAE_FILES["curves"], **w) if sae_row(w).published is None else [],
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         random=lambda w: (
@@ -60,8 +60,8 @@ rule neuronpedia:
     """Latents of one SAE as Neuronpedia's batches: contexts, logits, activations; results/neuronpedia/<sae id>/."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
+        weights=SAE_FILES["weights"],
+        config=SAE_FILES["config"],
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
         latents=rules.latents.output.table,
         partners=page_stability("latents.parquet"),

@@ -21,6 +21,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
             corpora=[Path(path) for path in snakemake.input.corpora],
             monitors=[Path(path) for path in snakemake.input.monitors],
             apart=[Path(path) for path in snakemake.input.apart],
+            facts=[Path(path) for path in snakemake.input.facts],
         ),
         hook=snakemake.wildcards.hook,
         mix=Mix(**snakemake.params.mix),
@@ -34,5 +35,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         folder=folder,
         state=Path(snakemake.params.state),
         # Not a param: what is only shown must not rerun a training. Snakemake compares params, never its config.
+        window_shards=snakemake.params.window_shards,
         tracked=Tracked(Tracking(**snakemake.config.get("tracking", {})), results / "tracking" / sae_id, sae_id),
     )

@@ -3,7 +3,7 @@
 import json
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from atlas.activations.layout import IDENTITY
-from atlas.activations.writer import RowColumns, ShardWriter
+from atlas.activations.window import MemoryShard, MemoryWriter
+from atlas.activations.writer import RowColumns, RowWriter, ShardWriter
 from atlas.config.data import Harvest
 from atlas.corpora.tokens import TokenSplit
 from atlas.files import atomic_path, sha256_strings
@@ -23,30 +24,62 @@ from atlas.progress import progress
 
 
 def harvest_shard(
-    loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, hooks: Sequence[str], target: Path
+    loaded: LoadedModel,
+    split: TokenSplit,
+    shard: int,
+    harvest: Harvest,
+    hooks: Sequence[str],
+    target: Path,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the contexts of one shard through the model and publish their activations at `target`.
 
-    The file is written beside `target`, checked and renamed, so that `target` is complete or absent. Raises
-    StoreError when an activation is not finite, the disk is full, or what was written differs from what was captured.
+    The file is written beside `target`, checked and renamed, so that `target` is complete or absent. What
+    `before_batch` raises ends the pass. Raises StoreError when an activation is not finite, the disk is full, or what
+    was written differs from what was captured.
     """
+    with atomic_path(target) as temporary:
+        _harvest(loaded, split, shard, harvest, hooks, lambda *what: ShardWriter(temporary, *what), before_batch)
+
+
+def harvest_window_shard(
+    loaded: LoadedModel,
+    split: TokenSplit,
+    shard: int,
+    harvest: Harvest,
+    hooks: Sequence[str],
+    before_batch: Callable[[], None] = lambda: None,
+) -> MemoryShard:
+    """The same in host memory: the rows that `harvest_shard` would write, to the bit."""
+    name = Path(f"{split.corpus} {split.split}-{shard:03d} (in memory)")
+    return _harvest(loaded, split, shard, harvest, hooks, lambda *what: MemoryWriter(name, *what), before_batch)
+
+
+def _harvest(
+    loaded: LoadedModel,
+    split: TokenSplit,
+    shard: int,
+    harvest: Harvest,
+    hooks: Sequence[str],
+    make: Callable[[RowColumns, dict[str, int], str], ShardWriter | MemoryWriter],
+    before_batch: Callable[[], None],
+) -> MemoryShard | None:
     contexts = shard_contexts(split, shard, harvest)
     columns, order, seed = _arrange(split, contexts, shard)
     places = np.argsort(order).reshape(len(contexts), split.context_length)  # row of each token in the file
     tokens = torch.from_numpy(split.tokens[contexts].astype(np.int64))
-    with atomic_path(target) as temporary:
-        widths = _widths(loaded, tokens[:1], hooks)
-        writer = ShardWriter(temporary, columns, widths, harvest.storage_dtype)
-        with (
-            progress(tokens.numel(), f"harvest {split.corpus} {split.split}-{shard:03d}", "token") as shown,
-            _Background(writer) as sink,
-        ):
-            for first in range(0, len(contexts), harvest.batch_contexts):
-                batch = slice(first, first + harvest.batch_contexts)
-                captured = capture(loaded, tokens[batch].to(loaded.device), hooks)
-                sink.put(places[batch].reshape(-1), captured)
-                shown.update(tokens[batch].numel())
-        writer.finish(_identity(loaded, split, shard, harvest, seed))
+    writer = make(columns, _widths(loaded, tokens[:1], hooks), harvest.storage_dtype)
+    with (
+        progress(tokens.numel(), f"harvest {split.corpus} {split.split}-{shard:03d}", "token") as shown,
+        _Background(writer) as sink,
+    ):
+        for first in range(0, len(contexts), harvest.batch_contexts):
+            before_batch()
+            batch = slice(first, first + harvest.batch_contexts)
+            captured = capture(loaded, tokens[batch].to(loaded.device), hooks)
+            sink.put(places[batch].reshape(-1), captured)
+            shown.update(tokens[batch].numel())
+    return writer.finish(shard_identity(loaded, split, shard, harvest, seed))
 
 
 def shard_contexts(split: TokenSplit, shard: int, harvest: Harvest) -> np.ndarray:
@@ -60,11 +93,15 @@ def _arrange(split: TokenSplit, contexts: np.ndarray, shard: int) -> tuple[RowCo
     n_rows = len(contexts) * split.context_length
     order, seed = np.arange(n_rows), -1
     if split.split == "train":
-        seed = int(sha256_strings([split.fingerprint, str(shard)])[:12], 16)
+        seed = _shuffle_seed(split, shard)
         order = np.random.Generator(np.random.PCG64(seed)).permutation(n_rows)
     position = np.tile(np.arange(split.context_length, dtype=np.uint32), len(contexts))
     flat = {name: getattr(split, name)[contexts].reshape(-1)[order] for name in ("tokens", "document", "counted")}
     return RowColumns(position=position[order], **flat), order, seed
+
+
+def _shuffle_seed(split: TokenSplit, shard: int) -> int:
+    return int(sha256_strings([split.fingerprint, str(shard)])[:12], 16)
 
 
 def _widths(loaded: LoadedModel, context: torch.Tensor, hooks: Sequence[str]) -> dict[str, int]:
@@ -72,7 +109,14 @@ def _widths(loaded: LoadedModel, context: torch.Tensor, hooks: Sequence[str]) ->
     return {name: value.shape[-1] for name, value in capture(loaded, context[:, :8].to(loaded.device), hooks).items()}
 
 
-def _identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, seed: int) -> dict[str, Any]:
+def is_shard_of(found: Mapping[str, Any], loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest) -> bool:
+    """Whether the identity of a file is the one that `harvest_shard` would give it now."""
+    seed = _shuffle_seed(split, shard) if split.split == "train" else -1
+    return dict(found) == shard_identity(loaded, split, shard, harvest, seed)
+
+
+def shard_identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, seed: int) -> dict[str, Any]:
+    """The attributes that say what a shard is."""
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "h5py": h5py.__version__}
     known = {
         "model": loaded.identity["name"],
@@ -120,7 +164,7 @@ class _Background:
     the end of the block; the thread has ended when the block is left.
     """
 
-    def __init__(self, writer: ShardWriter):
+    def __init__(self, writer: RowWriter):
         self._writer = writer
         self._queue: queue.Queue = queue.Queue(maxsize=2)
         self._error: BaseException | None = None

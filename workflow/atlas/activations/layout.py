@@ -9,6 +9,9 @@ BLOCK_ROWS = 1024
 # Per-row datasets shared by all hooks, and their NumPy types.
 ROW_DATASETS = {"tokens": "uint32", "document": "int32", "position": "uint32", "counted": "uint8"}
 
+# Attribute `contents` of a file that has no rows, only what is known of them.
+FACTS = "facts"
+
 # On-disk type of each storage dtype: NumPy has no bfloat16, so its bits are kept as uint16 (docs/activation_format.md).
 DISK_TYPES = {"bfloat16": "uint16", "float32": "float32"}
 

@@ -15,7 +15,7 @@ import xxhash
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, IDENTITY, ROW_DATASETS
+from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FACTS, FORMAT, FORMAT_VERSION, IDENTITY, ROW_DATASETS
 from atlas.errors import StoreError
 from atlas.hdf5 import open_hdf5
 
@@ -24,9 +24,9 @@ _REMEDY = "delete this file and run again; it will be made anew"
 
 @dataclass(frozen=True)
 class HookData:
-    """Where a hook's rows lie in the file, and what is known about them."""
+    """Where a hook's rows lie in the file (None: it has facts about them alone), and what is known about them."""
 
-    offset: int
+    offset: int | None
     d_model: int
     checksums: np.ndarray
     statistics: dict[str, Any]
@@ -189,6 +189,11 @@ class Shard:
     @cached_property
     def _maps(self) -> dict[str, np.ndarray]:
         kind = DISK_TYPES[self.identity["storage_dtype"]]
+        if any(data.offset is None for data in self._hooks.values()):
+            raise StoreError(
+                f"{self.path}: has facts about rows and no rows, which harvest.mode 'stream' does not keep; use mode "
+                "'store' for what reads rows of training text"
+            )
         return {
             name: np.frombuffer(self._file_map, kind, self.n_rows * data.d_model, data.offset).reshape(
                 self.n_rows, data.d_model
@@ -248,13 +253,16 @@ def _read_checked(dataset: h5py.Dataset, path: Path) -> np.ndarray:
 
 
 def _read_hook(group: h5py.Group, path: Path) -> HookData:
+    statistics = {key: _plain(value) for key, value in group.attrs.items()}
+    statistics["mean"] = _read_checked(group["mean"], path)
+    statistics["mean_regular"] = _read_checked(group["mean_regular"], path)
+    if group.file.attrs.get("contents") == FACTS:
+        blocks = -(-len(group["norms"]) // BLOCK_ROWS)
+        return HookData(None, len(statistics["mean"]), np.zeros(blocks, dtype=np.uint64), statistics)
     activations = group["activations"]
     offset = activations.id.get_offset()
     if offset is None:
         raise StoreError(f"{path}: {activations.name} is not contiguous")
-    statistics = {key: _plain(value) for key, value in group.attrs.items()}
-    statistics["mean"] = _read_checked(group["mean"], path)
-    statistics["mean_regular"] = _read_checked(group["mean_regular"], path)
     return HookData(offset, activations.shape[1], _read_checked(group["checksums"], path), statistics)
 
 
@@ -276,7 +284,10 @@ def open_shards(paths: list[Path], expected: Mapping[str, Any] | None = None) ->
 
 
 def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
-    """Open shards and group them by corpus; each group must be whole. Paths end in <corpus>/<split>-<shard>.h5."""
+    """Open shards, or facts, and group them by corpus; each group must be whole.
+
+    Paths end in <corpus>/<split>-<shard>.h5, or <corpus>/facts-<shard>.h5.
+    """
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.parent.name, []).append(path)

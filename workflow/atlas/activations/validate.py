@@ -15,6 +15,7 @@ import xxhash
 from atlas.activations.layout import (
     BLOCK_ROWS,
     DISK_TYPES,
+    FACTS,
     FORMAT,
     FORMAT_VERSION,
     IDENTITY,
@@ -71,6 +72,12 @@ def _check_order(file: h5py.File) -> Iterator[str]:
 
 
 def _check_hook(group: h5py.Group, file: h5py.File, n_rows: int) -> Iterator[str]:
+    if file.attrs.get("contents") == FACTS:
+        for name in ("norms", "mean", "mean_regular"):
+            yield from _check_digest(group[name])
+        if "activations" in group:
+            yield f"a file of facts has rows of {group.name}"
+        return
     stored, activations = file.attrs["storage_dtype"], group["activations"]
     if activations.chunks is not None or activations.id.get_offset() is None:
         yield f"{activations.name} is not contiguous"

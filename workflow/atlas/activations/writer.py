@@ -32,28 +32,18 @@ class RowColumns:
     counted: np.ndarray
 
 
-class ShardWriter:
-    """Fills a temporary activation file; `finish` checks it. The caller renames it into place.
+class RowWriter:
+    """Puts captured rows at their places in arrays, converted to the storage dtype, and takes their norms.
 
-    Space is reserved before the first row, because a full disk behind a memory map is a bus error and not an
-    exception. Rows may be written in any order; each must be written once, which `finish` proves.
+    Rows may be written in any order; each must be written once.
     """
 
-    def __init__(self, path: Path, columns: RowColumns, widths: Mapping[str, int], storage_dtype: str):
-        self.path, self.widths, self.storage_dtype = path, dict(widths), storage_dtype
-        self.n_rows = len(columns.tokens)
-        self._counted = columns.counted.astype(bool)
-        self._bits = dict.fromkeys(widths, 0)
-        self._threads = ThreadPoolExecutor(min(len(widths), torch.get_num_threads()), "activation-hook")
-        try:
-            offsets = self._create(columns)
-        except OSError as error:
-            raise self._explain(error) from error
-        kind = DISK_TYPES[storage_dtype]
-        self._rows = {
-            name: np.memmap(path, kind, "r+", offsets[name], (self.n_rows, width)) for name, width in widths.items()
-        }
-        self._norms = {name: np.full(self.n_rows, np.nan, dtype=np.float32) for name in widths}
+    def __init__(self, rows: Mapping[str, np.ndarray], columns: RowColumns, storage_dtype: str):
+        self.storage_dtype, self._rows = storage_dtype, dict(rows)
+        self.n_rows, self._counted = len(columns.tokens), columns.counted.astype(bool)
+        self._bits = dict.fromkeys(rows, 0)
+        self._threads = ThreadPoolExecutor(min(len(rows), torch.get_num_threads()), "activation-hook")
+        self._norms = {name: np.full(self.n_rows, np.nan, dtype=np.float32) for name in rows}
 
     def write_batch(self, places: np.ndarray, captured: Mapping[str, Float[Tensor, "rows d_model"]]) -> None:
         """Put the rows of every hook at `places`, hooks side by side; errors are those of `write`."""
@@ -72,28 +62,25 @@ class ShardWriter:
         self._norms[hook][places] = norms.numpy()
         self._bits[hook] += _bit_sum(raw)
 
-    def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Compute statistics and checksums from what is on disk, and compare it with what was captured."""
-        finished = dict(zip(self.widths, self._threads.map(self._finish_hook, self.widths), strict=True))
-        self._rows.clear()
-        with open_hdf5(self.path, "r+") as file:
-            for name, (checksums, statistics) in finished.items():
-                group = file["hooks"][name]
-                means = {key: statistics.pop(key) for key in ("mean", "mean_regular")}
-                for key, values in {"checksums": checksums, "norms": self._norms[name], **means}.items():
-                    _fill(group[key], values)
-                group.attrs.update(statistics)
-            file.attrs.update(attributes)
-            file.attrs["complete"] = True
+    def _require_written(self, name: str, where: object) -> None:
+        if missing := int(np.isnan(self._norms[name]).sum()):
+            raise StoreError(f"{where}: {missing} rows of {name} were never written")
 
-    def _finish_hook(self, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    def finished_hooks(self, where: object) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+        """Checksums and statistics of each hook, from what was written; raises StoreError where that is not what was
+        captured. `where` names it.
+        """
+        return dict(
+            zip(self._rows, self._threads.map(lambda name: self._finish_hook(name, where), self._rows), strict=True)
+        )
+
+    def _finish_hook(self, name: str, where: object) -> tuple[np.ndarray, dict[str, Any]]:
         norms, rows = self._norms[name], self._rows[name]
-        if np.isnan(norms).any():
-            raise StoreError(f"{self.path}: {int(np.isnan(norms).sum())} rows of {name} were never written")
+        self._require_written(name, where)
         median = float(np.median(norms[self._counted])) if self._counted.any() else 0.0
         regular = self._counted & (norms <= MASSIVE_FACTOR * median)
         massive = self._counted & ~regular
-        sum_regular, sum_massive = np.zeros(self.widths[name]), np.zeros(self.widths[name])
+        sum_regular, sum_massive = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
         checksums, max_abs, bits = [], 0.0, 0
         for first in range(0, self.n_rows, BLOCK_ROWS):
             block = slice(first, first + BLOCK_ROWS)
@@ -104,7 +91,7 @@ class ShardWriter:
             sum_massive += _sum(raw[massive[block]])
             max_abs = max(max_abs, float(_as_tensor(raw).abs().max()))
         if bits % 2**64 != self._bits[name] % 2**64:
-            raise StoreError(f"{self.path}: rows of {name} on disk differ from those captured; the disk may be failing")
+            raise StoreError(f"{where}: rows of {name} differ from those captured; the disk or memory may be failing")
         squares = norms.astype(np.float64) ** 2
         return np.array(checksums, dtype=np.uint64), {
             "mean": (sum_regular + sum_massive) / max(1, self._counted.sum()),
@@ -117,6 +104,41 @@ class ShardWriter:
             "max_abs": max_abs,
             "n_nonfinite": 0,  # a non-finite value stops the harvest
         }
+
+
+class ShardWriter(RowWriter):
+    """Fills a temporary activation file; `finish` checks it. The caller renames it into place.
+
+    Space is reserved before the first row, because a full disk behind a memory map is a bus error and not an
+    exception. `finish` proves that each row was written once.
+    """
+
+    def __init__(self, path: Path, columns: RowColumns, widths: Mapping[str, int], storage_dtype: str):
+        self.path, self.widths, self.storage_dtype = path, dict(widths), storage_dtype
+        self.n_rows = len(columns.tokens)
+        try:
+            offsets = self._create(columns)
+        except OSError as error:
+            raise self._explain(error) from error
+        kind = DISK_TYPES[storage_dtype]
+        rows = {
+            name: np.memmap(path, kind, "r+", offsets[name], (self.n_rows, width)) for name, width in widths.items()
+        }
+        super().__init__(rows, columns, storage_dtype)
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Compute statistics and checksums from what is on disk, and compare it with what was captured."""
+        finished = self.finished_hooks(self.path)
+        self._rows.clear()
+        with open_hdf5(self.path, "r+") as file:
+            for name, (checksums, statistics) in finished.items():
+                group = file["hooks"][name]
+                means = {key: statistics.pop(key) for key in ("mean", "mean_regular")}
+                for key, values in {"checksums": checksums, "norms": self._norms[name], **means}.items():
+                    _fill(group[key], values)
+                group.attrs.update(statistics)
+            file.attrs.update(attributes)
+            file.attrs["complete"] = True
 
     def _create(self, columns: RowColumns) -> dict[str, int]:
         # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.

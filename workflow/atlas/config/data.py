@@ -1,8 +1,9 @@
 """Models, corpora and mixes."""
 
 import re
+from collections.abc import Mapping
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -53,6 +54,46 @@ class Harvest(TokenBudget):
     storage_dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="Number format on disk; float16 is not offered, residual norms overflow it."
     )
+    mode: Literal["store", "stream"] = Field(
+        default="store",
+        description="'store' keeps the activations of training text as files, which each SAE's job reads. 'stream' "
+        "keeps none: one job for all SAEs that share corpora runs the model and trains them window by window. Needs "
+        "window_shards; the SAEs are those of 'store' with that window, to the bit.",
+    )
+    window_shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="Shards of a window of each training corpus. Training passes a corpus once, window by window, and "
+        "draws batches from one window at a time. null: from the whole corpus at any time.",
+    )
+    statistics_shards: int = Field(
+        default=1,
+        ge=1,
+        description="With window_shards: the first shards of each training corpus, from which the median norm and the "
+        "scale of rows are taken, since later ones are not there yet.",
+    )
+    window_memory_mb: int = Field(
+        default=4000,
+        ge=0,
+        description="With mode 'stream': rows of windows up to this size are in host memory; larger windows lie in "
+        "activation files below results/state until training has passed them.",
+    )
+    group_memory_mb: int = Field(
+        default=16_000,
+        ge=1,
+        description="With mode 'stream': memory for the weights, gradients and moments of SAEs that one job trains; "
+        "more SAEs are divided among several jobs, each of which runs the model.",
+    )
+    group_by: Literal["study", "model"] = Field(
+        default="study",
+        description="With mode 'stream': which SAEs of the same training corpora one job trains: those of one 'study', "
+        "or of all studies with this 'model', which saves passes but trains all when one study is asked for.",
+    )
+    sae_gpu: bool = Field(
+        default=False,
+        description="With mode 'stream': a GPU of their own for the SAEs of a group, beside the model's: the job asks "
+        "for two.",
+    )
     keep_train: bool = Field(
         default=True,
         description="Keep the activation files that were trained on. false: each is deleted when all jobs of the call "
@@ -74,9 +115,33 @@ class Harvest(TokenBudget):
         own = self.corpora[corpus].model_dump(exclude_none=True) if corpus in self.corpora else {}
         return Harvest.model_validate(self.model_dump(exclude={"corpora"}) | own)
 
+    @model_validator(mode="after")
+    def _streams_in_windows(self):
+        if self.mode == "stream" and self.window_shards is None:
+            raise ValueError("mode is 'stream': give window_shards, the shards of training text that are held at once")
+        if self.mode == "stream" and not self.keep_train:
+            raise ValueError("keep_train is for mode 'store'; mode 'stream' keeps no training shards, leave it out")
+        if self.window_shards is not None and self.statistics_shards > self.n_shards("train"):
+            raise ValueError(
+                f"statistics_shards is {self.statistics_shards}, but train_tokens of {self.train_tokens:,} make "
+                f"{self.n_shards('train')} shards of {self.shard_tokens:,}; lower it, or shard_tokens"
+            )
+        return self
+
+    def shard_sizes(self, split: str) -> list[int]:
+        """Tokens of each shard of a split: all are full but the last."""
+        total = self.tokens(split)
+        return [min(self.shard_tokens, total - first) for first in range(0, total, self.shard_tokens)]
+
     def n_shards(self, split: str) -> int:
         """Number of shard files of a split, known before anything runs."""
         return -(-self.tokens(split) // self.shard_tokens)
+
+
+def window_memory(config: Mapping[str, Any], model: str) -> dict[str, int]:
+    """`window_memory_mb` of a model, if it is given in a configuration as it was read."""
+    harvest = config["models"][model]["harvest"]
+    return {key: harvest[key] for key in ("window_memory_mb",) if key in harvest}
 
 
 class ModelSpec(Section):

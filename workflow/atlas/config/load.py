@@ -13,6 +13,7 @@ from atlas.config.framework_rows import expand_frameworks
 from atlas.config.layers import merge, replace_whole
 from atlas.config.rows import expand_rows
 from atlas.config.sections import AtlasConfig
+from atlas.config.streams import check_streams
 from atlas.config.twins import expand_twins
 from atlas.errors import ConfigError
 from atlas.yaml_files import read_yaml
@@ -35,7 +36,7 @@ def load_config(raw: Mapping[str, Any], files: Mapping[str, Any] | Sequence[str 
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ConfigError(f"{origin}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{listed}") from None
     try:
-        expand_rows(config)
+        check_streams(config, expand_rows(config))
         expand_twins(config)
         expand_frameworks(config)
         check_finance(config)

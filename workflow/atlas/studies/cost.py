@@ -7,6 +7,7 @@ Counts are those of the usual rules of thumb: a block of a transformer has 12 dÂ
 operations per weight and token, a training step three times a forward pass (Kaplan et al. 2020, section 2.1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Operations a second that a job reaches at the least. One core with AVX512-bf16, on a machine that others used too,
@@ -96,6 +97,34 @@ def training_minutes(n_latents: int, d_model: int, steps: int, batch_size: int, 
     flops = GPU_FLOPS if on_gpu else CPU_FLOPS
     flop = max(training_flop(n_latents, d_model, rows), steps * GPU_STEP_SECONDS * flops if on_gpu else 0.0)
     return minutes(flop, flops, store_bytes(rows, d_model, 1), attempt)
+
+
+def stream_seconds(
+    size: ModelSize, tokens: int, trainings: Sequence[tuple[int, int, int]], on_gpu: bool
+) -> tuple[float, float]:
+    """Seconds of a forward pass over `tokens`, and of all trainings, which follow one another on one device.
+
+    A training is (n_latents, steps, batch_size). Nothing is read from or written to a store.
+    """
+    flops = GPU_FLOPS if on_gpu else CPU_FLOPS
+    updates = 0.0
+    for n_latents, steps, batch_size in trainings:
+        seconds = training_flop(n_latents, size.d_model, steps * batch_size) / flops
+        updates += max(seconds, steps * GPU_STEP_SECONDS if on_gpu else 0.0)
+    return size.forward(tokens) / size.flops, updates
+
+
+def stream_minutes(
+    size: ModelSize, tokens: int, trainings: Sequence[tuple[int, int, int]], on_gpu: bool, attempt: int
+) -> int:
+    """Time limit of a group that trains from one pass over `tokens`; see `stream_seconds`."""
+    seconds = sum(stream_seconds(size, tokens, trainings, on_gpu))
+    return minutes(seconds, 1.0, size.bytes, attempt)
+
+
+def facts_bytes(tokens: int, n_hooks: int) -> int:
+    """Bytes of a file of facts: columns of every row, and its norm at each hook."""
+    return tokens * (13 + 4 * n_hooks)
 
 
 def megabytes(used: float, attempt: int) -> int:

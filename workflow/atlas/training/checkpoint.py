@@ -53,13 +53,16 @@ def _difference(name: str, found: str | None, expected: str | None) -> str:
 
 @dataclass
 class History:
-    """What a run has to remember besides its state: curves, time, from which steps it was resumed, micro-batches."""
+    """What a run has to remember besides its state: curves, time, from which steps it was resumed, micro-batches, and
+    what was learnt of windows of the stream (`BatchStream.account`).
+    """
 
     micro_batch: MicroBatch
     curves: list[dict[str, Any]] = field(default_factory=list)
     wall_seconds: float = 0.0
     stall_seconds: float = 0.0
     resumed_from: list[int] = field(default_factory=list)
+    account: dict[str, Any] = field(default_factory=dict)
 
 
 def checkpoint_path(folder: Path, identity: Identity) -> Path:

@@ -22,7 +22,7 @@ class RowBatch(Protocol):
 class RowStatistics(Protocol):
     """Float64 statistics over all rows that can be drawn."""
 
-    n_rows: int
+    n_rows: int | None
     mean: Float[Tensor, " d_model"]
     mean_square_norm: float
     median_norm: float

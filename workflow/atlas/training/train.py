@@ -1,11 +1,14 @@
 """The training loop: one for every architecture, resumable to the bit."""
 
+import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -97,37 +100,147 @@ def train_sae(
 
     Raises TrainingError for values that make the result meaningless, and Preempted after SIGTERM.
     """
-    check_inputs(recipe, stream, monitors, monitor_targets, run_card)
-    require_fields(Path(folder) / CARD_FILE, run_card, filled_later=TRAINING_SECTIONS)
-    run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets)
     with only_process(state_folder):
-        _train_and_write(run, Path(folder), run_card, tracked)
+        training = Training(
+            recipe, stream, monitors, seed, device, folder, state_folder, run_card, monitor_targets, tracked
+        )
+        with training.running(), listen() as asked_to_end:
+            training.advance(recipe.steps, asked_to_end)
+            training.publish()
         shutil.rmtree(state_folder, ignore_errors=True)
 
 
-def _train_and_write(run: _Run, folder: Path, run_card: dict[str, Any], tracked: Tracked | None) -> None:
-    recipe, stream = run.recipe, run.stream
-    state = new_state(
-        recipe, stream.d_model, run.seed, run.device, None if run.monitor_targets is None else stream.d_target
-    )
-    history = read_checkpoint(run.state_folder, state, run.identity, History(MicroBatch(recipe.batch_size)))
-    settings = {"recipe": recipe.model_dump(mode="json"), "seed": run.seed} | run_card
-    with open_trackers(tracked, run.identity.digest, settings, history.curves) as trackers:
-        try:
-            _train(run, state, history, trackers)
-        except NotFiniteError as error:
-            raise named_rows(error, stream, state.step) from error
+class Training:
+    """One SAE in training: begun or taken up where it was left, brought forward in parts, published when it is done.
 
-    sae = run.folded(state)
-    final = {row["split"]: row for row in history.curves if row["step"] == recipe.steps}
-    warnings = warnings_before(recipe, run_card["epochs"]) + history.micro_batch.warnings(recipe)
-    warnings += warnings_after(recipe, final["in_sample"])
-    for warning in warnings:
-        log.warning("%s", warning)
-    fields = training_fields(
-        run_card, recipe, stream, sae, run.numerics, run.choice, run.normalisation, history, final, run.seed, run.device
-    )
-    _write_outputs(folder, sae, history, fields | {"warnings": warnings})
+    Arguments are those of `train_sae`; `filled_later` are sections of the run card that `publish` is given. The caller
+    holds the lock of `state_folder`, and removes it at the end. Raises TrainingError when rows, monitors and run card
+    do not belong together.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stream: RowStream,
+        monitors: Mapping[str, Float[Tensor, "rows d_model"]],
+        seed: int,
+        device: torch.device,
+        folder: Path,
+        state_folder: Path,
+        run_card: dict[str, Any],
+        monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None,
+        tracked: Tracked | None = None,
+        label: str = "train",
+        filled_later: Collection[str] = (),
+    ):
+        check_inputs(recipe, stream, monitors, monitor_targets, run_card)
+        self.recipe, self.stream, self.folder = recipe, stream, Path(folder)
+        self._card, self._tracked, self._label = run_card, tracked, label
+        require_fields(self.folder / CARD_FILE, run_card, filled_later={*TRAINING_SECTIONS, *filled_later})
+        self._run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets)
+        self._state = new_state(
+            recipe, stream.d_model, seed, device, None if monitor_targets is None else stream.d_target
+        )
+        self._history = read_checkpoint(
+            state_folder, self._state, self._run.identity, History(MicroBatch(recipe.batch_size))
+        )
+        self._saved = self._state.step if self._history.resumed_from else None
+        self._trackers: Trackers | None = None
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return self._state.step
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """What its checkpoint says of windows that are gone: see `BatchStream.account`."""
+        return self._history.account
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the curves to its trackers inside the block."""
+        settings = {"recipe": self.recipe.model_dump(mode="json"), "seed": self._run.seed} | self._card
+        with open_trackers(self._tracked, self._run.identity.digest, settings, self._history.curves) as self._trackers:
+            yield
+
+    def advance(self, until: int, asked_to_end: Event) -> None:
+        """Make the updates before step `until`; raises Preempted, after a checkpoint, when asked to end."""
+        try:
+            self._advance(until, asked_to_end)
+        except NotFiniteError as error:
+            raise named_rows(error, self.stream, self._state.step) from error
+
+    def save(self) -> None:
+        """Write a checkpoint, unless there is one of this step."""
+        if self._saved == self._state.step:
+            return
+        account = getattr(self.stream, "account", None)
+        self._history.account = {} if account is None else dataclasses.asdict(account)
+        write_checkpoint(self._run.state_folder, self._state, self._history, self._run.identity)
+        self._saved = self._state.step
+
+    def publish(self, known: Mapping[str, Any] | None = None) -> None:
+        """Write weights, configuration, curves and run card; `known` are fields that take the place of the caller's."""
+        run, history, recipe = self._run, self._history, self.recipe
+        card = self._card | dict(known or {})
+        sae = run.folded(self._state)
+        final = {row["split"]: row for row in history.curves if row["step"] == recipe.steps}
+        warnings = warnings_before(recipe, card["epochs"]) + history.micro_batch.warnings(recipe)
+        warnings += warnings_after(recipe, final["in_sample"])
+        for warning in warnings:
+            log.warning("%s", warning)
+        fields = training_fields(
+            card,
+            recipe,
+            self.stream,
+            sae,
+            run.numerics,
+            run.choice,
+            run.normalisation,
+            history,
+            final,
+            run.seed,
+            run.device,
+        )
+        _write_outputs(self.folder, sae, history, fields | {"warnings": warnings})
+
+    def _advance(self, until: int, asked_to_end: Event) -> None:
+        run, state, history, recipe = self._run, self._state, self._history, self.recipe
+        size = recipe.batch_size
+        before = history.wall_seconds, history.stall_seconds
+        started = time.monotonic()
+        with (
+            progress(recipe.steps * size, self._label, "row") as shown,
+            prefetch(run.stream, state.step, until) as batches,
+        ):
+            shown.update(state.step * size)
+            while state.step < until:
+                batch = batches.next_batch()
+                if len(batch.rows) != size:
+                    raise TrainingError(
+                        f"step {state.step}: the batch has {len(batch.rows)} rows, batch_size is {size}"
+                    )
+                rows, targets = run.normalised(batch)
+                if state.step == 0:
+                    set_decoder_bias(state, rows if targets is None else targets, recipe)
+                corpora = ", ".join(batch.corpora)
+                report = update(state, rows, recipe, run.numerics, corpora, targets, history.micro_batch)
+                if state.step % recipe.monitor_every == 0 or state.step == recipe.steps:
+                    seen = _look(run, state, report, rows if targets is None else targets)
+                    history.curves += seen
+                    if self._trackers is not None:
+                        self._trackers.show(seen)
+                    _show(shown, seen, size)
+                else:
+                    shown.update(size)
+                history.wall_seconds = before[0] + time.monotonic() - started
+                history.stall_seconds = before[1] + batches.stall_seconds
+                if state.step % recipe.checkpoint_every == 0 or asked_to_end.is_set():
+                    self.save()
+                if asked_to_end.is_set() and state.step < recipe.steps:
+                    log.warning("asked to end at step %d of %d; run again to go on", state.step, recipe.steps)
+                    raise Preempted(state.step)
 
 
 def _prepare(
@@ -149,43 +262,6 @@ def _prepare(
     return _Run(
         recipe, stream, monitors, seed, device, state_folder, numerics, choice, normalisation, identity, targets
     )
-
-
-def _train(run: _Run, state: TrainingState, history: History, trackers: Trackers) -> None:
-    """Make all updates that are left; `state` and `history` change in place."""
-    recipe = run.recipe
-    size = recipe.batch_size
-    before = history.wall_seconds, history.stall_seconds
-    started = time.monotonic()
-    with (
-        progress(recipe.steps * size, "train", "row") as shown,
-        prefetch(run.stream, state.step, recipe.steps) as batches,
-        listen() as asked_to_end,
-    ):
-        shown.update(state.step * size)
-        while state.step < recipe.steps:
-            batch = batches.next_batch()
-            if len(batch.rows) != size:
-                raise TrainingError(f"step {state.step}: the batch has {len(batch.rows)} rows, batch_size is {size}")
-            rows, targets = run.normalised(batch)
-            if state.step == 0:
-                set_decoder_bias(state, rows if targets is None else targets, recipe)
-            corpora = ", ".join(batch.corpora)
-            report = update(state, rows, recipe, run.numerics, corpora, targets, history.micro_batch)
-            if state.step % recipe.monitor_every == 0 or state.step == recipe.steps:
-                seen = _look(run, state, report, rows if targets is None else targets)
-                history.curves += seen
-                trackers.show(seen)
-                _show(shown, seen, size)
-            else:
-                shown.update(size)
-            history.wall_seconds = before[0] + time.monotonic() - started
-            history.stall_seconds = before[1] + batches.stall_seconds
-            if state.step % recipe.checkpoint_every == 0 or asked_to_end.is_set():
-                write_checkpoint(run.state_folder, state, history, run.identity)
-            if asked_to_end.is_set() and state.step < recipe.steps:
-                log.warning("asked to end at step %d of %d; run again to go on", state.step, recipe.steps)
-                raise Preempted(state.step)
 
 
 def _look(run: _Run, state: TrainingState, report: Report, reconstructed: Tensor) -> list[dict[str, Any]]:
