@@ -116,7 +116,7 @@ def run_with(
     loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], hook: str, edit: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "contexts position d_model"]:
     """Final hidden state of the whole model with ``edit(tensor)`` in place of the tensor at `hook`."""
-    with _edited(find_place(loaded.model, loaded.adapter, hook), edit):
+    with edited(find_place(loaded.model, loaded.adapter, hook), edit):
         return final_hidden(loaded, input_ids)
 
 
@@ -164,12 +164,12 @@ def observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
         look(value)
         return value
 
-    with _edited(place, see):
+    with edited(place, see):
         yield
 
 
 @contextmanager
-def _edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the tensor at `place` by ``edit(tensor)`` during forward passes."""
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
