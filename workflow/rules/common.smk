@@ -99,6 +99,7 @@ METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.jso
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 SHIFTED = "results/shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}"
+EFFECTS = "results/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 

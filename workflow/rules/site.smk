@@ -29,6 +29,7 @@ rule sae_pages:
         all_labels=label_file("labels.parquet"),
         scores=label_file("scores.parquet"),
         tokens=label_file("tokens.parquet"),
+        effects=effect_files,
     output:
         folder=directory("results/atlas/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:

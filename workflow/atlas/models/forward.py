@@ -107,7 +107,7 @@ def run_from(
     first = point.layer + (point.site == "resid_post")
     if not point.is_residual or first == 0:
         return run_with(loaded, input_ids, hook, lambda _: activation)
-    with _skipped(get_blocks(loaded.model, loaded.adapter)[:first], activation):
+    with skipped(get_blocks(loaded.model, loaded.adapter)[:first], activation):
         return final_hidden(loaded, input_ids)
 
 
@@ -192,7 +192,7 @@ def edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _skipped(blocks: Sequence[nn.Module], activation: Tensor) -> Iterator[None]:
+def skipped(blocks: Sequence[nn.Module], activation: Tensor) -> Iterator[None]:
     """Make `blocks` return `activation` at no cost.
 
     The model's own forward still prepares masks and rotary embeddings for the blocks that do run, so nothing of an
