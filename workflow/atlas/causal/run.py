@@ -105,8 +105,8 @@ def run_effects(
     effects, doses, promoted = (pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True))
     texts = torch.from_numpy(codes.tokens.astype(np.int64))
     continuations = continue_texts(loaded, sae, hook, texts, codes.context_length, firings, settings)
-    every = Measured(pd.concat(measured, ignore_index=True), doses, torch.empty(0), np.empty(0), method)
-    _write(inputs, corpus, effects, doses, promoted, continuations, summarise(every, effects, samples), outputs)
+    summary = summarise(pd.concat(measured, ignore_index=True), method, effects, samples)
+    _write(inputs, corpus, effects, doses, promoted, continuations, summary, outputs)
 
 
 def _tables(

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from atlas.causal.effects import Measured
 from atlas.causal.tables import BEYOND, NOT_BEYOND
 from atlas.evaluation.bootstrap import ratio_intervals
 
@@ -15,22 +14,21 @@ _POOLED_DIFFERENCES = {"kl_over_random": ("kl", "kl_random"), "kl_over_other": (
 _SILENT_NOISE = 1e-4
 
 
-def summarise(measured: Measured, latents: pd.DataFrame, samples: int) -> dict[str, Any]:
-    """Means over firings with intervals over documents, shares of latents, and means over latents of the rest."""
+def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame, samples: int) -> dict[str, Any]:
+    """Means over the firings `found` with intervals over documents, shares of latents, and means over latents."""
     known = latents[latents.verdict.isin([BEYOND, NOT_BEYOND])]
     result: dict[str, Any] = {
         "n_latents": len(latents),
         "n_measured": len(known),
-        "n_firings": len(measured.firings),
-        "method": measured.method,
+        "n_firings": len(found),
+        "method": method,
         "share_beyond_random": float((known.verdict == BEYOND).mean()) if len(known) else None,
         "share_larger_than_random": float((known.kl_over_random_low > 0).mean()) if len(known) else None,
         "share_stated_beyond_random": float((known.stated_lift_over_random_low > 0).mean()) if len(known) else None,
         "share_larger_than_other": float((known.kl_over_other_low > 0).mean()) if len(known) else None,
     }
-    if not len(measured.firings):
+    if not len(found):
         return result
-    found = measured.firings
     columns = {name: found[name].to_numpy(float) for name in _POOLED}
     columns |= {name: columns[more] - columns[less] for name, (more, less) in _POOLED_DIFFERENCES.items()}
     above = np.stack(list(columns.values()), axis=1)

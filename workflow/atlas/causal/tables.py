@@ -32,9 +32,9 @@ def effect_rows(
     by_place = dict(list(measured.firings.groupby("place"))) if len(measured.firings) else {}
     rows = []
     for place, own in enumerate(firings):
-        row = {"latent": own.latent, "n_firings": own.n_firings, "largest": own.largest or None}
+        row = {"latent": own.latent, "n_firings": own.n_firings, "largest": own.largest or np.nan}
         row["other"] = int(others[place]) if others[place] >= 0 else None
-        row |= {"kl_twin": None, "kl_twin_reason": NO_TWIN}
+        row |= {"kl_twin": np.nan, "kl_twin_reason": NO_TWIN}
         rows.append(row | _numbers(by_place.get(place), samples))
     table = pd.DataFrame(rows)
     return table.astype(dict.fromkeys(("other", "n_measured", "n_documents"), "Int64"))
