@@ -136,11 +136,15 @@ def test_a_direction_that_nothing_reads_has_no_effect():
 
 
 def test_a_planted_edit_of_the_head_is_ranked_first():
-    """In each trial the head reads one latent's direction as one token: both are found, each as the first."""
+    """In each trial the head reads one latent's direction as one token: both are found, each as the first.
+
+    Directions are at right angles: the head reads no other latent's.
+    """
     found_token, found_latent = 0, 0
     for trial in range(40):
         generator = torch.Generator().manual_seed(trial)
         sae = sparse_sae(seed=trial)
+        sae = dataclasses.replace(sae, W_dec=torch.linalg.qr(sae.W_dec.T)[0].T.contiguous())
         text = text_of(hook="resid_post.2", sae=sae, n_contexts=4)
         latent, token = (int(torch.randint(6, high, (), generator=generator)) for high in (LATENTS, 64))
         with torch.no_grad():
