@@ -20,6 +20,7 @@ from atlas.latents.run import LatentInputs, LatentSettings, run_latents
 from atlas.latents.table import write_sae_table
 from atlas.models.load import load_tokenizer
 from atlas.models.prepare import prepare_model
+from atlas.site.effects import EffectFiles
 from atlas.site.index import build_index
 from atlas.site.run import Place, SiteInputs, build_sae_pages
 from atlas.site.sae import SaeFiles
@@ -162,6 +163,34 @@ class SiteScene:
         row |= {"score": {"value": 0.6, "interval": [0.55, 0.65]}, "shuffled": {"value": 0.5}}
         (folder / "autointerp.json").write_text(json.dumps({"sae_id": sae_id, "rows": [row]}))
 
+    def effects(self, seed: int) -> EffectFiles:
+        """HOSTILE has tokens and texts that attack, SILENT is not measured, DENSE has no effect beyond its null."""
+        folder = self.sae(seed)
+        sae_id, sha256 = f"{GROUP}/seed-{seed}", identity_of(folder, HOOK, seed)["sae_sha256"]
+        latents = np.arange(N_LATENTS - 1)  # the last one is not in the sample
+        rows = pd.DataFrame({"latent": latents, "verdict": "beyond a random direction", "reason": None})
+        rows = rows.assign(n_measured=8, n_documents=4, other=1.0, kl_twin=np.nan, kl_twin_reason="no twin was given")
+        for name, value in (("kl", 0.25), ("kl_random", 0.125), ("kl_other", 0.1)):
+            rows = rows.assign(**{name: value, f"{name}_low": value / 2, f"{name}_high": value * 2})
+        rows["promoted_lift_random"] = 0.01
+        rows.loc[DENSE, "verdict"] = "no effect beyond a random direction"
+        rows.loc[SILENT, ["verdict", "reason", "n_measured"]] = ["not measured", "never fires", 0]
+        fired = [latent for latent in latents if latent != SILENT]
+        each = pd.DataFrame(
+            [(latent, clamp) for latent in fired for clamp in (0.0, 1.0, 4.0)], columns=["latent", "clamp"]
+        )
+        doses = each.assign(kl=each.clamp, kl_random=each.clamp / 2)
+        tokens = pd.DataFrame({"latent": fired, "dictionary": "sae", "which": "promoted"})
+        texts = each.assign(prompt="ordinary", text="plain words", clean_text="other words", kl=0.5, reason=None)
+        texts.loc[texts.latent == HOSTILE, ["prompt", "text", "clean_text"]] = [ATTACKS[2], ATTACKS[1], ATTACKS[3]]
+        texts.loc[texts.clamp == 4, ["text", "kl", "reason"]] = [None, np.nan, "the state overflows <b>there</b>"]
+        names = ("effects", "doses", "effect_tokens", "continuations")
+        files = EffectFiles(*(folder / f"{name}.parquet" for name in names))
+        tables = (rows, doses, tokens.assign(text=ATTACKS[0], lift=0.5), texts)
+        for path, table in zip(vars(files).values(), tables, strict=True):
+            write_sae_table(path, table, ["latent"], sae_id, sha256)
+        return files
+
     def inputs(self, seed: int, labels: bool = True, random: bool = True) -> SiteInputs:
         folder = self.sae(seed)
         deciding = Deciding("lexical", ("embedding",), 0)
@@ -179,6 +208,7 @@ class SiteScene:
                 else None,
             ),
             self.codes_of(seed, "random") if random else {},
+            self.effects(seed),
         )
 
     def results(self, seed: int, labels: bool = True) -> SaeFiles:

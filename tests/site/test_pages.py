@@ -93,6 +93,37 @@ def test_a_page_says_why_a_latent_has_its_outcome(site):
     assert "How its label was tested" not in said[DENSE]
 
 
+def test_a_page_says_what_a_latent_does_beside_its_nulls(site):
+    said = {latent: (site / SAE / f"latents/{latent}.html").read_text() for latent in range(N_LATENTS)}
+    assert all("What it does" in text for text in said.values())
+    assert "Beyond a random direction. Without it, predictions where it fires move by 0.250 nats" in said[HOSTILE]
+    assert "No effect beyond a random direction." in said[DENSE]
+    assert "Not measured: never fires." in said[SILENT]
+    assert "the sample of latents that were does not hold it" in said[N_LATENTS - 1]
+    assert "latent 1, which fires as often" in said[DENSE]
+    assert "no twin was given" in said[DENSE]
+    assert "plain words" in said[DENSE]
+    assert said[DENSE].count("<polyline") == 2
+
+
+def test_texts_of_effects_are_shown_and_never_acted_on(site):
+    text = (site / SAE / f"latents/{HOSTILE}.html").read_text().split('id="effects"')[1].split('id="test"')[0]
+    for attack in ("<script", "<img", "<b onclick", "<b>there", "\u202e", "\x1b"):
+        assert attack not in text
+    assert "&lt;script&gt;x()&lt;/script&gt;" in text
+    assert "&lt;img src=x onerror=&gt;" in text
+    assert "the state overflows &lt;b&gt;there" in text
+    assert "⟨U+202E⟩" in text
+
+
+def test_effects_of_another_sae_are_refused(tmp_path):
+    scene = SiteScene(tmp_path)
+    other = scene.effects(1)
+    inputs = dataclasses.replace(scene.inputs(0), effects=other)
+    with pytest.raises(EvaluationError, match=r"effects\.parquet: is of an SAE with hash"):
+        build_sae_pages(inputs, scene.results(0), Place(HOOK, 0, (), ()), SETTINGS, Taxonomy(), tmp_path / "pages")
+
+
 def test_without_labels_pages_say_so_and_outcomes_are_those_of_firing(scene, tmp_path):
     scene.site, kept = tmp_path, scene.site
     try:

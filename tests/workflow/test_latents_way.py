@@ -83,6 +83,25 @@ def test_labels_of_a_study_with_their_controls(finished):
     assert "autointerp" not in planned(finished, HEALTH)
 
 
+def test_effects_of_a_study_with_their_nulls(finished):
+    table = "results/llama_study_effects.csv"
+    config = read_config(finished)
+    asked = {"autointerp": {"window_tokens": 8, "min_examples": 5, "swaps": 2}}
+    asked["causal"] = {"latents": 6, "firings": 4, "horizon": 2, "clamps": [0, 4], "continuation_tokens": 2}
+    write_config(finished, config | asked)
+    snakemake(finished, table)
+    assert planned(finished, table) == {}
+    rows = pd.read_csv(finished / table)
+    assert len(rows) == 2
+    numbers = ["kl", "kl_low", "kl_random", "kl_other", "share_beyond_random", "share_of_whole", "promoted_lift_random"]
+    assert rows[numbers].notna().all(axis=None)
+    assert (rows.n_latents == 6).all()
+    assert (rows.silent_above_noise == 0).all()
+    effects = pd.read_parquet(next(finished.glob("results/effects/llama/resid_post.1/**/effects.parquet")))
+    assert effects.kl_twin_reason.notna().all()
+    assert "effects" not in planned(finished, HEALTH)
+
+
 def test_another_palette_draws_again_and_does_nothing_else(finished):
     few = {"autointerp": {"window_tokens": 8, "min_examples": 5, "swaps": 2}}
     write_config(finished, read_config(finished) | few)

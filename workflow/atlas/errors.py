@@ -36,6 +36,10 @@ class EvaluationError(AtlasError):
     """A metric cannot be computed honestly from what was given."""
 
 
+class CausalError(AtlasError):
+    """An intervention cannot be made, or what comes of it is no number."""
+
+
 class ExportError(AtlasError):
     """An SAE cannot be written in a peer's format, or the peer reads it otherwise."""
 

@@ -118,6 +118,7 @@ COMPARISON = "results/twins/{model}/{hook}/{mix}/{recipe}/seed-{seed}/twins.json
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 SHIFTED = "results/shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}"
+EFFECTS = "results/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 

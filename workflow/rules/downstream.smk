@@ -126,6 +126,13 @@ def label_file(name):
     return lambda wildcards: [f"results/autointerp/{sae_row(wildcards).sae_id}/{name}"] if CONFIG.site.labels else []
 
 
+def effect_files(wildcards):
+    """Effects of an SAE's latents, if the pages have them and its model predicts next tokens."""
+    shown = CONFIG.site.effects and CONFIG.models[wildcards.model].objective == "causal_lm"
+    names = ("effects", "doses", "tokens", "continuations")
+    return [f"results/effects/{sae_row(wildcards).sae_id}/{name}.parquet" for name in names] if shown else []
+
+
 def sae_bench_shards(wildcards):
     """Evaluation shards of the corpus that the SAE was trained on, for its held-out documents."""
     return shard_paths(wildcards.model, in_sample_corpus(sae_row(wildcards)), "eval")

@@ -6,6 +6,7 @@ with job(snakemake.log[0], snakemake.threads, 0):
     from atlas.autointerp.outcome import Deciding
     from atlas.config.site import Site
     from atlas.config.study import Taxonomy
+    from atlas.site.effects import EffectFiles
     from atlas.site.run import Place, SiteInputs, build_sae_pages
     from atlas.site.sae import SaeFiles
     from atlas.site.tables import AllLabels, TableFiles
@@ -23,6 +24,7 @@ with job(snakemake.log[0], snakemake.threads, 0):
             codes=dict(zip(params.corpora, map(Path, files.codes), strict=True)),
             tables=TableFiles(Path(files.latents), Path(files.partners), label["labels"], label["answers"], every),
             random_codes=dict(zip(params.corpora, map(Path, files.random), strict=True)) if files.random else {},
+            effects=EffectFiles(*map(Path, files.effects)) if files.effects else None,
         ),
         SaeFiles(
             *(Path(files[key]) for key in ("metrics", "summary", "stability", "card")),

@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from atlas.config.autointerp import Autointerp
 from atlas.config.base import Name, Section
+from atlas.config.causal import Causal
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.finance import Finance
@@ -30,6 +31,7 @@ ENDINGS = (
     "_probing",
     "_absorption",
     "_autointerp",
+    "_effects",
     "_finance",
     "_regimes",
     "_confusion",
@@ -55,6 +57,7 @@ class AtlasConfig(Section):
     probing: Probing = Field(default=Probing())
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
+    causal: Causal = Field(default=Causal())
     sae_bench: SaeBench = Field(default=SaeBench())
     studies: dict[Name, Study] = Field(min_length=1)
     shifts: dict[Name, Shift] = Field(

@@ -14,6 +14,10 @@ class Site(Section):
         default=None, min_length=1, description="Studies that have pages; null: the first one of section `studies`."
     )
     labels: bool = Field(default=True, description="Whether latents are labelled for the pages; section `autointerp`.")
+    effects: bool = Field(
+        default=False,
+        description="Whether pages show what latents do; section `causal`. Takes minutes for each SAE of a causal_lm.",
+    )
     latents_per_sae: int | None = Field(
         default=4096, ge=1, description="Latents of an SAE that get a page, drawn by chance; null: all."
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,9 +45,38 @@ def bootstrap_interval(
     """
     if n_groups < 2:
         return None
-    draws = np.random.Generator(np.random.PCG64(_SEED)).multinomial(n_groups, np.full(n_groups, 1 / n_groups), samples)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = statistic(draws.astype(np.float64))
+        values = statistic(_draws(n_groups, samples))
     if not np.isfinite(values).all():
         return None
     return [float(value) for value in np.quantile(values, _LEVELS)]
+
+
+def ratio_intervals(
+    document: np.ndarray, above: np.ndarray, below: np.ndarray, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals (low, high) of the ratios of sums of columns, (rows, columns) above and below; NaN for none.
+
+    `document` is the document of each row; documents are drawn. For means `below` is 1 where a row has a value.
+    """
+    groups = Groups.of(document)
+    low, high = np.full((2, above.shape[1]), np.nan)
+    if groups.count < 2:
+        return low, high
+    of_row = np.zeros((groups.count, len(document)))
+    of_row[groups.index(document), np.arange(len(document))] = 1
+    draws = _draws(groups.count, samples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = (draws @ (of_row @ above)) / (draws @ (of_row @ below))
+    known = np.isfinite(values).all(0)
+    low[known], high[known] = np.quantile(values[:, known], _LEVELS, axis=0)
+    return low, high
+
+
+@lru_cache(maxsize=64)
+def _draws(n_groups: int, samples: int) -> np.ndarray:
+    """How often each group is drawn, (samples, n_groups), float64: the same for all statistics."""
+    generator = np.random.Generator(np.random.PCG64(_SEED))
+    draws = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), samples).astype(np.float64)
+    draws.flags.writeable = False
+    return draws

@@ -107,7 +107,7 @@ def run_from(
     first = point.layer + (point.site == "resid_post")
     if not point.is_residual or first == 0:
         return run_with(loaded, input_ids, hook, lambda _: activation)
-    with _skipped(get_blocks(loaded.model, loaded.adapter)[:first], activation):
+    with skipped(get_blocks(loaded.model, loaded.adapter)[:first], activation):
         return final_hidden(loaded, input_ids)
 
 
@@ -116,7 +116,7 @@ def run_with(
     loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], hook: str, edit: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "contexts position d_model"]:
     """Final hidden state of the whole model with ``edit(tensor)`` in place of the tensor at `hook`."""
-    with _edited(find_place(loaded.model, loaded.adapter, hook), edit):
+    with edited(find_place(loaded.model, loaded.adapter, hook), edit):
         return final_hidden(loaded, input_ids)
 
 
@@ -164,12 +164,12 @@ def observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
         look(value)
         return value
 
-    with _edited(place, see):
+    with edited(place, see):
         yield
 
 
 @contextmanager
-def _edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the tensor at `place` by ``edit(tensor)`` during forward passes."""
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -192,7 +192,7 @@ def _edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _skipped(blocks: Sequence[nn.Module], activation: Tensor) -> Iterator[None]:
+def skipped(blocks: Sequence[nn.Module], activation: Tensor) -> Iterator[None]:
     """Make `blocks` return `activation` at no cost.
 
     The model's own forward still prepares masks and rotary embeddings for the blocks that do run, so nothing of an

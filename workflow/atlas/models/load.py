@@ -1,9 +1,10 @@
 """Load a prepared model: fixed, in evaluation mode, with its tokenizer and its adapter."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
     if widen_products(model, device):
         log.info("this CPU has no bfloat16 instructions: matrix products are taken in float32 and rounded to bfloat16")
     return LoadedModel(model, load_tokenizer(folder), find_adapter(model.config.model_type), identity, device)
+
+
+def in_float32(loaded: LoadedModel) -> LoadedModel:
+    """The same weights with all arithmetic in float32, as a copy: what is small beside a state is not rounded away.
+
+    Its outputs differ from those of a bfloat16 model by that model's rounding. A float32 model is returned as it is.
+    """
+    if loaded.dtype == torch.float32:
+        return loaded
+    model = copy.deepcopy(loaded.model)
+    for module in model.modules():  # products that `widen_products` widens are wide already
+        module.__dict__.pop("forward", None)
+    return replace(loaded, model=model.float(), identity={**loaded.identity, "dtype": "float32"})
 
 
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:

@@ -91,8 +91,12 @@ def lines(
     zero: bool = False,
     width: int = 260,
     height: int = 110,
+    unit: str = "rows",
 ) -> Markup:
-    """Curves; the first is drawn in the accent colour, the others dashed and grey. Extremes of both axes are named."""
+    """Curves; the first is drawn in the accent colour, the others dashed and grey. Extremes of both axes are named.
+
+    `unit` is what the horizontal axis counts.
+    """
     xs = [x for points in series.values() for x, y in points if known(y)]
     ys = [y for points in series.values() for x, y in points if known(y)] + ([reference] if known(reference) else [])
     if not xs:
@@ -105,7 +109,7 @@ def lines(
     for value, y in ((high, 9), (low, height - 20)):
         parts.append(f'<text x="{left - 5}" y="{y}" text-anchor="end">{value:.2g}</text>')
     parts.append(f'<text x="{left}" y="{height - 3}">{short(min(xs))}</text>')
-    parts.append(f'<text x="{width - 2}" y="{height - 3}" text-anchor="end">{short(max(xs))} rows</text>')
+    parts.append(f'<text x="{width - 2}" y="{height - 3}" text-anchor="end">{short(max(xs))} {escape(unit)}</text>')
     if known(reference):
         y = round(height - 18 - up(reference), 1)
         parts.append(f'<line class="limit" x1="{left}" x2="{width}" y1="{y}" y2="{y}"/>')

@@ -12,6 +12,7 @@ from atlas.autointerp.outcome import BY_TOKEN
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
 from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
+from atlas.site.effects import Effects
 from atlas.site.logits import Logits
 from atlas.site.numbers import known, percent, short
 from atlas.site.tables import Tables
@@ -51,6 +52,7 @@ class Scene:
     """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each.
 
     `promoted` is what labels say of the output too; `logits` are raw ones, of Neuronpedia's batches alone.
+    `effects` are what they do as measured, where that was asked.
     """
 
     tables: Tables
@@ -62,6 +64,7 @@ class Scene:
     cosines: np.ndarray
     links: Links
     logits: Logits | None = None
+    effects: Effects | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
         "suppressed": _tokens(scene, latent, "lowered"),
         "neighbours": _neighbours(scene, latent),
         "partners": _partners(scene, latent),
+        "effects": None if scene.effects is None else scene.effects.page(latent),
     }
 
 

@@ -26,6 +26,7 @@ from atlas.models.load import LoadedModel, load_model
 from atlas.progress import progress
 from atlas.sae_ids import how_made
 from atlas.site.contexts import ContextSettings, Corpora
+from atlas.site.effects import EffectFiles, Effects
 from atlas.site.latent import PAGE_BYTES, Links, Scene, fewer_lines, latent_page, promoted_text
 from atlas.site.logits import decoder_logits
 from atlas.site.neuronpedia import write_neuronpedia
@@ -50,7 +51,8 @@ _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 class SiteInputs:
     """Files that say what latents of one SAE do: prepared model, SAE folder, codes by corpus, tables.
 
-    `random_codes` are the random dictionary's; without them it has no pages.
+    `random_codes` are the random dictionary's; without them it has no pages. Nor have pages a section on what latents
+    do without `effects`.
     """
 
     model: Path
@@ -58,6 +60,7 @@ class SiteInputs:
     codes: Mapping[str, Path]
     tables: TableFiles
     random_codes: Mapping[str, Path] = field(default_factory=dict)
+    effects: EffectFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ def _scene(inputs: SiteInputs, place: Place, settings: Site, dictionary: str = "
         _read_by_head(inputs.model, place.hook, lambda loaded: find_promoted(W_dec, loaded, table.texts)),
         *nearest_latents(W_dec.float().numpy(), settings.neighbours),
         _random_links(tables, settings) if random else _links(sae, place, settings),
+        effects=None if random or inputs.effects is None else Effects.read(inputs.effects, sha256),
     )
 
 

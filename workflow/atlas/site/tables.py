@@ -51,30 +51,32 @@ class Tables:
     @classmethod
     def read(cls, files: TableFiles, seed: int, sae_sha256: str) -> "Tables":
         """Raises EvaluationError when a table is of another SAE than `sae_sha256`."""
-        rows = _read(files.latents, sae_sha256)
+        rows = read_of_sae(files.latents, sae_sha256)
         own = rows[rows.dictionary == "sae"]
         home = own[own.role == "in_sample"].corpus.iloc[0]
-        labelled = _without_labels(own) if files.labels is None else _read(files.labels, sae_sha256).set_index("latent")
+        labelled = (
+            _without_labels(own) if files.labels is None else read_of_sae(files.labels, sae_sha256).set_index("latent")
+        )
         partners = read_parquet(files.partners)
         return cls(
             own.set_index(["corpus", "latent"]),
             rows[(rows.dictionary == "random") & (rows.corpus == home)],
             labelled,
             partners[partners.seed == seed].set_index("latent"),
-            None if files.answers is None else _read(files.answers, sae_sha256),
+            None if files.answers is None else read_of_sae(files.answers, sae_sha256),
             home,
         )
 
     @classmethod
     def of_random(cls, files: TableFiles, sae_sha256: str) -> "Tables":
         """Of the random dictionary beside an SAE; it has no partners in other seeds, and no answers."""
-        every = _read(files.latents, sae_sha256)
+        every = read_of_sae(files.latents, sae_sha256)
         own = every[every.dictionary == "random"]
         if files.all_labels is None:
             labelled = _without_labels(own)
         else:
             given = files.all_labels
-            read = (_read(path, sae_sha256) for path in (given.labels, given.scores, given.tokens))
+            read = (read_of_sae(path, sae_sha256) for path in (given.labels, given.scores, given.tokens))
             labelled = judged_latents(every, *read, given.deciding, "random").set_index("latent")
         home = own[own.role == "in_sample"].corpus.iloc[0]
         none = pd.DataFrame({"partner": []}, pd.Index([], name="latent"))
@@ -134,7 +136,8 @@ def _without_labels(rows: pd.DataFrame) -> pd.DataFrame:
     return outcomes.assign(label=None).set_index("latent")
 
 
-def _read(path: Path, sae_sha256: str) -> pd.DataFrame:
+def read_of_sae(path: Path, sae_sha256: str) -> pd.DataFrame:
+    """A table; raises EvaluationError when its metadata name another SAE."""
     table = read_arrow(path)
     found = (table.schema.metadata or {}).get(b"sae_sha256", b"").decode()
     if found != sae_sha256:

@@ -1,0 +1,185 @@
+"""From numbers of single firings to one row per latent, per latent and clamp, and per latent and token."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from atlas.causal.effects import OTHER, OWN, RANDOM, Measured
+from atlas.causal.firings import Firings
+from atlas.evaluation.bootstrap import ratio_intervals
+
+BEYOND, NOT_BEYOND, UNMEASURED = "beyond a random direction", "no effect beyond a random direction", "not measured"
+NO_TWIN = "no dictionary of a trained twin was given"
+NEVER = "never fires on a row that is measured: counted, no massive activation, with a prediction behind it"
+ONE_DOCUMENT = "all its firings are in one document: an interval needs two"
+# Means over firings with intervals over documents. The last are differences of pairs of one firing.
+_MEANS = ("kl", "loss", "kl_after", "stated_lift")
+_DIFFERENCES = {
+    "kl_over_random": ("kl", "kl_random"),
+    "kl_over_other": ("kl", "kl_other"),
+    "kl_after_over_random": ("kl_after", "kl_after_random"),
+    "stated_lift_over_random": ("stated_lift", "stated_lift_random"),
+}
+
+
+def effect_rows(
+    measured: Measured, firings: Sequence[Firings], others: Int[np.ndarray, " latents"], samples: int
+) -> pd.DataFrame:
+    """One row per latent. Columns: docs/metrics.md, section 18; what is not defined is NaN, and `reason` says why."""
+    by_place = dict(list(measured.firings.groupby("place"))) if len(measured.firings) else {}
+    rows = []
+    for place, own in enumerate(firings):
+        row = {"latent": own.latent, "n_firings": own.n_firings, "largest": own.largest or np.nan}
+        row["other"] = int(others[place]) if others[place] >= 0 else None
+        row |= {"kl_twin": np.nan, "kl_twin_reason": NO_TWIN}
+        rows.append(row | _numbers(by_place.get(place), samples))
+    table = pd.DataFrame(rows)
+    return table.astype(dict.fromkeys(("other", "n_measured", "n_documents"), "Int64"))
+
+
+def _numbers(found: pd.DataFrame | None, samples: int) -> dict[str, object]:
+    if found is None:
+        return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED, "reason": NEVER}
+    n_documents = found.document.nunique()
+    columns = {f"{name}{end}": found[f"{name}{end}"].to_numpy(float) for name in _MEANS for end in _ends(name)}
+    columns |= {name: columns[more] - columns[less] for name, (more, less) in _DIFFERENCES.items()}
+    above = np.stack(list(columns.values()), axis=1)
+    below = np.isfinite(above).astype(float)
+    names = list(columns)
+    # The share of the SAE's whole effect is a ratio of sums, not a mean of ratios: some firings have hardly any.
+    names.append("share_of_whole")
+    above = np.column_stack([np.nan_to_num(above), found.kl])
+    below = np.column_stack([below, found.kl_whole])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = above.sum(0) / below.sum(0)
+    low, high = ratio_intervals(found.document.to_numpy(), above, below, samples)
+    row: dict[str, object] = {"n_measured": len(found), "n_documents": n_documents}
+    for name, value, each_low, each_high in zip(names, values, low, high, strict=True):
+        row |= {name: value, f"{name}_low": each_low, f"{name}_high": each_high}
+    row["kl_silent"] = float(found.kl_silent.max()) if found.kl_silent.notna().any() else np.nan
+    row["kl_whole"] = float(found.kl_whole.mean())
+    if n_documents < 2:
+        return row | {"verdict": UNMEASURED, "reason": ONE_DOCUMENT}
+    beyond = max(row["kl_over_random_low"], row["stated_lift_over_random_low"], key=lambda low: low > 0) > 0
+    return row | {"verdict": BEYOND if beyond else NOT_BEYOND, "reason": None}
+
+
+def _ends(name: str) -> tuple[str, ...]:
+    return (OWN, RANDOM) if name == "stated_lift" else (OWN, RANDOM, OTHER)
+
+
+def dose_rows(measured: Measured, samples: int) -> pd.DataFrame:
+    """One row per latent and clamp: KL and growth of the loss, beside a random direction with the same length added."""
+    names = ("kl", "kl_random", "loss", "loss_random")
+    rows = []
+    for (latent, clamp), found in measured.doses.groupby(["latent", "clamp"]) if len(measured.doses) else ():
+        values = found[list(names)].to_numpy(float)
+        bad = int((~np.isfinite(values)).any(1).sum())
+        row = {"latent": latent, "clamp": clamp, "n": len(found), "reason": None}
+        if bad:
+            row["reason"] = f"the model overflows on {bad} of {len(found)} firings"
+            rows.append(row | dict.fromkeys([f"{name}{end}" for name in names for end in ("", "_low", "_high")]))
+            continue
+        low, high = ratio_intervals(found.document.to_numpy(), values, np.ones_like(values), samples)
+        for number, name in enumerate(names):
+            row |= {name: values[:, number].mean(), f"{name}_low": low[number], f"{name}_high": high[number]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_lifts(measured: Measured, half: int | None = None) -> Float[torch.Tensor, "2 latents vocabulary"]:
+    """What logits lose on average without the latent, and without a random direction; NaN for latents of no firing."""
+    lifts = measured.lifts.sum(1) if half is None else measured.lifts[:, half]
+    counts = torch.from_numpy(measured.n_lifts.sum(0) if half is None else measured.n_lifts[half]).to(lifts.device)
+    return lifts / counts[None, :, None]
+
+
+def token_rows(measured: Measured, firings: Sequence[Firings], texts: Sequence[str], count: int) -> pd.DataFrame:
+    """Tokens that each latent promotes and suppresses most, as measured: chosen on half the documents.
+
+    `lift` is what their logits lose without the latent on the other half, so that it is not the largest of chance
+    alone. `dictionary` is `sae`, or `random` for the same choice with random directions. Latents with firings in one
+    document have no rows.
+    """
+    # A vocabulary may have more rows than the tokenizer has tokens.
+    chosen, held_out = (mean_lifts(measured, half).cpu()[..., : len(texts)] for half in (0, 1))
+    known = (measured.n_lifts > 0).all(0)
+    rows = []
+    for place in np.flatnonzero(known).tolist():
+        for number, dictionary in enumerate(("sae", "random")):
+            for which, sign in (("promoted", 1), ("suppressed", -1)):
+                tokens = (sign * chosen[number, place]).topk(min(count, chosen.shape[2])).indices
+                for rank, token in enumerate(tokens.tolist(), 1):
+                    row = {"latent": firings[place].latent, "dictionary": dictionary, "which": which, "rank": rank}
+                    row |= {"token": token, "text": texts[token]}
+                    row |= {"lift_chosen": float(chosen[number, place, token])}
+                    rows.append(row | {"lift": float(held_out[number, place, token])})
+    columns = ["latent", "dictionary", "which", "rank", "token", "text", "lift_chosen", "lift"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def promoted_columns(tokens: pd.DataFrame) -> pd.DataFrame:
+    """By latent: mean held-out lift of its promoted tokens, and of those chosen for random directions."""
+    own = tokens[tokens.which == "promoted"].groupby(["latent", "dictionary"]).lift.mean().unstack()
+    own = own.reindex(columns=["sae", "random"])
+    return own.rename(columns={"sae": "promoted_lift", "random": "promoted_lift_random"}).reset_index()
+
+
+def label_rows(
+    measured: Measured,
+    firings: Sequence[Firings],
+    labels: Mapping[int, str],
+    names: Sequence[str],
+    kept: np.ndarray,
+    seed: int,
+) -> pd.DataFrame:
+    """Whether labels tell which tokens a latent promotes: AUC of the tokens that a label names among all words' begins.
+
+    `names` are the names of tokens (`name_of`), `kept` says which begin a word. `label_auc` reads the whole label,
+    `label_auc_fires` the part without the tokens that it states as promoted. Beside each, `_other` is that of another
+    latent's label. Latents without a label, or whose label names no token, have NaN.
+    """
+    lifts = mean_lifts(measured)[0].cpu().numpy()
+    candidates = np.flatnonzero(kept[: lifts.shape[1]])
+    places_of: dict[str, list[int]] = {}
+    for place, token in enumerate(candidates.tolist()):
+        places_of.setdefault(names[token].lower(), []).append(place)
+    latents = [own.latent for own in firings]
+    order = np.random.Generator(np.random.PCG64([seed, 14])).permutation(len(latents))
+    another = np.empty(len(latents), np.int64)
+    another[order] = np.roll(order, 1)
+    rows = []
+    for place, latent in enumerate(latents):
+        row: dict[str, object] = {"latent": latent}
+        measurable = bool(np.isfinite(lifts[place]).all())
+        ranks = lifts[place][candidates].argsort().argsort() if measurable else None
+        for name, part in (("label_auc", _whole), ("label_auc_fires", _fires)):
+            for end, of in (("", latent), ("_other", latents[another[place]])):
+                words = part(labels.get(of) or "")
+                named = sorted({each for word in words for each in places_of.get(word, ())})
+                row[f"{name}{end}"] = _auc(ranks, named) if measurable else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _whole(label: str) -> list[str]:
+    return [word for word in _split(label.replace("; promotes ", ", ")) if word]
+
+
+def _fires(label: str) -> list[str]:
+    return [word for word in _split(label.split("; promotes ")[0]) if word]
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip(".,;:!?\"'()[]").lower() for word in text.split()]
+
+
+def _auc(ranks: Int[np.ndarray, " tokens"], named: Sequence[int]) -> float:
+    """Chance that a named token is lifted more than another one; ties are broken by place."""
+    n, total = len(named), len(ranks)
+    if n in (0, total):
+        return np.nan
+    return float((ranks[named].sum() - n * (n - 1) / 2) / (n * (total - n)))

@@ -1,0 +1,67 @@
+# What latents do: codes + model + eval shards (+ labels)
+#                  -> results/effects/<sae id>/
+#                     {effects.parquet, doses.parquet, tokens.parquet, continuations.parquet, effects.json}
+#                  those of a study's SAEs -> results/<study>_effects.csv
+# Not part of a study's own table: ask for results/<study>_effects.csv by name.
+
+
+rule effects:
+    """Effects of an SAE's latents on held-out text, each beside its nulls."""
+    input:
+        model="results/models/{model}",
+        weights=rules.train.output.weights,
+        config=rules.train.output.config,
+        codes=lambda w: f"results/codes/{sae_row(w).sae_id}/{in_sample_corpus(sae_row(w))}.h5",
+        shards=lambda w: shard_paths(w.model, in_sample_corpus(sae_row(w)), "eval"),
+        labels=lambda w: ([f"results/autointerp/{sae_row(w).sae_id}/labels.parquet"] if CONFIG.causal.labels else []),
+    output:
+        effects=f"{EFFECTS}/effects.parquet",
+        doses=f"{EFFECTS}/doses.parquet",
+        tokens=f"{EFFECTS}/tokens.parquet",
+        continuations=f"{EFFECTS}/continuations.parquet",
+        summary=f"{EFFECTS}/effects.json",
+    log:
+        "results/logs/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: model_threads
+    resources:
+        mem_mb=lambda w, attempt: 2 * model_mb(w, attempt) + codes_mb(w, attempt),
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=1,
+    params:
+        corpus=lambda w: in_sample_corpus(sae_row(w)),
+        causal=CONFIG.causal.model_dump(mode="json"),
+        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
+        code=code_of("effects"),
+    message:
+        "Effects of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/effects.py"
+
+
+rule study_effects:
+    """One row per SAE: what its latents do, beside random directions and beside each other."""
+    input:
+        summaries=lambda w: expand("results/effects/{sae}/effects.json", sae=study_saes(w)),
+    output:
+        table="results/{study}_effects.csv",
+    log:
+        "results/logs/study_effects/{study}.log",
+    benchmark:
+        "results/benchmarks/study_effects/{study}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        saes=study_saes,
+        code=code_of("study_effects"),
+    message:
+        "Writing results/{wildcards.study}_effects.csv"
+    script:
+        "../scripts/study_effects.py"
