@@ -3,7 +3,7 @@
 import json
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def harvest_shard(
     StoreError when an activation is not finite, the disk is full, or what was written differs from what was captured.
     """
     contexts = shard_contexts(split, shard, harvest)
-    columns, order, seed = _arrange(split, contexts, shard)
+    columns, order, seed = arrange_rows(split, contexts, shard)
     places = np.argsort(order).reshape(len(contexts), split.context_length)  # row of each token in the file
     tokens = torch.from_numpy(split.tokens[contexts].astype(np.int64))
     with atomic_path(target) as temporary:
@@ -46,7 +46,7 @@ def harvest_shard(
                 captured = capture(loaded, tokens[batch].to(loaded.device), hooks)
                 sink.put(places[batch].reshape(-1), captured)
                 shown.update(tokens[batch].numel())
-        writer.finish(_identity(loaded, split, shard, harvest, seed))
+        writer.finish(shard_identity(loaded.identity, split, shard, harvest, seed))
 
 
 def shard_contexts(split: TokenSplit, shard: int, harvest: Harvest) -> np.ndarray:
@@ -55,7 +55,7 @@ def shard_contexts(split: TokenSplit, shard: int, harvest: Harvest) -> np.ndarra
     return np.arange(len(split.tokens))[shard * per_shard : (shard + 1) * per_shard]
 
 
-def _arrange(split: TokenSplit, contexts: np.ndarray, shard: int) -> tuple[RowColumns, np.ndarray, int]:
+def arrange_rows(split: TokenSplit, contexts: np.ndarray, shard: int) -> tuple[RowColumns, np.ndarray, int]:
     """Row columns in stored order, the order itself and its seed (−1: kept in sequence)."""
     n_rows = len(contexts) * split.context_length
     order, seed = np.arange(n_rows), -1
@@ -72,13 +72,16 @@ def _widths(loaded: LoadedModel, context: torch.Tensor, hooks: Sequence[str]) ->
     return {name: value.shape[-1] for name, value in capture(loaded, context[:, :8].to(loaded.device), hooks).items()}
 
 
-def _identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, seed: int) -> dict[str, Any]:
+def shard_identity(
+    model: Mapping[str, Any], split: TokenSplit, shard: int, harvest: Harvest, seed: int
+) -> dict[str, Any]:
+    """Attributes of a shard's file that say what it is; `model` is the prepared model's identity."""
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "h5py": h5py.__version__}
     known = {
-        "model": loaded.identity["name"],
-        "revision": loaded.identity["revision"],
-        "weights_sha256": loaded.identity["weights_sha256"],
-        "tokenizer_sha256": loaded.identity["tokenizer_sha256"],
+        "model": model["name"],
+        "revision": model["revision"],
+        "weights_sha256": model["weights_sha256"],
+        "tokenizer_sha256": model["tokenizer_sha256"],
         "corpus": split.corpus,
         "corpus_fingerprint": split.fingerprint,
         "split": split.split,

@@ -22,14 +22,15 @@ def write_study_table(
     Columns are documented in docs/metrics.md. A value that is not defined is empty, and `reasons` says why.
     """
     rows = [
-        _row(study, sae_id, read_json(path), corpus, published)
+        table_row(study, sae_id, read_json(path), corpus, published)
         for sae_id, path in metrics.items()
         for corpus in corpora[sae_id]
     ]
     write_csv(table, pd.DataFrame(rows))
 
 
-def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
+def table_row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
+    """One row of a study's table, as columns: of one SAE on one evaluation corpus."""
     model, hook, mix, recipe, seed, *shift = sae_id.split("/")
     hooks, judged = SaeHooks.parse(hook), metrics["corpora"][corpus]
     point = HookPoint.parse(hooks.source)
