@@ -28,11 +28,11 @@ def codes(truth) -> torch.Tensor:
     return torch.from_numpy(fires * generator.uniform(0.5, 2.0, fires.shape)).float()
 
 
-def told(partners: Partners, latents: torch.Tensor, codes: torch.Tensor, samples: int = 200) -> dict:
+def told(partners: Partners, latents: torch.Tensor, codes: torch.Tensor) -> dict:
     match = FiringMatch(partners, 20)
     for rows in torch.arange(len(codes)).split(150):  # however rows come
         match.update(latents[rows], csr_array(codes[rows].numpy()), rows.numpy() // 20)
-    return match.measures(samples)[0]
+    return match.measures()[0]
 
 
 def directions_of(truth: Truth) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_silence_counts_against_a_latent_and_features_that_never_fire_are_left_o
     assert found["precision_pooled"] == 1
     match = FiringMatch(Partners.of(directions_of(truth), directions_of(truth)), 1)
     match.update(latents, csr_array(codes.shape), np.zeros(len(codes), dtype=np.int64))
-    measures, reasons = match.measures(100)
+    measures, reasons = match.measures()
     assert measures["precision"] is None and "no scored feature fires on 400 rows" in reasons["precision"]
 
 

@@ -153,7 +153,6 @@ rule recovery:
             name: CONFIG.corpora[name].model_dump(mode="json", include={"source"}) for name in home(w).roles
         },
         draws=CONFIG.evaluation.null_dictionaries,
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("recovery"),
     message:
         "Looking for planted features in {wildcards.recipe} on {wildcards.model}, seed {wildcards.seed}"

@@ -16,7 +16,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         ),
         corpora={name: Corpus(**corpus) for name, corpus in snakemake.params.corpora.items()},
         draws=snakemake.params.draws,
-        samples=snakemake.params.bootstrap_samples,
         seed=int(snakemake.wildcards.seed),
         device=device,
         target=Path(snakemake.output.recovery),

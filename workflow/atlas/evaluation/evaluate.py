@@ -15,7 +15,7 @@ from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
-from atlas.evaluation.bootstrap import Groups
+from atlas.evaluation.bootstrap import Groups, with_clusters
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.losses import loss_metrics
@@ -165,10 +165,12 @@ def _losses(
     subject: Subject, inputs: CorpusInputs, references: References | None, settings: Evaluation, batch_contexts: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     if references is None:
-        return no_losses(settings, "rows are planted: there is no language model, hence no loss")
+        measures, reasons = no_losses(settings, "rows are planted: there is no language model, hence no loss")
+        return with_clusters(measures, None), reasons
     splice = splice_losses(subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts)
     no_way = unreached(subject.loaded, subject.hooks.target, _counted(inputs.shards))
-    return loss_metrics(splice, subject.loaded.objective, settings, no_way)
+    measures, reasons = loss_metrics(splice, subject.loaded.objective, settings, no_way)
+    return with_clusters(measures, Groups.of(splice.document).count), reasons
 
 
 def _counted(shards: Sequence[Shard]) -> Tensor:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.bootstrap import TOO_FEW, cluster_interval, with_clusters
 from atlas.planted.truth import Truth
 from atlas.stability.matching import largest_cosines, match
 
@@ -78,7 +78,7 @@ class FiringMatch:
         codes: csr_array,
         groups: Int[np.ndarray, " rows"],
     ) -> None:
-        """Add rows: all latents, the true magnitudes of the scored features, and each row's group of the bootstrap."""
+        """Add rows: all latents, the true magnitudes of the scored features, and each row's cluster."""
         mine = csr_array(latents.double().cpu().numpy())[:, self._latent]
         true = codes.astype(np.float64)
         both = mine.multiply(true).tocsr()
@@ -93,7 +93,7 @@ class FiringMatch:
             per_row = np.bincount(np.repeat(groups, np.diff(values.indptr)), fires, self._groups.shape[1])
             self._groups[place] += per_row
 
-    def measures(self, samples: int) -> tuple[dict[str, Any], dict[str, str]]:
+    def measures(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Precision, recall, F1 and correlation over the features that fired, and pooled over firings; with reasons.
 
         A latent that stays silent where its feature fires has precision, recall and correlation 0.
@@ -105,7 +105,7 @@ class FiringMatch:
         if not tested.any():
             reason = f"no scored feature fires on {self._n_rows} rows"
             names += ("precision_pooled_interval", "recall_pooled_interval")
-            return result | dict.fromkeys(names), dict.fromkeys(names, reason)
+            return with_clusters(result | dict.fromkeys(names), self._groups.shape[1]), dict.fromkeys(names, reason)
         both, latent, feature = (sums[name][tested] for name in ("both", "latent", "feature"))
         precision = np.divide(both, latent, out=np.zeros_like(both), where=latent > 0)
         result |= {
@@ -118,17 +118,17 @@ class FiringMatch:
         both, latent, feature = self._groups
         for name, below in (("precision_pooled", latent), ("recall_pooled", feature)):
             result[name] = float(both.sum() / below.sum()) if below.sum() else None
-            result[f"{name}_interval"] = self._interval(both, below, samples)
+            result[f"{name}_interval"] = self._interval(both, below)
             if result[name] is None:
                 reasons |= dict.fromkeys((name, f"{name}_interval"), "no partner of a feature ever fires")
             elif result[f"{name}_interval"] is None:
-                reasons[f"{name}_interval"] = "too few contexts"
-        return result, reasons
+                reasons[f"{name}_interval"] = TOO_FEW
+        return with_clusters(result, self._groups.shape[1]), reasons
 
-    def _interval(self, both: np.ndarray, below: np.ndarray, samples: int) -> list[float] | None:
+    def _interval(self, both: np.ndarray, below: np.ndarray) -> list[float] | None:
         if not below.sum():
             return None
-        return bootstrap_interval(lambda draws: (draws @ both) / (draws @ below), len(below), samples)
+        return cluster_interval(lambda draws: (draws @ both) / (draws @ below), len(below), (0.0, 1.0))
 
     def _correlation(self, sums: dict[str, np.ndarray]) -> np.ndarray:
         """Pearson correlation of a latent and its feature; 0 where one of them does not vary."""

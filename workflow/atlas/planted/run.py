@@ -40,7 +40,6 @@ def run_recovery(
     *,
     corpora: Mapping[str, Corpus],
     draws: int,
-    samples: int,
     seed: int,
     device: torch.device,
     target: Path,
@@ -48,7 +47,7 @@ def run_recovery(
     """Write recovery.json: what an SAE, a random dictionary and the truth itself find, on the rows of each corpus.
 
     `corpora` are those on which the SAE is judged, `draws` the random dictionaries behind the floor of what directions
-    tell, `samples` those of the bootstrap; `seed` draws the random dictionary. Raises StoreError when the stored rows
+    tell; `seed` draws the random dictionary. Raises StoreError when the stored rows
     are not those that the truth gives, and EvaluationError when the SAE has fewer latents than features are looked for.
     """
     sae = load_sae(inputs.sae).to(device)
@@ -72,7 +71,7 @@ def run_recovery(
     for name, (mean, sd) in chance.items():
         found["sae"] |= {f"{name}_null_mean": mean, f"{name}_null_sd": sd}
     rows = {
-        name: _on_rows(judged, partners, sampler, shards[name], order, training.target.mean.to(device), samples)
+        name: _on_rows(judged, partners, sampler, shards[name], order, training.target.mean.to(device))
         for name, sampler in samplers.items()
     }
     result = {
@@ -106,7 +105,6 @@ def _on_rows(
     shards: Sequence[Shard],
     order: np.ndarray,
     center: Tensor,
-    samples: int,
 ) -> dict[str, Any]:
     """Firing of each dictionary's partners beside the features, over all rows of a corpus, which are drawn again."""
     groups = Groups.of(np.concatenate([shard.document for shard in shards]))
@@ -133,7 +131,7 @@ def _on_rows(
             start += shard.n_rows
     result = {}
     for name in judged:
-        measures, reasons = matches[name].measures(samples)
+        measures, reasons = matches[name].measures()
         explained = sums[name].metrics()["explained_variance"]
         result[name] = measures | {"explained_variance": explained, "reasons": reasons}
     return result
