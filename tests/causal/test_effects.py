@@ -128,11 +128,11 @@ def test_a_direction_that_nothing_reads_has_no_effect():
     sae.W_dec[5] = WIDTH**-0.5
     text = text_of("gpt_neox", sae=sae)
     found, firings, others = text.measure([4, 5])
-    rows = effect_rows(found, firings, others, 50).set_index("latent")
+    rows = effect_rows(found, firings, others).set_index("latent")
     assert rows.kl[5] < 1e-6 < 1e-4 < rows.kl[4]
     assert rows.kl_random[5] > 1e-4
     assert rows.verdict[5] == NOT_BEYOND
-    assert dose_rows(found, 50).query("latent == 5").kl.max() < 1e-6
+    assert dose_rows(found).query("latent == 5").kl.max() < 1e-6
 
 
 def test_a_planted_edit_of_the_head_is_ranked_first():
@@ -165,7 +165,7 @@ def test_effects_stand_beside_their_nulls_and_silent_latents_say_why():
     with torch.no_grad():  # what latent 3 is said to promote it does promote
         text.loaded.model.get_output_embeddings().weight[9] += text.sae.W_dec[3]
     found, firings, others = text.measure(stated=stated)
-    rows = effect_rows(found, firings, others, 200).set_index("latent")
+    rows = effect_rows(found, firings, others).set_index("latent")
     assert (rows.verdict[7], rows.reason[7], rows.n_measured[7]) == (UNMEASURED, NEVER, 0)
     assert (
         rows.loc[rows.index != 7, ["kl", "kl_low", "kl_high", "kl_random", "kl_other", "share_of_whole"]]
@@ -177,7 +177,7 @@ def test_effects_stand_beside_their_nulls_and_silent_latents_say_why():
     assert rows.kl_twin.isna().all()
     assert rows.kl_twin_reason.notna().all()
     assert (rows.verdict == NOT_BEYOND).sum() > LATENTS / 2  # random directions do no more than random directions
-    summary = summarise(found.firings, found.method, rows.reset_index(), 200)
+    summary = summarise(found.firings, found.method, rows.reset_index())
     assert (summary["n_latents"], summary["n_measured"]) == (LATENTS, LATENTS - 1)
     assert summary["kl_low"] <= summary["kl"] <= summary["kl_high"]
     assert summary["silent_above_noise"] == 0
@@ -190,10 +190,10 @@ def test_effects_stand_beside_their_nulls_and_silent_latents_say_why():
 def test_nothing_at_all_to_measure_is_no_error():
     text = text_of(silent=range(LATENTS))
     found, firings, others = text.measure()
-    rows = effect_rows(found, firings, others, 50)
+    rows = effect_rows(found, firings, others)
     assert set(rows.verdict) == {UNMEASURED}
-    assert summarise(found.firings, found.method, rows, 50)["n_measured"] == 0
-    assert not len(dose_rows(found, 50))
+    assert summarise(found.firings, found.method, rows)["n_measured"] == 0
+    assert not len(dose_rows(found))
     assert not len(token_rows(found, firings, TEXTS, 3))
 
 
@@ -201,7 +201,7 @@ def test_a_clamp_that_overflows_is_named_and_the_others_stay():
     text = text_of()
     settings = SETTINGS.model_copy(update={"clamps": (0.0, 1.0, 1e30)})
     found, *_ = text.measure([3], settings)
-    rows = dose_rows(found, 50).set_index("clamp")
+    rows = dose_rows(found).set_index("clamp")
     assert rows.reason[1e30] == "the model overflows on 6 of 6 firings"
     assert rows.loc[1e30, ["kl", "kl_low", "kl_random", "loss"]].isna().all()
     assert rows.loc[[0.0, 1.0], ["kl", "kl_low", "kl_random", "loss"]].notna().all(axis=None)

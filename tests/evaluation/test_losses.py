@@ -176,7 +176,7 @@ def table_of(clean, zero, mean, sae, documents) -> LossTable:
 
 
 def test_recovered_shares_of_known_losses():
-    result, reasons = loss_metrics(table_of(2, 6, 4, 3, [0, 0, 1, 2]), "causal_lm", SETTINGS)
+    result, reasons = loss_metrics(table_of(2, 6, 4, 3, [0, 1, 2, 3]), "causal_lm", SETTINGS)
     assert result["loss_recovered_zero"] == pytest.approx(0.75)
     assert result["loss_recovered_mean"] == pytest.approx(0.5)
     assert result["delta_loss"] == pytest.approx(1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from atlas.config.study import Evaluation
+from atlas.evaluation.bootstrap import half_width
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import decoder_geometry
 from atlas.training.sae import Sae
@@ -111,6 +112,7 @@ def test_the_interval_of_l0_knows_that_rows_of_a_document_are_alike():
     result, _ = fed(sums, sae, rows, 100, torch.zeros(600, dtype=torch.bool), fires).metrics(SETTINGS)
     low, high = result["l0_interval"]
     assert result["l0"] == 3.5
-    # The mean of six draws from 1 to 6 has standard deviation .70.
-    assert low == pytest.approx(3.5 - 1.96 * 0.70, abs=0.35)
-    assert high == pytest.approx(3.5 + 1.96 * 0.70, abs=0.35)
+    # The numbers 1 to 6 have standard deviation 1.87, their mean a standard error of .764.
+    assert low == pytest.approx(max(0, 3.5 - half_width(6) * 0.7638), abs=1e-3)
+    assert high == pytest.approx(3.5 + half_width(6) * 0.7638, abs=1e-3)
+    assert result["l0_clusters"] == 6

@@ -49,6 +49,7 @@ def files_of(folder, sae: Sae, seed: int, silent: int = 0, n_rows: int = N_ROWS)
     writer.finish(dict.fromkeys(IDENTITY, "x") | {"sae_sha256": sae_sha256(folder), "dictionary": "sae"})
     value = 0.5 + 0.1 * seed
     metrics = {"explained_variance_regular": value, "explained_variance_regular_interval": [value - 0.1, value + 0.1]}
+    metrics["explained_variance_regular_clusters"] = 20
     (folder / "metrics.json").write_text(json.dumps({"corpora": {"chat": {"atlas": metrics}}}))
     return SeedFiles(folder, folder / "chat.h5", folder / "metrics.json")
 
@@ -87,7 +88,8 @@ def test_independent_seeds_are_at_their_null(tmp_path):
     assert low < own["firing"]["pw_mcc"]["value"] < high
     assert len(table) == 3 * 2 * 40
     assert result["noise"]["seed_sd"] == pytest.approx(0.1)
-    assert result["noise"]["document_sd"] == pytest.approx(0.2 / 3.92)
+    student = 2.093  # of 20 documents
+    assert result["noise"]["document_sd"] == pytest.approx(0.2 / (2 * 1.5 * student), rel=1e-3)
 
 
 def test_one_seed_is_null_with_the_reason(tmp_path):

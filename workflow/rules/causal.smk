@@ -34,7 +34,6 @@ rule effects:
     params:
         corpus=lambda w: in_sample_corpus(sae_row(w)),
         causal=CONFIG.causal.model_dump(mode="json"),
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("effects"),
     message:
         "Effects of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"

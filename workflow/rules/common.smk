@@ -291,11 +291,15 @@ def splits_used(model, corpus):
 
 
 def apart(mix, judged):
-    """Proofs that no evaluation text of the corpora `judged` is training text of the mix, and how much is nearly so."""
+    """Proofs that no evaluation text of the corpora `judged` is training text of the mix, and how much is nearly so.
+
+    Planted corpora have no text; that their samples differ is checked where the configuration is read.
+    """
     return [
         f"results/corpora/{trained}/apart_from/{other}.json"
         for trained in CONFIG.mixes[mix].corpora
         for other in judged
+        if not CONFIG.corpora[trained].is_planted
     ]
 
 

@@ -59,7 +59,7 @@ rule tokenise:
     """Tokenise and pack a corpus for a model."""
     input:
         model="results/models/{model}",
-        documents="results/corpora/{corpus}/documents.parquet",
+        documents=lambda w: text_of(w.corpus, "documents.parquet"),
         summary="results/corpora/{corpus}/corpus.json",
     output:
         tokens="results/tokens/{model}/{corpus}.h5",

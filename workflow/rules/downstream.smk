@@ -10,7 +10,11 @@ def study_sources(wildcards):
     corpora += [corpus for row in rows for corpus in RETOLD.get(row.sae_id, [])]
     return [
         *(f"results/models/{model}" for model in dict.fromkeys(models)),
-        *(f"results/corpora/{corpus}/documents.parquet" for corpus in dict.fromkeys(corpora)),
+        *(
+            f"results/corpora/{corpus}/documents.parquet"
+            for corpus in dict.fromkeys(corpora)
+            if not CONFIG.corpora[corpus].is_planted
+        ),
         *(f"results/published/{row.recipe_name}" for row in rows if row.published is not None),
         *(["results/embedder"] if CONFIG.latents.embedder else []),
         *source_input("probing", CONFIG.probing),

@@ -39,7 +39,7 @@ rule evaluate:
         train_shards=training_facts,
         apart=lambda w: apart(w.mix, ROLES[sae_row(w).sae_id]),
         shards=lambda w: evaluation_shards(home(w)),
-        references=lambda w: [f"results/references/{w.model}/{corpus}.h5" for corpus in ROLES[sae_row(w).sae_id]],
+        references=lambda w: references_of(w.model, ROLES[sae_row(w).sae_id]),
     output:
         metrics=METRICS,
         sums=DOCUMENT_SUMS,

@@ -49,13 +49,13 @@ def shifted_rows(wildcards):
 def drawn(study):
     """Figures and tables of a study that can have them.
 
-    Health is that of SAEs judged at home, stability needs a second seed, and labels are drawn of studies whose pages
+    Health is that of SAEs judged at home on text, stability needs a second seed, and labels are drawn of studies whose pages
     show them, and in the width figure of grids: the others would have to be labelled for it.
     """
     rows = STUDIES[study]
     figures = ["", *(["_training"] if study in TRAINING else []), *(["_width"] if study in GRIDS else [])]
     tables = [f"tables/{study}.md", f"run_cards/{study}.html"]
-    if any(row.shift is None for row in rows):
+    if any(row.shift is None for row in rows) and study not in PLANTED_STUDIES:
         figures.append("_health")
         tables.append(f"{study}_health.csv")
     dictionaries = {Path(sae).parent for sae in saes_of(study)}

@@ -11,7 +11,7 @@ rule evaluate_shifted:
         train_shards=lambda w: training_facts_of(w.mix, away(w).model),
         apart=lambda w: apart(w.mix, away(w).roles),
         shards=lambda w: evaluation_shards(away(w)),
-        references=lambda w: expand("results/references/{model}/{corpus}.h5", model=away(w).model, corpus=away(w).roles),
+        references=lambda w: references_of(away(w).model, away(w).roles),
     output:
         metrics=f"{SHIFTED}/metrics.json",
     log:

@@ -20,7 +20,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         seed=int(snakemake.wildcards.seed),
         corpus=params.corpus,
         settings=Causal(**params.causal),
-        samples=params.bootstrap_samples,
         device=device,
         outputs=Outputs(
             *(Path(snakemake.output[name]) for name in ("effects", "doses", "tokens", "continuations", "summary"))

@@ -65,7 +65,7 @@ def _harvest(
     before_batch: Callable[[], None],
 ) -> MemoryShard | None:
     contexts = shard_contexts(split, shard, harvest)
-    columns, order, seed = _arrange(split, contexts, shard)
+    columns, order, seed = arrange_rows(split, contexts, shard)
     places = np.argsort(order).reshape(len(contexts), split.context_length)  # row of each token in the file
     tokens = torch.from_numpy(split.tokens[contexts].astype(np.int64))
     writer = make(columns, _widths(loaded, tokens[:1], hooks), harvest.storage_dtype)
@@ -79,7 +79,7 @@ def _harvest(
             captured = capture(loaded, tokens[batch].to(loaded.device), hooks)
             sink.put(places[batch].reshape(-1), captured)
             shown.update(tokens[batch].numel())
-    return writer.finish(shard_identity(loaded, split, shard, harvest, seed))
+    return writer.finish(shard_identity(loaded.identity, split, shard, harvest, seed))
 
 
 def shard_contexts(split: TokenSplit, shard: int, harvest: Harvest) -> np.ndarray:
@@ -88,7 +88,7 @@ def shard_contexts(split: TokenSplit, shard: int, harvest: Harvest) -> np.ndarra
     return np.arange(len(split.tokens))[shard * per_shard : (shard + 1) * per_shard]
 
 
-def _arrange(split: TokenSplit, contexts: np.ndarray, shard: int) -> tuple[RowColumns, np.ndarray, int]:
+def arrange_rows(split: TokenSplit, contexts: np.ndarray, shard: int) -> tuple[RowColumns, np.ndarray, int]:
     """Row columns in stored order, the order itself and its seed (−1: kept in sequence)."""
     n_rows = len(contexts) * split.context_length
     order, seed = np.arange(n_rows), -1
@@ -112,17 +112,19 @@ def _widths(loaded: LoadedModel, context: torch.Tensor, hooks: Sequence[str]) ->
 def is_shard_of(found: Mapping[str, Any], loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest) -> bool:
     """Whether the identity of a file is the one that `harvest_shard` would give it now."""
     seed = _shuffle_seed(split, shard) if split.split == "train" else -1
-    return dict(found) == shard_identity(loaded, split, shard, harvest, seed)
+    return dict(found) == shard_identity(loaded.identity, split, shard, harvest, seed)
 
 
-def shard_identity(loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, seed: int) -> dict[str, Any]:
-    """The attributes that say what a shard is."""
+def shard_identity(
+    model: Mapping[str, Any], split: TokenSplit, shard: int, harvest: Harvest, seed: int
+) -> dict[str, Any]:
+    """Attributes of a shard's file that say what it is; `model` is the prepared model's identity."""
     versions = {"torch": torch.__version__, "transformers": transformers.__version__, "h5py": h5py.__version__}
     known = {
-        "model": loaded.identity["name"],
-        "revision": loaded.identity["revision"],
-        "weights_sha256": loaded.identity["weights_sha256"],
-        "tokenizer_sha256": loaded.identity["tokenizer_sha256"],
+        "model": model["name"],
+        "revision": model["revision"],
+        "weights_sha256": model["weights_sha256"],
+        "tokenizer_sha256": model["tokenizer_sha256"],
         "corpus": split.corpus,
         "corpus_fingerprint": split.fingerprint,
         "split": split.split,

@@ -69,7 +69,6 @@ def run_effects(
     seed: int,
     corpus: str,
     settings: Causal,
-    samples: int,
     device: torch.device,
     outputs: Outputs,
 ) -> None:
@@ -98,14 +97,14 @@ def run_effects(
     for first in range(0, len(latents), step):
         own = slice(first, first + step)
         found = measure(loaded, sae, hook, shards, allowed, firings[own], others[own], settings, seed, stated)
-        parts.append(_tables(found, firings[own], others[own], tokens, labels, settings, samples, seed))
+        parts.append(_tables(found, firings[own], others[own], tokens, labels, settings, seed))
         measured.append(found.firings)
         method = found.method
         del found  # before the sums of the next latents are made
     effects, doses, promoted = (pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True))
     texts = torch.from_numpy(codes.tokens.astype(np.int64))
     continuations = continue_texts(loaded, sae, hook, texts, codes.context_length, firings, settings)
-    summary = summarise(pd.concat(measured, ignore_index=True), method, effects, samples)
+    summary = summarise(pd.concat(measured, ignore_index=True), method, effects)
     _write(inputs, corpus, effects, doses, promoted, continuations, summary, outputs)
 
 
@@ -116,16 +115,15 @@ def _tables(
     tokens: TokenTable,
     labels: dict[int, str] | None,
     settings: Causal,
-    samples: int,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     promoted = token_rows(found, firings, tokens.texts, settings.tokens)
-    effects = effect_rows(found, firings, others, samples).merge(promoted_columns(promoted), on="latent", how="left")
+    effects = effect_rows(found, firings, others).merge(promoted_columns(promoted), on="latent", how="left")
     if labels is not None:
         names = [name_of(text) for text in tokens.texts]
         asked = label_rows(found, firings, labels, names, begins_word(tokens.texts), seed)
         effects = effects.merge(asked, on="latent", how="left")
-    return effects, dose_rows(found, samples), promoted
+    return effects, dose_rows(found), promoted
 
 
 def _write(

@@ -14,7 +14,7 @@ _POOLED_DIFFERENCES = {"kl_over_random": ("kl", "kl_random"), "kl_over_other": (
 _SILENT_NOISE = 1e-4
 
 
-def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame, samples: int) -> dict[str, Any]:
+def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame) -> dict[str, Any]:
     """Means over the firings `found` with intervals over documents, shares of latents, and means over latents."""
     known = latents[latents.verdict.isin([BEYOND, NOT_BEYOND])]
     result: dict[str, Any] = {
@@ -35,7 +35,7 @@ def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame, samples: 
     below = np.isfinite(above).astype(float)
     above = np.column_stack([np.nan_to_num(above), found.kl])
     below = np.column_stack([below, found.kl_whole])
-    low, high = ratio_intervals(found.document.to_numpy(), above, below, samples)
+    low, high = ratio_intervals(found.document.to_numpy(), above, below)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = above.sum(0) / below.sum(0)
     for name, *numbers in zip([*columns, "share_of_whole"], values, low, high, strict=True):

@@ -25,9 +25,7 @@ _DIFFERENCES = {
 }
 
 
-def effect_rows(
-    measured: Measured, firings: Sequence[Firings], others: Int[np.ndarray, " latents"], samples: int
-) -> pd.DataFrame:
+def effect_rows(measured: Measured, firings: Sequence[Firings], others: Int[np.ndarray, " latents"]) -> pd.DataFrame:
     """One row per latent. Columns: docs/metrics.md, section 18; what is not defined is NaN, and `reason` says why."""
     by_place = dict(list(measured.firings.groupby("place"))) if len(measured.firings) else {}
     rows = []
@@ -35,12 +33,12 @@ def effect_rows(
         row = {"latent": own.latent, "n_firings": own.n_firings, "largest": own.largest or np.nan}
         row["other"] = int(others[place]) if others[place] >= 0 else None
         row |= {"kl_twin": np.nan, "kl_twin_reason": NO_TWIN}
-        rows.append(row | _numbers(by_place.get(place), samples))
+        rows.append(row | _numbers(by_place.get(place)))
     table = pd.DataFrame(rows)
     return table.astype(dict.fromkeys(("other", "n_measured", "n_documents"), "Int64"))
 
 
-def _numbers(found: pd.DataFrame | None, samples: int) -> dict[str, object]:
+def _numbers(found: pd.DataFrame | None) -> dict[str, object]:
     if found is None:
         return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED, "reason": NEVER}
     n_documents = found.document.nunique()
@@ -55,7 +53,7 @@ def _numbers(found: pd.DataFrame | None, samples: int) -> dict[str, object]:
     below = np.column_stack([below, found.kl_whole])
     with np.errstate(divide="ignore", invalid="ignore"):
         values = above.sum(0) / below.sum(0)
-    low, high = ratio_intervals(found.document.to_numpy(), above, below, samples)
+    low, high = ratio_intervals(found.document.to_numpy(), above, below)
     row: dict[str, object] = {"n_measured": len(found), "n_documents": n_documents}
     for name, value, each_low, each_high in zip(names, values, low, high, strict=True):
         row |= {name: value, f"{name}_low": each_low, f"{name}_high": each_high}
@@ -71,7 +69,7 @@ def _ends(name: str) -> tuple[str, ...]:
     return (OWN, RANDOM) if name == "stated_lift" else (OWN, RANDOM, OTHER)
 
 
-def dose_rows(measured: Measured, samples: int) -> pd.DataFrame:
+def dose_rows(measured: Measured) -> pd.DataFrame:
     """One row per latent and clamp: KL and growth of the loss, beside a random direction with the same length added."""
     names = ("kl", "kl_random", "loss", "loss_random")
     rows = []
@@ -83,7 +81,7 @@ def dose_rows(measured: Measured, samples: int) -> pd.DataFrame:
             row["reason"] = f"the model overflows on {bad} of {len(found)} firings"
             rows.append(row | dict.fromkeys([f"{name}{end}" for name in names for end in ("", "_low", "_high")]))
             continue
-        low, high = ratio_intervals(found.document.to_numpy(), values, np.ones_like(values), samples)
+        low, high = ratio_intervals(found.document.to_numpy(), values, np.ones_like(values))
         for number, name in enumerate(names):
             row |= {name: values[:, number].mean(), f"{name}_low": low[number], f"{name}_high": high[number]}
         rows.append(row)

@@ -9,10 +9,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from atlas.chat_template import CHAT_DATE
 from atlas.config.base import Name, Pattern, Section
+from atlas.config.planted import PlantedSource, SampleSource
 from atlas.config.sources import ModelSource, Source
 from atlas.hook_points import HookPoint
 
-Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedding"]
+Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedding", "none"]
 
 
 class TokenBudget(Section):
@@ -148,7 +149,10 @@ class ModelSpec(Section):
     """What a model is: all that its preparation depends on."""
 
     source: ModelSource
-    objective: Objective = Field(default="causal_lm", description="What the model computes, hence its loss.")
+    objective: Objective = Field(
+        default="causal_lm",
+        description="What the model computes, hence its loss; 'none' for a planted one, which has no output.",
+    )
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Number format of the forward pass.")
     n_layers: int = Field(ge=1, description="Number of blocks; checked against the model itself when it is prepared.")
     d_model: int = Field(ge=1, description="Width of the residual stream; checked likewise.")
@@ -158,6 +162,25 @@ class ModelSpec(Section):
         description="Seed of weights that are drawn anew by the architecture's own initialisation; configuration and "
         "tokenizer stay the source's. What an SAE finds in such a model was not learnt. null: as in the source.",
     )
+
+    @property
+    def is_planted(self) -> bool:
+        """Whether activations are drawn, with features that are known, and there is no language model."""
+        return isinstance(self.source, PlantedSource)
+
+    @model_validator(mode="after")
+    def _planted(self):
+        if self.is_planted != (self.objective == "none"):
+            raise ValueError(
+                f"objective is {self.objective!r} and source.kind {self.source.kind!r}: a planted source has objective "
+                "'none', every other source another one"
+            )
+        if self.is_planted and (self.n_layers != 1 or self.random_weights is not None):
+            raise ValueError(
+                f"n_layers is {self.n_layers}, random_weights {self.random_weights}: a planted source has one layer "
+                "and no weights; expected 1 and null"
+            )
+        return self
 
 
 class Model(ModelSpec):
@@ -172,6 +195,8 @@ class Model(ModelSpec):
             layer = HookPoint.parse(text).layer
             if layer >= self.n_layers:
                 raise ValueError(f"hook {text!r} names layer {layer}: the model has layers 0 to {self.n_layers - 1}")
+        if self.is_planted and self.hooks != ("resid_post.0",):
+            raise ValueError(f"hooks is {list(self.hooks)}: a planted source has one, 'resid_post.0'")
         if len(set(self.hooks)) != len(self.hooks):
             raise ValueError(f"hooks {list(self.hooks)} name one hook twice")
         return self
@@ -281,6 +306,17 @@ class Corpus(Section):
         default=False,
         description="The source is known to be cut off: its whole records are used and the end is reported.",
     )
+
+    @property
+    def is_planted(self) -> bool:
+        """Whether it is rows drawn from a planted model, and no text."""
+        return isinstance(self.source, SampleSource)
+
+    @model_validator(mode="after")
+    def _sample_has_no_text(self):
+        if self.is_planted and (given := self.model_fields_set - {"source"}):
+            raise ValueError(f"{', '.join(sorted(given))}: about text, which a planted_sample has not; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _pattern_has_a_group(self):

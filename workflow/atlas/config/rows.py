@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from atlas.config.budget import mean_weights, too_many_epochs
 from atlas.config.data import Mix
 from atlas.config.faults import describe
+from atlas.config.planted_rows import check_planted, check_samples
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.saes import PublishedSae, stated_mix
 from atlas.config.sections import AtlasConfig
@@ -129,6 +130,7 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
                 f"{', '.join(trained)}"
             )
     recipe = _override(config.recipes[chosen["recipe"]], row, where)
+    check_planted(config, chosen["model"], [*trained, *roles], recipe, where)
     _check_epochs(config, chosen["model"], chosen["mix"], recipe, where)
     if row.target_hook is not None:
         _check_transcoder(config, chosen["model"], row, recipe, f"{where}.target_hook")
@@ -237,6 +239,7 @@ def _shifted(
         raise ConfigError(f"{where}: {row.shift!r} changes nothing for {home.model!r} at {home.hook!r}")
     if place.model not in config.models:
         raise ConfigError(f"{key}.model: {place.model!r} is not one of {sorted(config.models)}")
+    check_samples(config, place.model, place.roles, where)
     _check_hook(config, place.model, place.hook, f"{key}.hook")
     widths = [config.models[name].d_model for name in (home.model, place.model)]
     if widths[0] != widths[1]:

@@ -37,6 +37,8 @@ ENDINGS = (
     "_confusion",
     "_transfer",
     "_sae_bench",
+    "_recovery",
+    "_verdicts",
     "_public",
 )
 

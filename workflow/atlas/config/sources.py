@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from atlas.config.base import Section
+from atlas.config.planted import PlantedSource, SampleSource
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -61,5 +62,7 @@ class PathSource(Section):
     licence: str = Field(default="unstated", description="Licence of the data, recorded in the run card.")
 
 
-Source = Annotated[PackageSource | HubSource | PathSource, Field(discriminator="kind")]
-ModelSource = Annotated[PackageSource | PartsSource | HubSource | PathSource, Field(discriminator="kind")]
+Source = Annotated[PackageSource | HubSource | PathSource | SampleSource, Field(discriminator="kind")]
+ModelSource = Annotated[
+    PackageSource | PartsSource | HubSource | PathSource | PlantedSource, Field(discriminator="kind")
+]

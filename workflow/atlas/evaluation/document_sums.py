@@ -32,10 +32,12 @@ class DocumentSums:
     values: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, rows: Mapping[str, ReconstructionSums], losses: LossTable) -> "DocumentSums":
-        """From the sums of a pass over rows by family, and the losses of the spliced model."""
+    def of(cls, rows: Mapping[str, ReconstructionSums], losses: LossTable | None) -> "DocumentSums":
+        """From the sums of a pass over rows by family, and the losses of the spliced model, where there is one."""
         values = {f"{family}/{name}": each for family in rows for name, each in _row_sums(rows[family]).items()}
-        return cls(values | {f"{LOSS}/{name}": each for name, each in _loss_sums(losses).items()})
+        if losses is not None:
+            values |= {f"{LOSS}/{name}": each for name, each in _loss_sums(losses).items()}
+        return cls(values)
 
 
 def _row_sums(sums: ReconstructionSums) -> dict[str, np.ndarray]:

@@ -15,11 +15,12 @@ from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
-from atlas.evaluation.bootstrap import Groups
+from atlas.evaluation.bootstrap import Groups, with_clusters
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.document_sums import DocumentSums
 from atlas.evaluation.facts import TrainingFacts
-from atlas.evaluation.losses import loss_metrics
+from atlas.evaluation.losses import LossTable, loss_metrics
+from atlas.evaluation.no_losses import no_losses
 from atlas.evaluation.outcome import atlas_evidence, guide_evidence, judge
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import Geometry, Nulls, decoder_geometry, redundancy_metrics
@@ -28,7 +29,7 @@ from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.splice import splice_losses
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.hook_points import SaeHooks
-from atlas.models.load import LoadedModel
+from atlas.models.load import LoadedModel, PlantedModel
 from atlas.models.objectives import unreached
 from atlas.progress import progress
 from atlas.training.sae import Sae, load_sae
@@ -38,18 +39,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorpusInputs:
-    """One evaluation corpus: its role (in_sample, proxy or oos), eval shards in order, and reference losses."""
+    """One evaluation corpus: its role (in_sample, proxy or oos), eval shards in order, and reference losses.
+
+    None in their place where there is no language model.
+    """
 
     role: str
     shards: Sequence[Shard]
-    references: Path
+    references: Path | None
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is judged: an SAE at a hook of a model (a transcoder: at two), and the geometry of its decoder."""
 
-    loaded: LoadedModel
+    loaded: LoadedModel | PlantedModel
     hooks: SaeHooks
     sae: Sae
     geometry: Geometry
@@ -61,7 +65,7 @@ class Subject:
 @torch.inference_mode()
 def evaluate_sae(
     sae_folder: Path,
-    loaded: LoadedModel,
+    loaded: LoadedModel | PlantedModel,
     hook: str,
     corpora: Mapping[str, CorpusInputs],
     training: TrainingFacts,
@@ -135,14 +139,12 @@ def _evaluate_corpus(
     batch_contexts: int,
 ) -> tuple[dict[str, Any], DocumentSums]:
     # Opened first: a damaged file is met before the long pass, not after it.
-    references = References.open(inputs.references, subject.hooks.target, inputs.shards[0].identity)
+    references = None
+    if inputs.references is not None:
+        references = References.open(inputs.references, subject.hooks.target, inputs.shards[0].identity)
     atlas_sums, guide_sums, random_sums = _pass_over_rows(subject, name, inputs.shards, training)
     atlas, reasons = atlas_sums.metrics(settings)
-    splice = splice_losses(
-        subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts, training
-    )
-    no_way = unreached(subject.loaded, subject.hooks.target, _counted(inputs.shards))
-    losses, loss_reasons = loss_metrics(splice, subject.loaded.objective, settings, no_way)
+    losses, loss_reasons, splice = _losses(subject, inputs, references, training, settings, batch_contexts)
     guide, guide_reasons = guide_sums.metrics(subject.redundancy["absorption_guide"]["value"])
     outcome = {
         "atlas": judge(atlas_evidence(atlas | losses, subject.redundancy), settings.taxonomy),
@@ -162,6 +164,26 @@ def _evaluate_corpus(
     if random_sums is not None:
         result["random"] = _random_result(random_sums, subject, settings)
     return without_nonfinite(result, result["reasons"]), DocumentSums.of(atlas_sums.by_family(), splice)
+
+
+def _losses(
+    subject: Subject,
+    inputs: CorpusInputs,
+    references: References | None,
+    training: TrainingFacts,
+    settings: Evaluation,
+    batch_contexts: int,
+) -> tuple[dict[str, Any], dict[str, str], LossTable | None]:
+    """Loss metrics, reasons for what is None, and the losses of single units; these are None without a model."""
+    if references is None:
+        measures, reasons = no_losses(settings, "rows are planted: there is no language model, hence no loss")
+        return with_clusters(measures, None), reasons, None
+    splice = splice_losses(
+        subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts, training
+    )
+    no_way = unreached(subject.loaded, subject.hooks.target, _counted(inputs.shards))
+    measures, reasons = loss_metrics(splice, subject.loaded.objective, settings, no_way)
+    return with_clusters(measures, Groups.of(splice.document).count), reasons, splice
 
 
 def _counted(shards: Sequence[Shard]) -> Tensor:
@@ -233,7 +255,11 @@ def _load(folder: Path, recipe: Recipe | None, hooks: SaeHooks) -> Sae:
 
 
 def _require_consistent(
-    sae: Sae, loaded: LoadedModel, hooks: SaeHooks, corpora: Mapping[str, CorpusInputs], training: TrainingFacts
+    sae: Sae,
+    loaded: LoadedModel | PlantedModel,
+    hooks: SaeHooks,
+    corpora: Mapping[str, CorpusInputs],
+    training: TrainingFacts,
 ) -> None:
     widths = {hooks.target: ("d_target", sae.d_target), hooks.source: ("d_model", sae.d_model)}
     seen = {fingerprint: f"training corpus {name!r}" for name, fingerprint in training.fingerprints.items()}

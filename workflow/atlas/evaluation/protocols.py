@@ -4,6 +4,7 @@
 evidently computed with. Both are fed the same pre-activations, so that the product with W_enc is made once.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.config.study import Evaluation
-from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.bootstrap import TOO_FEW, cluster_interval
 from atlas.evaluation.document_sums import ALL, REGULAR
 from atlas.evaluation.reconstruction import METRICS, ReconstructionSums
 from atlas.evaluation.redundancy import Geometry, PairFirings, random_pairs
@@ -64,15 +65,17 @@ class AtlasSums:
 
     def metrics(self, settings: Evaluation) -> tuple[dict[str, Any], dict[str, str]]:
         """Sections 2 (without losses) and 3, and the joint firing of section 4; with reasons for what is None."""
-        result, reasons = self._reconstruction(settings.bootstrap_samples)
+        result, reasons = self._reconstruction()
         target = self._sae.k if self._sae.architecture != "relu" else None
         result |= sparsity_metrics(self.firings, target, settings.dead_min_tokens)
         if target is None:
             reason = f"architecture {self._sae.architecture} has no target L0"
             reasons |= {"atlas_l0_target": reason, "atlas_sparsity_constraint_broken": reason}
-        result["l0_interval"] = self._l0_interval(settings.bootstrap_samples)
+        result["l0_interval"] = self._l0_interval()
         if result["l0_interval"] is None:
-            reasons["atlas_l0_interval"] = "fewer than two documents"
+            reasons["atlas_l0_interval"] = TOO_FEW
+        rows = self._regular + self._massive
+        result["l0_clusters"] = rows.n_clusters
         result["firing_jaccard"], result["firing_jaccard_null"] = self._pairs.jaccard(), self._random.jaccard()
         for name in ("firing_jaccard", "firing_jaccard_null"):
             if result[name] is None:
@@ -83,21 +86,25 @@ class AtlasSums:
         """Sums of reconstruction over all rows, and over those that are no massive activations."""
         return {ALL: self._regular + self._massive, REGULAR: self._regular}
 
-    def _l0_interval(self, samples: int) -> list[float] | None:
+    def _l0_interval(self) -> list[float] | None:
         fired, rows = self._fired.cpu().numpy(), (self._regular.count + self._massive.count).cpu().numpy()
-        return bootstrap_interval(lambda draws: draws @ fired / (draws @ rows), len(rows), samples)
+        seen = rows > 0
+        return cluster_interval(
+            lambda draws: draws @ fired[seen] / (draws @ rows[seen]), int(seen.sum()), (0.0, math.inf)
+        )
 
-    def _reconstruction(self, samples: int) -> tuple[dict[str, Any], dict[str, str]]:
+    def _reconstruction(self) -> tuple[dict[str, Any], dict[str, str]]:
         result: dict[str, Any] = {}
         reasons = {}
         for suffix, sums in (("", self._regular + self._massive), ("_regular", self._regular)):
             result |= {f"{name}{suffix}": value for name, value in sums.metrics().items()}
-            result[f"explained_variance{suffix}_interval"] = sums.interval(samples)
+            result[f"explained_variance{suffix}_interval"] = sums.interval()
+            result[f"explained_variance{suffix}_clusters"] = sums.n_clusters
             for name in METRICS:
                 if result[f"{name}{suffix}"] is None:
                     reasons[f"atlas_{name}{suffix}"] = "there are no such rows, or they are all equal"
             if result[f"explained_variance{suffix}_interval"] is None:
-                reasons[f"atlas_explained_variance{suffix}_interval"] = "fewer than two documents, or equal rows"
+                reasons[f"atlas_explained_variance{suffix}_interval"] = f"{TOO_FEW}, or all rows are equal"
         return result, reasons
 
 

@@ -1,5 +1,6 @@
 """Reconstruction: float64 sums over all rows, never a mean of per-batch ratios. docs/metrics.md, section 2."""
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -8,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.bootstrap import cluster_interval
 
 
 @dataclass
 class ReconstructionSums:
-    """Sums over the rows seen so far, per group of the bootstrap; how rows are split into batches is immaterial.
+    """Sums over the rows seen so far, per group; how rows are split into batches is immaterial.
 
     `update` adds in place: per group there is a vector of d_model numbers, too much to copy for every batch.
 
@@ -98,8 +99,13 @@ class ReconstructionSums:
             "l2_loss": self.error_norm.item() / n,
         }
 
-    def interval(self, samples: int) -> list[float] | None:
-        """95 % interval of explained_variance; every draw has its own global mean."""
+    @property
+    def n_clusters(self) -> int:
+        """Groups of which a row was seen."""
+        return int((self.count > 0).sum())
+
+    def interval(self) -> list[float] | None:
+        """95 % interval of explained_variance over groups; each set of groups has its own global mean."""
         seen = self.count.cpu().numpy() > 0
 
         def explained(draws: np.ndarray) -> np.ndarray:
@@ -107,7 +113,7 @@ class ReconstructionSums:
             full[:, seen] = draws
             return self.explained(full)
 
-        return bootstrap_interval(explained, int(seen.sum()), samples)
+        return cluster_interval(explained, self.n_clusters, (-math.inf, 1.0))
 
     def explained(self, draws: Float[np.ndarray, "samples groups"]) -> Float[np.ndarray, " samples"]:
         """explained_variance when group g counts `draws[:, g]` times, each sample with its own global mean."""

@@ -14,7 +14,7 @@ from atlas.evaluation.document_sums import DocumentSums, write_document_sums
 from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
-from atlas.models.load import load_model
+from atlas.models.load import PlantedModel, load_subject
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ def run_evaluation(
 
     `hook` is one hook, or a transcoder's two: that of the SAE's path, or another one to judge it away from home, on
     rows times `scale`. `recipe` is what the SAE was trained by, None if it was published.
-    Shards lie in a folder with their corpus' name, references are files of that name; the SAE's id is the last five
-    parts of its folder. Raises EvaluationError when a corpus lacks its files, StoreError for damaged shards.
+    Shards lie in a folder with their corpus' name, references are files of that name (none for a planted model, which
+    has no losses); the SAE's id is the last five parts of its folder. Raises EvaluationError when a corpus lacks its
+    files, StoreError for damaged shards.
     """
-    loaded = load_model(inputs.model, device)
+    loaded = load_subject(inputs.model, device)
+    planted = isinstance(loaded, PlantedModel)
     shards, references = shards_by_corpus(inputs.shards, {}), {path.stem: path for path in inputs.references}
     for corpus in roles:
-        if corpus not in shards or corpus not in references:
+        if corpus not in shards or (corpus not in references and not planted):
             raise EvaluationError(
                 f"corpus {corpus!r} has no eval shards or no references: given are shards of {sorted(shards)} "
                 f"and references of {sorted(references)}"
@@ -64,7 +66,10 @@ def run_evaluation(
         inputs.sae,
         loaded,
         hook,
-        {corpus: CorpusInputs(role, shards[corpus], references[corpus]) for corpus, role in roles.items()},
+        {
+            corpus: CorpusInputs(role, shards[corpus], None if planted else references[corpus])
+            for corpus, role in roles.items()
+        },
         TrainingFacts.of(shards_by_corpus(inputs.train_shards, {}), hook),
         settings,
         recipe,

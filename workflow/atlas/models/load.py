@@ -57,14 +57,34 @@ class LoadedModel:
         return self.identity["objective"]
 
 
+@dataclass(frozen=True)
+class PlantedModel:
+    """In the place of a model where activations were drawn: there is nothing to run, hence no output and no loss."""
+
+    identity: dict[str, Any]
+    device: torch.device
+    objective: str = "none"
+
+
+def load_subject(folder: Path, device: torch.device) -> LoadedModel | PlantedModel:
+    """The model whose rows are judged, or what stands for it where they were drawn. Raises SourceError as below."""
+    identity = verified_identity(Path(folder))
+    return PlantedModel(identity, device) if identity["objective"] == "none" else load_model(folder, device)
+
+
 def load_model(folder: Path, device: torch.device) -> LoadedModel:
     """Load what `prepare_model` saved in `folder`.
 
-    Raises SourceError when the folder is not such a folder, or its files are no longer those that were saved: they
-    are hashed each time, because a model with a flipped bit runs as well as any.
+    Raises SourceError when the folder is not such a folder, is that of a planted model, or its files are no longer
+    those that were saved: they are hashed each time, because a model with a flipped bit runs as well as any.
     """
     folder = Path(folder)
     identity = verified_identity(folder)
+    if identity["objective"] == "none":
+        raise SourceError(
+            f"{folder}: {identity['name']!r} is planted: its rows are drawn, there is no language model and no text, "
+            "hence no losses, contexts, labels or probes; ask for these of a model that reads text"
+        )
     if (found := hash_weights(folder)) != identity["weights_sha256"]:
         raise SourceError(
             f"{folder}/*.safetensors: SHA-256 {found}, but identity.json says {identity['weights_sha256']}: "

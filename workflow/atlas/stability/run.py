@@ -14,7 +14,7 @@ from atlas.codes.encode import sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.bootstrap import MAX_GROUPS, bootstrap_interval
+from atlas.evaluation.bootstrap import MAX_GROUPS, bootstrap_interval, half_width
 from atlas.files import read_json, write_json
 from atlas.ranks import rank_correlation
 from atlas.stability.firing import Firing, firing_jaccard
@@ -244,14 +244,17 @@ def _partners_fire(seed: int, members: Mapping[int, Member], pairs: Mapping[int,
 def _noise(metrics: Mapping[int, Mapping[str, Any]]) -> dict[str, float | None]:
     """Standard deviation of the metric over seeds, and the one that another draw of evaluation documents would give.
 
-    The second is read off the metric's bootstrap interval, mean over seeds.
+    The second is read off the metric's interval over documents, mean over seeds.
     """
     values = [each[NOISE_METRIC] for each in metrics.values()]
     intervals = [each[f"{NOISE_METRIC}_interval"] for each in metrics.values()]
+    errors = [2 * half_width(each[f"{NOISE_METRIC}_clusters"]) for each in metrics.values() if None not in intervals]
     known = len(values) > 1 and None not in values
     return {
         "seed_sd": float(np.std(values, ddof=1)) if known else None,
-        "document_sd": None if None in intervals else float(np.mean([high - low for low, high in intervals]) / 3.92),
+        "document_sd": float(np.mean([(high - low) / by for (low, high), by in zip(intervals, errors, strict=True)]))
+        if errors
+        else None,
     }
 
 

@@ -32,14 +32,15 @@ def write_study_table(
     """
     found = read_comparisons(comparisons or {})
     rows = [
-        _row(study, sae_id, read_json(path), corpus, published) | twin_columns(found.get(sae_id), corpus, kinds)
+        table_row(study, sae_id, read_json(path), corpus, published) | twin_columns(found.get(sae_id), corpus, kinds)
         for sae_id, path in metrics.items()
         for corpus in corpora[sae_id]
     ]
     write_csv(table, frame_of(rows))
 
 
-def _row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
+def table_row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
+    """One row of a study's table, as columns: of one SAE on one evaluation corpus."""
     parts = sae_id.split("/")
     names, shift = names_of("/".join(parts[:5])), parts[5:]
     hooks, judged = SaeHooks.parse(parts[1]), metrics["corpora"][corpus]

@@ -1,0 +1,110 @@
+"""How often 95 % intervals over documents hold the truth: simulated documents, and real ones drawn from a store.
+
+Real documents: those of training shards are the population, whose explained variance is known; samples of a few of them
+are drawn, each gets its interval. The percentile bootstrap that the intervals replaced stands beside.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atlas.activations.store import open_shards
+from atlas.evaluation.bootstrap import Groups, cluster_interval
+from atlas.evaluation.chunks import chunk_rows, row_chunks
+from atlas.evaluation.facts import TrainingFacts
+from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.training.sae import load_sae
+
+SIZES = (4, 6, 8, 12, 16, 24, 40, 60, 100, 200)
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def simulated(kind: str, n: int, generator: np.random.Generator) -> tuple[Statistic, float]:
+    """A ratio of sums over documents and its truth."""
+    length = np.ones(n) if kind == "equal" else generator.exponential(1.0, n) + 0.05
+    loss, truth = 2.0 + 0.5 * generator.normal(size=n), 2.0
+    if kind == "heavy":
+        loss, truth = np.exp(0.5 * generator.normal(size=n)), float(np.exp(0.125))
+    return lambda draws: (draws @ (loss * length)) / (draws @ length), truth
+
+
+def real_sums(shards: list[Path], sae_folder: Path, hook: str, every: int) -> ReconstructionSums:
+    """Sums per document over each `every`-th regular row of training shards."""
+    opened, sae = open_shards(shards), load_sae(sae_folder)
+    facts = TrainingFacts.of({"population": opened}, hook).source
+    groups = Groups.of(np.concatenate([shard.document[shard.counted] for shard in opened]))
+    sums = ReconstructionSums.start(facts.mean, groups.count)
+    for shard, start, stop in row_chunks(opened, chunk_rows(sae)):
+        kept = (shard.counted & (shard.norms(hook) <= facts.limit))[start:stop][::every]
+        rows = shard.read_rows(hook, start, stop)[::every].float()[torch.from_numpy(kept)]
+        document = torch.from_numpy(groups.index(shard.document[start:stop][::every][kept]))
+        sums.update(rows, sae.decode(sae.encode(rows)), document)
+    return sums
+
+
+def real(sums: ReconstructionSums) -> Callable[[int, np.random.Generator], tuple[Statistic, float]]:
+    """Draws documents of the sums with replacement; the truth is the explained variance of all of them."""
+    seen = (sums.count > 0).numpy()
+    count, square, error = (getattr(sums, name).numpy()[seen] for name in ("count", "square", "error_square"))
+    gram = (sums.row_sum[seen] @ sums.row_sum[seen].T).numpy()
+
+    def explained(draws: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        inner = np.einsum("si,ij,sj->s", draws, gram[np.ix_(chosen, chosen)], draws)
+        return 1 - (draws @ error[chosen]) / (draws @ square[chosen] - inner / (draws @ count[chosen]))
+
+    truth = explained(np.ones((1, len(count))), np.arange(len(count)))[0]
+
+    def draw(n: int, generator: np.random.Generator) -> tuple[Statistic, float]:
+        chosen = generator.integers(0, len(count), n)
+        return lambda draws: explained(draws, chosen), truth
+
+    return draw
+
+
+def percentile(statistic: Statistic, n: int, generator: np.random.Generator) -> tuple[float, float]:
+    """The interval that was given before: quantiles of 200 draws with replacement."""
+    values = statistic(generator.multinomial(n, np.full(n, 1 / n), 200).astype(float))
+    return tuple(np.nanquantile(values, (0.025, 0.975)))
+
+
+def coverage(draw: Callable, sizes: tuple[int, ...], cases: int) -> Iterator[tuple[int, float, float, float, float]]:
+    """For each number of documents: coverage and median width of the interval, then of the percentile bootstrap."""
+    for n in sizes:
+        generator, found = np.random.Generator(np.random.PCG64(n)), []
+        for _ in range(cases):
+            statistic, truth = draw(n, generator)
+            ends = [cluster_interval(statistic, n), percentile(statistic, n, generator)]
+            if None not in ends:
+                found.append([(low <= truth <= high, high - low) for low, high in ends])
+        table = np.array(found, dtype=float)
+        yield n, *(value for way in (0, 1) for value in (table[:, way, 0].mean(), np.median(table[:, way, 1])))
+
+
+def main() -> None:
+    """Print one line per population and number of documents."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shards", type=Path, nargs="*", default=[], help="training shards, with --sae and --hook")
+    parser.add_argument("--sae", type=Path, help="folder of an SAE of the hook")
+    parser.add_argument("--hook", help="for example resid_post.19")
+    parser.add_argument("--every", type=int, default=3, help="rows of which one is looked at")
+    parser.add_argument("--cases", type=int, default=600)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    populations: dict[str, Callable] = {}
+    if given.shards:
+        populations[given.hook] = real(real_sums(given.shards, given.sae, given.hook, given.every))
+    else:
+        for kind in ("equal", "lengths", "heavy"):
+            populations[kind] = lambda n, generator, kind=kind: simulated(kind, n, generator)
+    print("population, documents, coverage, width, coverage of the percentile bootstrap, its width")
+    for name, draw in populations.items():
+        for n, *numbers in coverage(draw, tuple(given.sizes), given.cases):
+            print(name, n, *(f"{number:.3f}" for number in numbers), flush=True)
+
+
+if __name__ == "__main__":
+    main()

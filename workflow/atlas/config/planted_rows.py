@@ -1,0 +1,42 @@
+"""Checks of study rows whose truth is planted: before anything is computed."""
+
+from collections.abc import Iterable
+
+from atlas.config.recipe import Recipe
+from atlas.config.sections import AtlasConfig
+from atlas.errors import ConfigError
+
+
+def check_planted(config: AtlasConfig, model: str, corpora: Iterable[str], recipe: Recipe, where: str) -> None:
+    """Raise ConfigError when a row mixes text and planted rows, or its recipe cannot hold the truth."""
+    corpora = list(dict.fromkeys(corpora))
+    check_samples(config, model, corpora, where)
+    source = config.models[model].source
+    if not config.models[model].is_planted:
+        return
+    by_seed: dict[int, str] = {}
+    for corpus in corpora:
+        other = by_seed.setdefault(config.corpora[corpus].source.seed, corpus)
+        if other != corpus:
+            raise ConfigError(
+                f"corpora.{corpus}.source.seed is {config.corpora[corpus].source.seed}, as that of {other!r}: {where} "
+                "would judge the rows that it trains on; give each corpus a seed of its own"
+            )
+    if recipe.n_latents < source.n_scored:
+        raise ConfigError(
+            f"{where}: {model!r} has {source.n_scored} features to be found, but its recipe has {recipe.n_latents} "
+            f"latents and can hold {recipe.n_latents / source.n_scored:.0%} of them at most; expected n_latents of at "
+            f"least {source.n_scored}, or scored_features of models.{model}.source at most {recipe.n_latents}"
+        )
+
+
+def check_samples(config: AtlasConfig, model: str, corpora: Iterable[str], where: str) -> None:
+    """Raise ConfigError unless a planted model meets planted corpora, and a language model text."""
+    planted = config.models[model].is_planted
+    for corpus in corpora:
+        if config.corpora[corpus].is_planted != planted:
+            kinds = {True: "a planted_sample", False: "text"}
+            raise ConfigError(
+                f"{where}: model {model!r} is {'planted' if planted else 'a language model'}, but corpus {corpus!r} is "
+                f"{kinds[not planted]}; expected {kinds[planted]}"
+            )
