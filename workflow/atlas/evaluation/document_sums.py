@@ -33,7 +33,7 @@ class DocumentSums:
 
     @classmethod
     def of(cls, rows: Mapping[str, ReconstructionSums], losses: LossTable) -> "DocumentSums":
-        """From the sums of a pass over rows by family, and the losses of the spliced model."""
+        """Take the sums of a pass over rows by family, and the losses of the spliced model."""
         values = {f"{family}/{name}": each for family in rows for name, each in _row_sums(rows[family]).items()}
         return cls(values | {f"{LOSS}/{name}": each for name, each in _loss_sums(losses).items()})
 
@@ -72,7 +72,7 @@ def write_document_sums(
 
 
 def read_document_sums(path: Path, sae_id: str) -> tuple[dict[str, DocumentSums], dict[str, str]]:
-    """Sums by corpus and fingerprints. Raises EvaluationError for another SAE, DamagedFileError for a changed file."""
+    """Read sums by corpus, and fingerprints. Raises EvaluationError for another SAE, DamagedFileError for changed bits."""
     with open_tensors(path) as file:
         facts = facts_of(file, path)
         if facts["sae_id"] != sae_id:
