@@ -72,7 +72,10 @@ def write_document_sums(
 
 
 def read_document_sums(path: Path, sae_id: str) -> tuple[dict[str, DocumentSums], dict[str, str]]:
-    """Read sums by corpus, and fingerprints. Raises EvaluationError for another SAE, DamagedFileError for changed bits."""
+    """Read sums by corpus, and fingerprints.
+
+    Raises EvaluationError for another SAE, and DamagedFileError for a file of which a bit has changed.
+    """
     with open_tensors(path) as file:
         facts = facts_of(file, path)
         if facts["sae_id"] != sae_id:
