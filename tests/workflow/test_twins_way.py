@@ -43,7 +43,7 @@ def test_every_measure_stands_beside_the_best_twin(finished):
 
 def test_a_second_run_does_nothing_and_twins_are_no_rows(finished):
     assert planned(finished, TABLE, "results/llama_study_learnt.csv") == {}
-    assert planned(finished, "--forcerun", "compare_twins", TABLE) == {"compare_twins": 1, "study_table": 1}
+    assert planned(finished, "--forcerun", "compare_twins", "--", TABLE) == {"compare_twins": 1, "study_table": 1}
 
 
 def test_a_study_without_twins_trains_none(finished):

@@ -30,7 +30,7 @@ def difference_interval(before, before_low, before_high, after, after_low, after
 
 
 def jackknife_interval(value: float, without: np.ndarray) -> list[float] | None:
-    """Interval [low, high] of a statistic of clusters, from its value and its values `without` each one of them.
+    """Compute the interval [low, high] of a statistic of clusters from its value and those `without` each one.
 
     Student's t with one degree of freedom less than there are clusters (Tukey's jackknife). None with fewer than
     LEAST_CLUSTERS, or where a value is not finite.
@@ -44,7 +44,7 @@ def jackknife_interval(value: float, without: np.ndarray) -> list[float] | None:
 
 
 def welch_interval(first: np.ndarray, second: np.ndarray) -> list[float] | None:
-    """Interval [low, high] of mean(first) - mean(second) of two independent samples (Welch's t).
+    """Compute the interval [low, high] of mean(first) - mean(second) of two independent samples (Welch's t).
 
     None with fewer than LEAST_CLUSTERS in one of them.
     """

@@ -12,7 +12,7 @@ from atlas.errors import ConfigError
 
 
 def twins_of(row: SaeRow, kinds: Sequence[TwinKind], where: str = "twins") -> dict[TwinKind, SaeRow]:
-    """The twins of one SAE: the same row under the name ``<recipe>.<kind>``, with the recipe's key `twin`.
+    """Make the twins of one SAE: the same row, named ``<recipe>.<kind>``, with the recipe's key `twin`.
 
     Raises ConfigError, which begins with `where`, for a row that can have none.
     """
@@ -32,7 +32,7 @@ def twins_of(row: SaeRow, kinds: Sequence[TwinKind], where: str = "twins") -> di
 
 
 def expand_twins(config: AtlasConfig) -> dict[str, dict[str, dict[TwinKind, SaeRow]]]:
-    """Of each study that has twins: the id of each SAE that was trained here, and its twins by kind.
+    """List for each study with twins the id of each SAE that was trained here, and its twins by kind.
 
     Raises ConfigError with study, SAE and what was expected.
     """

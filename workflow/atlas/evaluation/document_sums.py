@@ -33,7 +33,7 @@ class DocumentSums:
 
     @classmethod
     def of(cls, rows: Mapping[str, ReconstructionSums], losses: LossTable | None) -> "DocumentSums":
-        """From the sums of a pass over rows by family, and the losses of the spliced model, where there is one."""
+        """Take the sums of a pass over rows by family, and the losses of the spliced model, where there is one."""
         values = {f"{family}/{name}": each for family in rows for name, each in _row_sums(rows[family]).items()}
         if losses is not None:
             values |= {f"{LOSS}/{name}": each for name, each in _loss_sums(losses).items()}
@@ -74,7 +74,10 @@ def write_document_sums(
 
 
 def read_document_sums(path: Path, sae_id: str) -> tuple[dict[str, DocumentSums], dict[str, str]]:
-    """Sums by corpus and fingerprints. Raises EvaluationError for another SAE, DamagedFileError for a changed file."""
+    """Read sums by corpus, and fingerprints.
+
+    Raises EvaluationError for another SAE, and DamagedFileError for a file of which a bit has changed.
+    """
     with open_tensors(path) as file:
         facts = facts_of(file, path)
         if facts["sae_id"] != sae_id:

@@ -83,7 +83,7 @@ class AtlasSums:
         return result, reasons
 
     def by_family(self) -> dict[str, ReconstructionSums]:
-        """Sums of reconstruction over all rows, and over those that are no massive activations."""
+        """Give the sums of reconstruction over all rows, and over those that are no massive activations."""
         return {ALL: self._regular + self._massive, REGULAR: self._regular}
 
     def _l0_interval(self) -> list[float] | None:

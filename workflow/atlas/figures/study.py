@@ -75,7 +75,7 @@ def describe_study(rows: pd.DataFrame) -> str:
 
 
 def _twins_said(rows: pd.DataFrame) -> str:
-    """What the caption says of twins and of the word beside an outcome."""
+    """Say for the caption what the twins are, and what the word beside an outcome means."""
     if _TWIN not in rows:
         return " Learnt: untested, for this study has no twins (docs/twins.md)."
     return (

@@ -9,7 +9,7 @@ from atlas.files import read_json
 
 
 def read_comparisons(paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """The twins.json of each SAE (SAE id -> file). Raises EvaluationError when one is of another SAE."""
+    """Read the twins.json of each SAE (SAE id -> file). Raises EvaluationError when one is of another SAE."""
     found = {sae_id: read_json(path) for sae_id, path in paths.items()}
     for sae_id, comparison in found.items():
         if comparison["sae_id"] != sae_id:
@@ -20,7 +20,7 @@ def read_comparisons(paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
 
 
 def twin_columns(comparison: Mapping[str, Any] | None, corpus: str, kinds: Sequence[str]) -> dict[str, Any]:
-    """Columns of an SAE on one corpus: the word of its outcome, and per measure the best twin and the difference.
+    """Make the columns of an SAE on one corpus: the word beside its outcome, and each measure beside the best twin.
 
     None of them without a comparison. `kinds` are the twins that the study asked for: another one may have more.
     """
@@ -37,7 +37,7 @@ def twin_columns(comparison: Mapping[str, Any] | None, corpus: str, kinds: Seque
 
 
 def measure_columns(name: str, measure: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
-    """``twin_<kind>_<measure>``, the best twin and its value, the difference, its interval, its clusters, the word."""
+    """Make ``twin_<kind>_<measure>``, the best twin and its value, the difference with its interval, and the word."""
     low, high = measure["interval"] or (None, None)
     return {
         **{f"twin_{kind}_{name}": measure["twins"][kind] for kind in kinds},

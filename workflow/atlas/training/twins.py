@@ -24,14 +24,14 @@ def freeze(parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe) -> None
 
 
 def trained(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
-    """The parameters that an update may change, by name."""
+    """Return the parameters that an update may change, by name."""
     return {name: value for name, value in parameters.items() if value.requires_grad}
 
 
 def decoder_start(
     parameters: Mapping[str, torch.nn.Parameter], recipe: Recipe
 ) -> Float[Tensor, "n_latents d_model"] | None:
-    """A copy of the decoder before training, which twin `near_decoder` is held to; None for all others."""
+    """Copy the decoder before training, which twin `near_decoder` is held to; None for all others."""
     return parameters["W_dec"].detach().clone() if recipe.twin == "near_decoder" else None
 
 

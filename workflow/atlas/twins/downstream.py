@@ -39,7 +39,7 @@ class Found:
     over: str = "latents"
 
     def better_by(self, other: "Found") -> tuple[float | None, list[float] | None, int]:
-        """By how much this is better than `other`, above 0 whatever is better; its interval; over how many items."""
+        """Compute by how much this is better than `other`, above 0 in any case; the interval; how many items."""
         if self.paired is not None and other.paired is not None:
             names = sorted(set(self.paired) & set(other.paired))
             differences = np.array([self.paired[name] - other.paired[name] for name in names])
@@ -70,7 +70,7 @@ def _mean_of(values: np.ndarray) -> tuple[float | None, list[float] | None, int]
 
 
 def read_stage(stage: TwinStage, path: Path, sae_id: str) -> dict[str, Found]:
-    """The measures of one stage by name, from the file that the stage writes of an SAE.
+    """Read the measures of one stage by name, from the file that the stage writes of an SAE.
 
     Raises EvaluationError where the file has nothing of this SAE.
     """
@@ -141,7 +141,7 @@ _READERS: dict[TwinStage, Callable[[Path, str], Iterator[tuple[str, Found]]]] = 
 
 
 def hold_against(own: Mapping[str, Found], twins: Mapping[str, Mapping[str, Found]]) -> dict[str, dict[str, Any]]:
-    """Each measure of an SAE beside its twins (kind -> measures), in the form of twins.json."""
+    """Hold each measure of an SAE against its twins (kind -> measures); the form is that of twins.json."""
     result: dict[str, dict[str, Any]] = {}
     for name, found in own.items():
         others = {kind: measures[name] for kind, measures in twins.items() if name in measures}

@@ -1,4 +1,4 @@
-"""One word of whether a measure shows that something was learnt: is the SAE better than its best twin?"""
+"""One word for what a measure says of learning: is the SAE better than its best twin?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,8 +8,9 @@ DECIDING = "explained_variance_regular"
 
 
 def learnt(interval: Sequence[float] | None) -> str:
-    """`yes` where the interval of the difference over the best twin is above 0, `no` where it is below, else
-    `unresolved`: it holds 0, or there is none.
+    """Say `yes` where the interval of the difference over the best twin is above 0, and `no` where it is below.
+
+    Else `unresolved`: the interval holds 0, or there is none.
     """
     if interval is None:
         return UNRESOLVED
@@ -18,7 +19,7 @@ def learnt(interval: Sequence[float] | None) -> str:
 
 
 def best_twin(values: Mapping[str, float | None], higher_is_better: bool) -> str | None:
-    """The kind of twin with the best value, the first of equal ones; None where none has a value."""
+    """Name the kind of twin with the best value, the first of equal ones; None where none has a value."""
     known = {kind: value for kind, value in values.items() if value is not None}
     if not known:
         return None
@@ -26,5 +27,5 @@ def best_twin(values: Mapping[str, float | None], higher_is_better: bool) -> str
 
 
 def with_learnt(outcome: str, word: str) -> str:
-    """An outcome as it is shown: `good` never stands without the word of what was learnt."""
+    """Write an outcome as it is shown: never without the word for what was learnt."""
     return f"{outcome} · learnt {word}"

@@ -22,15 +22,15 @@ class Measure:
     higher_is_better: bool = True
 
     def value(self, sums: DocumentSums) -> float:
-        """The measure over all documents."""
+        """Compute the measure over all documents."""
         return float(self.statistic(sums, np.ones((1, self.n_groups(sums))))[0])
 
     def n_groups(self, sums: DocumentSums) -> int:
-        """Number of groups of documents."""
+        """Count the groups of documents."""
         return len(sums.values[f"{self.family}/count"])
 
     def better_by(self, own: DocumentSums, other: DocumentSums, weights: np.ndarray) -> np.ndarray:
-        """By how much `own` is better than `other` for each selection of documents; above 0 is better."""
+        """Compute by how much `own` is better than `other` for each selection of documents; above 0 is better."""
         sign = 1 if self.higher_is_better else -1
         return sign * (self.statistic(own, weights) - self.statistic(other, weights))
 
