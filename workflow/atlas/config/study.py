@@ -185,5 +185,5 @@ class Evaluation(Section):
     null_dictionaries: int = Field(default=8, ge=8, description="Random dictionaries behind each redundancy null.")
     min_loss_gap: MinLossGap = Field(default=MinLossGap())
     monitor_rows: int = Field(default=4096, ge=1, description="Rows per corpus looked at while training.")
-    bootstrap_samples: int = Field(default=1000, ge=100, description="Resamples, where an interval is drawn.")
+    bootstrap_samples: int = Field(default=1000, ge=100, description="Resamples, where intervals are drawn.")
     taxonomy: Taxonomy = Field(default=Taxonomy())
