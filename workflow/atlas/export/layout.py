@@ -18,8 +18,8 @@ IDENTITY_FILE, CHECK_FILE = "export.json", "check.json"
 
 
 OTHER_FORM = (
-    "this format has no place for what this published SAE has besides: b_dec that is not subtracted, a normalisation of "
-    "each row, or W_skip"
+    "this format has no place for what this published SAE has besides: b_dec that is not subtracted, rows that are "
+    "normalised each by itself, or W_skip"
 )
 
 
