@@ -376,6 +376,23 @@ def openai(d: int) -> Iterator[Case]:
         )
 
 
+def nemotron_lens(d: int) -> Iterator[Case]:
+    from nemotron_lens.sae import SAE, SAEConfig
+
+    sae = SAE(SAEConfig(d_in=d, d_sae=N, metadata={"model_name": "tiny", "hook_name": "model.layers.3"}))
+    assign(sae, weights(d, d) | {"threshold": THRESHOLDS})
+    decode = lambda z, x: sae.decode(z)  # noqa: E731
+
+    def short(folder):
+        sae.save_pretrained(folder)
+        config = json.loads((folder / "cfg.json").read_text())
+        kept = {key: config[key] for key in ("d_in", "d_sae", "metadata")}
+        (folder / "cfg.json").write_text(json.dumps(kept))
+
+    yield Case("jumprelu", "nemotron_lens", sae.save_pretrained, sae.encode, decode)
+    yield Case("few_keys", "nemotron_lens", short, sae.encode, decode)
+
+
 PEERS = {
     "saelens": saelens,
     "dictionary_learning": dictionary_learning,
@@ -383,6 +400,7 @@ PEERS = {
     "llamascopium": llamascopium,
     "circuit_tracer": circuit_tracer,
     "openai": openai,
+    "nemotron_lens": nemotron_lens,
 }
 
 

@@ -13,6 +13,7 @@ from atlas.published.files import Release
 from atlas.published.gemma_scope import GEMMA_SCOPE, GEMMA_SCOPE_TRANSCODER
 from atlas.published.hooks import hook_of
 from atlas.published.llamascopium import LLAMA_SCOPE, LLAMASCOPIUM
+from atlas.published.nemotron_lens import NEMOTRON_LENS
 from atlas.published.openai_topk import OPENAI
 from atlas.published.saelens import SAELENS
 from atlas.published.sparsify import SPARSIFY
@@ -28,6 +29,7 @@ FORMATS: dict[str, Format] = {
         DICTIONARY_LEARNING,
         LLAMASCOPIUM,
         LLAMA_SCOPE,
+        NEMOTRON_LENS,
         OPENAI,
         CIRCUIT_TRACER,
     )
