@@ -80,6 +80,17 @@ class Weights:
             )
 
 
+def require_thresholds(path: Path, name: str, thresholds: Tensor) -> Tensor:
+    """Raise ReadingError for a threshold below 0 where no ReLU follows: negative latents would pass."""
+    if bool((thresholds < 0).any()):
+        first = int((thresholds < 0).nonzero()[0])
+        raise ReadingError(
+            f"{path}: {name}[{first}] is {thresholds[first].item():g}, expected 0 or more: in this format latents "
+            "below 0 would pass it, which no table here defines"
+        )
+    return thresholds
+
+
 def require_size(path: Path, key: str, value: int | None, found: int) -> None:
     """Raise ReadingError when a configuration says another width than the tensors have."""
     if value is not None and value != found:
