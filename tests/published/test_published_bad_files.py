@@ -187,6 +187,21 @@ def test_a_transcoder_is_not_read_as_an_sae(copied, tmp_path):
     refused(folder, "gemma_scope", "hf_hook_point_out is 'model.layers.3.output', so this is a transcoder")
 
 
+@pytest.mark.parametrize(
+    ("case", "format", "name"),
+    [
+        ("jumprelu", "circuit_tracer", "activation_function.threshold"),
+        ("gemma_scope_2", "gemma_scope_transcoder", "threshold"),
+    ],
+)
+def test_thresholds_below_0_are_refused_where_no_relu_follows(copied, case, format, name):
+    """circuit-tracer 0.5.0 computes x · (x > θ): a value between θ and 0 passes."""
+    folder = copied("circuit_tracer", case)
+    path = next(folder.iterdir())
+    change_tensor(path, name, lambda thresholds: thresholds[2].fill_(-0.25))
+    refused(folder, format, rf"{name}\[2\] is -0\.25, expected 0 or more")
+
+
 def test_the_layer_of_a_folder_and_the_stated_hook_must_agree(tmp_path):
     folder = tmp_path / "layer_20/width_16/average_l0_71"
     shutil.copytree(NUMBERS / "circuit_tracer/gemma_scope_1/sae", folder)

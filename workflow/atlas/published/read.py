@@ -6,7 +6,7 @@ from typing import Any
 
 from atlas.errors import ReadingError
 from atlas.hook_points import HookPoint
-from atlas.published.base import NOT_STATED, Format, Published, Read
+from atlas.published.base import Format, Published, Read
 from atlas.published.circuit_tracer import CIRCUIT_TRACER
 from atlas.published.dictionary_learning import DICTIONARY_LEARNING
 from atlas.published.files import Release
@@ -18,6 +18,7 @@ from atlas.published.openai_topk import OPENAI
 from atlas.published.saelens import SAELENS
 from atlas.published.sparsify import SPARSIFY
 from atlas.published.weights import require_decoder
+from atlas.sae_ids import NOT_STATED
 
 FORMATS: dict[str, Format] = {
     entry.name: entry
