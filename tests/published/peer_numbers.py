@@ -307,13 +307,14 @@ def circuit_tracer(d: int) -> Iterator[Case]:
     from circuit_tracer.transcoder.activation_functions import JumpReLU
 
     w = weights(d, d)
+    positive = THRESHOLDS.clamp(min=0)  # below 0 its JumpReLU lets negative values pass
     base = {"W_enc": w["W_enc"].T, "b_enc": w["b_enc"], "W_dec": w["W_dec"], "b_dec": w["b_dec"]}
     skip = {"W_skip": draw(d, d, seed=8)}
     relu = torch.nn.functional.relu
     for name, activation, more in [
         ("relu", relu, {}),
         ("relu_skip", relu, skip),
-        ("jumprelu", JumpReLU(THRESHOLDS.clone(), 0.1), {}),
+        ("jumprelu", JumpReLU(positive.clone(), 0.1), {}),
     ]:
         sae = peer.SingleLayerTranscoder(
             d, N, activation, 3, skip_connection="W_skip" in more, device="cpu", dtype=torch.float32
@@ -325,7 +326,7 @@ def circuit_tracer(d: int) -> Iterator[Case]:
             sae.to_safetensors(folder / "layer_3.safetensors")
 
         yield Case(name, "circuit_tracer", save, sae.encode, sae.decode, place="layer_3.safetensors")
-    gemma = w | {"threshold": THRESHOLDS}
+    gemma = w | {"threshold": positive}
     names = {"W_enc": "w_enc", "W_dec": "w_dec"}
 
     def npz(folder):
@@ -376,6 +377,23 @@ def openai(d: int) -> Iterator[Case]:
         )
 
 
+def nemotron_lens(d: int) -> Iterator[Case]:
+    from nemotron_lens.sae import SAE, SAEConfig
+
+    sae = SAE(SAEConfig(d_in=d, d_sae=N, metadata={"model_name": "tiny", "hook_name": "model.layers.3"}))
+    assign(sae, weights(d, d) | {"threshold": THRESHOLDS})
+    decode = lambda z, x: sae.decode(z)  # noqa: E731
+
+    def short(folder):
+        sae.save_pretrained(folder)
+        config = json.loads((folder / "cfg.json").read_text())
+        kept = {key: config[key] for key in ("d_in", "d_sae", "metadata")}
+        (folder / "cfg.json").write_text(json.dumps(kept))
+
+    yield Case("jumprelu", "nemotron_lens", sae.save_pretrained, sae.encode, decode)
+    yield Case("few_keys", "nemotron_lens", short, sae.encode, decode)
+
+
 PEERS = {
     "saelens": saelens,
     "dictionary_learning": dictionary_learning,
@@ -383,6 +401,7 @@ PEERS = {
     "llamascopium": llamascopium,
     "circuit_tracer": circuit_tracer,
     "openai": openai,
+    "nemotron_lens": nemotron_lens,
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import ExportError
+from atlas.export.layout import OTHER_FORM
 from atlas.export.source import TrainedSae
 from atlas.files import atomic_path, write_plain_json
 from atlas.hook_points import HookPoint
@@ -97,6 +98,8 @@ def refusal(sae: Sae) -> str | None:
         return "dictionary_learning has no transcoder: what its dictionaries reconstruct is what they read"
     if sae.architecture not in CLASSES:
         return f"dictionary_learning has no class for architecture {sae.architecture!r}"
+    if not sae.has_our_form:
+        return OTHER_FORM
     norms = sae.W_dec.norm(dim=1)
     if sae.architecture == "relu" and not torch.allclose(norms, torch.ones_like(norms)):
         return (

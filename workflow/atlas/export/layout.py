@@ -17,6 +17,12 @@ READERS = {
 IDENTITY_FILE, CHECK_FILE = "export.json", "check.json"
 
 
+OTHER_FORM = (
+    "this format has no place for what this published SAE has besides: b_dec that is not subtracted, rows that are "
+    "normalised each by itself, or W_skip"
+)
+
+
 def files_of(format_name: str, hooks: str) -> tuple[str, ...]:
     """Files of an export, relative to its folder, without export.json."""
     return tuple(file.format(hooks=hooks) for file in FILES[format_name])

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from atlas.export.source import TrainedSae
 from atlas.files import atomic_path, read_json, write_json
+from atlas.training.architectures import INFERENCE
 from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, saelens_hook_names
 
 
 def refusal(sae: Sae) -> str | None:
     """Why SAELens cannot hold this SAE; None: it can."""
+    if INFERENCE[sae.architecture].saelens is None:
+        return f"SAELens has no selection like that of {sae.architecture}"
     if sae.is_transcoder and sae.architecture == "topk" and sae.d_target != sae.d_model:
         return (
             "SAELens has no topk transcoder; its topk SAE can stand in for one only if both hooks have the same width, "

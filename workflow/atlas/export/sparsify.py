@@ -4,9 +4,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from atlas.export.layout import OTHER_FORM
 from atlas.export.source import TrainedSae
 from atlas.files import atomic_path, write_plain_json
-from atlas.training.architectures import ARCHITECTURES
+from atlas.training.architectures import INFERENCE
 from atlas.training.sae import Sae
 
 WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "cfg.json"
@@ -14,8 +15,10 @@ WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "cfg.json"
 
 def refusal(sae: Sae) -> str | None:
     """Why sparsify cannot hold this SAE; None: it can."""
+    if not sae.has_our_form:
+        return OTHER_FORM
     if sae.architecture != "topk":
-        passing = "above a threshold" if ARCHITECTURES[sae.architecture].has_threshold else "that pass"
+        passing = "above a threshold" if INFERENCE[sae.architecture].has_threshold else "that pass"
         return (
             f"sparsify's encoder always takes the k largest latents of a row; {sae.architecture} keeps all {passing}, "
             "more in one row and fewer in another, and would come out as a different SAE"

@@ -6,8 +6,6 @@ from typing import Any
 
 from atlas.training.sae import Sae
 
-NOT_STATED = "not stated by the release"
-
 
 @dataclass(frozen=True)
 class Published:

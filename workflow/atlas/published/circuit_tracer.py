@@ -4,7 +4,7 @@ import re
 
 from atlas.published.base import Format, Read
 from atlas.published.files import Release, read_safetensors
-from atlas.published.weights import Weights
+from atlas.published.weights import Weights, require_thresholds
 from atlas.training.sae import Sae
 
 _VERSION = "circuit-tracer 0.5.0"
@@ -23,13 +23,16 @@ def read_circuit_tracer(release: Release) -> Read:
     n_latents, d_model = encoder.shape
     W_dec = weights.take("W_dec", (n_latents, None))
     has_threshold = _THRESHOLD in weights
+    thresholds = {}
+    if has_threshold:
+        thresholds["thresholds"] = require_thresholds(path, _THRESHOLD, weights.take(_THRESHOLD, (n_latents,)))
     sae = Sae(
         "jumprelu" if has_threshold else "relu",
         W_enc=encoder.T.contiguous(),
         b_enc=weights.take("b_enc", (n_latents,)),
         W_dec=W_dec,
         b_dec=weights.take("b_dec", (W_dec.shape[1],)),
-        latent_parameters={"thresholds": weights.take(_THRESHOLD, (n_latents,))} if has_threshold else {},
+        latent_parameters=thresholds,
         is_transcoder=True,
         W_skip=weights.take("W_skip", (W_dec.shape[1], d_model)).T.contiguous() if "W_skip" in weights else None,
     )

@@ -13,7 +13,7 @@ from atlas.errors import ReadingError
 from atlas.published.base import Format, Read
 from atlas.published.files import Release, Settings, read_npz, read_safetensors
 from atlas.published.hooks import hook_of
-from atlas.published.weights import Weights
+from atlas.published.weights import Weights, require_thresholds
 from atlas.training.sae import Sae
 
 _PATTERNS = ("params.npz", "params.safetensors", "config.json")
@@ -84,13 +84,14 @@ def _sae(weights: Weights, is_transcoder: bool) -> Sae:
                 "gemma_scope_transcoder"
             )
         skip = weights.take("affine_skip_connection", (d_model, W_dec.shape[1]))
+    thresholds = require_thresholds(weights.path, "threshold", weights.take("threshold", (n_latents,)))
     sae = Sae(
         "jumprelu",
         W_enc=W_enc,
         b_enc=weights.take("b_enc", (n_latents,)),
         W_dec=W_dec,
         b_dec=weights.take("b_dec", (W_dec.shape[1],)),
-        latent_parameters={"thresholds": weights.take("threshold", (n_latents,))},
+        latent_parameters={"thresholds": thresholds},
         is_transcoder=is_transcoder,
         subtracts_b_dec=False,
         W_skip=skip,

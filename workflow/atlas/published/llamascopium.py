@@ -19,6 +19,7 @@ _VERSION = "llamascopium 2.0.0b34"
 _WHY = f"as {_VERSION} does"
 _SAELENS = "sae-lens 6.54.12"
 _LOG_THRESHOLDS = ("activation_function.log_jumprelu_threshold", "log_jumprelu_threshold")
+_NORMS = (1e-6, 1e9)
 _NORM = "dataset_average_activation_norm."
 
 
@@ -121,10 +122,11 @@ def _normalised(settings: Settings, weights: Weights, sae: Sae, hooks: list[str 
     norms = []
     for hook in hooks:
         norm = weights.number(f"{_NORM}{hook}")
-        if not 0 < norm < float("inf") or norm < 1e-30:
+        # Where the norm was never set, whatever was in memory is saved: any number, mostly a tiny one.
+        if not _NORMS[0] <= norm <= _NORMS[1]:
             raise ReadingError(
-                f"{weights.path}: {_NORM}{hook} is {norm:g}, expected a positive number: it was never set; if the "
-                "weights have the norm already, state norm_activation: inference"
+                f"{weights.path}: {_NORM}{hook} is {norm:g}, expected {_NORMS[0]:g} to {_NORMS[1]:g}: it was never "
+                "set; if the weights have the norm already, state norm_activation: inference"
             )
         norms.append(norm)
     return scaled(sae, sqrt(sae.d_model) / norms[0], sqrt(sae.d_model) / norms[1])

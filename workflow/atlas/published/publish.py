@@ -100,14 +100,14 @@ def rows_to_audit(shards: Sequence[Shard], n_rows: int = AUDIT_ROWS) -> AuditRow
 
 
 def _overruled(report: ReadingReport) -> list[str]:
-    """A warning where another reading explains more and the user accepts the stated one."""
-    if not report.accepted:
-        return []
-    better = report.better
-    return [
-        f"reading accepted: '{better.reading}' leaves {better.fvu:.3g} of the variance unexplained, the stated reading "
-        f"{report.stated.fvu:.3g}"
+    """A warning where something speaks against the stated reading and the user accepts it."""
+    against = [
+        f"'{each.reading}' leaves {each.fvu:.3g} of the variance unexplained with {each.l0:.1f} latents a row"
+        for each in (report.better, report.nearest)
+        if each is not None
     ]
+    stated = f"the stated reading {report.stated.fvu:.3g} with {report.stated.l0:.1f}"
+    return [f"reading accepted: {'; '.join(against)}, {stated}"] if report.accepted else []
 
 
 def _card(

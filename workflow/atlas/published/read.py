@@ -6,17 +6,19 @@ from typing import Any
 
 from atlas.errors import ReadingError
 from atlas.hook_points import HookPoint
-from atlas.published.base import NOT_STATED, Format, Published, Read
+from atlas.published.base import Format, Published, Read
 from atlas.published.circuit_tracer import CIRCUIT_TRACER
 from atlas.published.dictionary_learning import DICTIONARY_LEARNING
 from atlas.published.files import Release
 from atlas.published.gemma_scope import GEMMA_SCOPE, GEMMA_SCOPE_TRANSCODER
 from atlas.published.hooks import hook_of
 from atlas.published.llamascopium import LLAMA_SCOPE, LLAMASCOPIUM
+from atlas.published.nemotron_lens import NEMOTRON_LENS
 from atlas.published.openai_topk import OPENAI
 from atlas.published.saelens import SAELENS
 from atlas.published.sparsify import SPARSIFY
 from atlas.published.weights import require_decoder
+from atlas.sae_ids import NOT_STATED
 
 FORMATS: dict[str, Format] = {
     entry.name: entry
@@ -28,6 +30,7 @@ FORMATS: dict[str, Format] = {
         DICTIONARY_LEARNING,
         LLAMASCOPIUM,
         LLAMA_SCOPE,
+        NEMOTRON_LENS,
         OPENAI,
         CIRCUIT_TRACER,
     )

@@ -60,10 +60,7 @@ class Defaults:
 
 def read_saelens(release: Release) -> Read:
     """SAELens: standard, topk, jumprelu, gated, and transcoders; keys of version 6 and of those before it."""
-    path = release.find("cfg.json") if release.place.is_dir() else release.beside("cfg.json")
-    if path is None:
-        raise ReadingError(f"{release.folder}: has no cfg.json beside {release.place.name}; expected one")
-    settings = _with_old_names(release, path)
+    settings = layout_settings(release)
     return read_layout(release, settings, Defaults(architecture=REQUIRED if _is_new(settings) else "standard"))
 
 
@@ -78,8 +75,11 @@ def _is_new(settings: Settings) -> bool:
     return int(match[1]) >= 6
 
 
-def _with_old_names(release: Release, path: Path) -> Settings:
+def layout_settings(release: Release) -> Settings:
     """The keys of cfg.json, those of versions before 6 by their new names, and those of ``metadata`` beside them."""
+    path = release.find("cfg.json") if release.place.is_dir() else release.beside("cfg.json")
+    if path is None:
+        raise ReadingError(f"{release.folder}: has no cfg.json beside {release.place.name}; expected one")
     raw = release.json(path)
     release.settings.remove(raw)
     values = {_RENAMED.get(key, key): raw.note(key) for key in raw.ignored()}
@@ -108,7 +108,7 @@ def read_layout(release: Release, settings: Settings, defaults: Defaults) -> Rea
     require_size(path, "d_in", settings.note("d_in"), sae.d_model)
     require_size(path, "d_sae", settings.note("d_sae"), sae.n_latents)
     require_size(path, "d_out", settings.note("d_out"), sae.d_target)
-    sae = _normalised(settings, _finetuned(settings, weights, sae))
+    sae = _normalised(settings, _finetuned(settings, weights, sae), defaults)
     weights.require_all_taken(besides=("scaling_factor",))
     target = settings.note("hook_name_out") if kind.is_transcoder else None
     context = {key: settings.note(key) for key in ("context_size", "prepend_bos", "dataset_path", "hook_layer")}
@@ -199,9 +199,9 @@ def _finetuned(settings: Settings, weights: Weights, sae: Sae) -> Sae:
     return replace(sae, W_dec=factor[:, None] * sae.W_dec)
 
 
-def _normalised(settings: Settings, sae: Sae) -> Sae:
+def _normalised(settings: Settings, sae: Sae, defaults: Defaults) -> Sae:
     """The SAE for rows as they are. One number for all rows is folded in, a number per row is kept."""
-    how = settings.take("normalize_activations", "none", why=f"as {_VERSION} does")
+    how = settings.take("normalize_activations", "none", why=f"as {defaults.peer} does")
     how = {None: "none", False: "none", True: "expected_average_only_in"}.get(how, how)
     if how == "none":
         return sae

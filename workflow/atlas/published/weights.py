@@ -11,6 +11,9 @@ from atlas.errors import ReadingError
 from atlas.published.files import Release, as_float32
 from atlas.training.sae import Sae
 
+# Rows of a matrix that are held in float64 at a time: a dictionary of 131,072 latents would not fit twice.
+_SLICE = 8192
+
 
 class Weights:
     """Tensors by name, each taken once; what is missing or left over is an error that lists what the file holds."""
@@ -77,6 +80,17 @@ class Weights:
             )
 
 
+def require_thresholds(path: Path, name: str, thresholds: Tensor) -> Tensor:
+    """Raise ReadingError for a threshold below 0 where no ReLU follows: negative latents would pass."""
+    if bool((thresholds < 0).any()):
+        first = int((thresholds < 0).nonzero()[0])
+        raise ReadingError(
+            f"{path}: {name}[{first}] is {thresholds[first].item():g}, expected 0 or more: in this format latents "
+            "below 0 would pass it, which no table here defines"
+        )
+    return thresholds
+
+
 def require_size(path: Path, key: str, value: int | None, found: int) -> None:
     """Raise ReadingError when a configuration says another width than the tensors have."""
     if value is not None and value != found:
@@ -114,9 +128,20 @@ def scaled(sae: Sae, scale: float, output_scale: float | None = None) -> Sae:
     output_scale = scale if output_scale is None else output_scale
     if scale == 1 and output_scale == 1:
         return sae
-    # Float64: one rounding, as if the rows had been multiplied.
-    W_dec, b_dec = sae.W_dec.double() / output_scale, sae.b_dec.double() / output_scale
-    return replace(sae, W_enc=(sae.W_enc.double() * scale).float(), W_dec=W_dec.float(), b_dec=b_dec.float())
+    if sae.W_skip is not None:
+        raise ReadingError("rows of an SAE with W_skip are scaled, which no format here defines; expected no scale")
+    b_dec = (sae.b_dec.double() / output_scale).float()
+    return replace(sae, W_enc=_times(sae.W_enc, scale), W_dec=_times(sae.W_dec, 1 / output_scale), b_dec=b_dec)
+
+
+def _times(matrix: Tensor, factor: float | Tensor) -> Tensor:
+    """A matrix times a number, or a number per row or column; one rounding, and float64 for a slice at a time."""
+    product = torch.empty_like(matrix)
+    for start in range(0, len(matrix), _SLICE):
+        rows = slice(start, start + _SLICE)
+        per_row = isinstance(factor, Tensor) and factor.shape[0] == len(matrix) and factor.ndim == 2
+        product[rows] = (matrix[rows].double() * (factor[rows] if per_row else factor)).float()
+    return product
 
 
 def unit_rows(path: Path, sae: Sae) -> Sae:
@@ -127,12 +152,12 @@ def unit_rows(path: Path, sae: Sae) -> Sae:
         raise ReadingError(f"{path}: decoder row {first} is zero, which cannot be brought to norm 1")
     return replace(
         sae,
-        W_enc=(sae.W_enc.double() * norms).float(),
+        W_enc=_times(sae.W_enc, norms),
         b_enc=(sae.b_enc.double() * norms).float(),
-        W_dec=(sae.W_dec.double() / norms[:, None]).float(),
+        W_dec=_times(sae.W_dec, 1 / norms[:, None]),
     )
 
 
 def row_norms(W_dec: Tensor) -> Tensor:
     """Norms of decoder rows, summed in float64."""
-    return torch.linalg.vector_norm(W_dec.double(), dim=1)
+    return torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in W_dec.split(_SLICE)])

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 # The metric whose noise over seeds is held against the noise of the evaluation text.
 NOISE_METRIC = "explained_variance_regular"
-ONE_SEED = "one seed only: stability compares trainings that differ in the seed; give the study rows two or more seeds"
+ONE_SEED = (
+    "one seed only: stability compares trainings that differ in the seed; give rows that are trained here two or more "
+    "seeds (a published SAE has one)"
+)
 
 
 @dataclass(frozen=True)

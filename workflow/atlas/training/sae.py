@@ -79,6 +79,11 @@ class Sae:
         return self.row_scale is not None or self.W_skip is not None
 
     @property
+    def has_our_form(self) -> bool:
+        """Whether it computes as SAEs trained here do: b_dec as `is_transcoder` says, and nothing besides."""
+        return not self.needs_rows and self.centres != self.is_transcoder
+
+    @property
     def d_model(self) -> int:
         """Width of the rows that are read."""
         return self.W_enc.shape[0]
