@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def rates(seconds: float, latents: int, examples: int) -> dict[str, float]:
-    """What a table needs."""
+    """Return what a table needs."""
     per_latent = 1000 * seconds / max(1, latents)
     return {"seconds": seconds, "latents": latents, "examples": examples, "ms_per_latent": per_latent}
 

@@ -67,7 +67,7 @@ def make_project(folder: Path, results: Path) -> Path:
 
 
 def command(way: str, arguments: argparse.Namespace, project: Path) -> list[str]:
-    """How a way is called from the project's folder."""
+    """Return how a way is called from the project's folder."""
     if way == "library":
         script = [str(Path(__file__).resolve()), "--library"]
         return [sys.executable, *script, "--study", arguments.study, "--hook", arguments.hook]

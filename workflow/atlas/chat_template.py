@@ -9,7 +9,7 @@ CHAT_DATE = date(2024, 7, 26)
 
 
 def uses_date(tokenizer: Any) -> bool:
-    """Whether the chat template can write the date."""
+    """Return whether the chat template can write the date."""
     return "strftime_now" in tokenizer.get_chat_template()
 
 

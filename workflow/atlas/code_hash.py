@@ -199,7 +199,9 @@ class _Reader:
 
 
 def _is_without_effect(node: ast.AST, field: str, value: ast.AST) -> bool:
-    """Whether a part of a node is a docstring, an import for type checkers alone, or the description of a key."""
+    """Return whether a part of a node is a docstring, an import for type checkers alone, or the description of a
+    key.
+    """
     if field == "keywords":
         return value.arg == "description" and isinstance(node.func, ast.Name) and node.func.id == "Field"
     if isinstance(value, ast.Expr):

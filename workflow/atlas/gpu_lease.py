@@ -25,7 +25,9 @@ _RETRY_SECONDS, _LOG_SECONDS = 0.5, 60.0
 
 
 def on_purpose_on_cpu() -> bool:
-    """Whether ATLAS_DEVICE=cpu is set: compute on the CPU although a GPU was granted. Raises AtlasError for others."""
+    """Return whether ATLAS_DEVICE=cpu is set: compute on the CPU although a GPU was granted. Raises AtlasError for
+    others.
+    """
     wanted = os.environ.get("ATLAS_DEVICE", "")
     if wanted not in ("", "cpu"):
         raise AtlasError(

@@ -54,7 +54,7 @@ def open_sealed(path: Path | str, remedy: str = AGAIN) -> Iterator[h5py.File]:
 
 
 def _lacks_locks(error: OSError) -> bool:
-    """Whether HDF5 could not lock a file because there are no locks; another process' lock is another error."""
+    """Return whether HDF5 could not lock a file because there are no locks; another process' lock is another error."""
     found = re.search(r"unable to lock file, errno = (\d+)", str(error))
     return found is not None and int(found[1]) in _NO_LOCKS
 

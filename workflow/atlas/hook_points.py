@@ -34,7 +34,7 @@ class HookPoint:
 
     @property
     def is_residual(self) -> bool:
-        """Whether the hook carries the whole state, so that later blocks can be run from it alone."""
+        """Return whether the hook carries the whole state, so that later blocks can be run from it alone."""
         return self.site in ("resid_pre", "resid_post")
 
     @property
@@ -79,7 +79,7 @@ class SaeHooks:
 
     @property
     def is_transcoder(self) -> bool:
-        """Whether what is reconstructed is not what is read."""
+        """Return whether what is reconstructed is not what is read."""
         return self.source != self.target
 
     @property

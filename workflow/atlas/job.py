@@ -59,7 +59,7 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
 
 
 def _remedy(error: Exception) -> str | None:
-    """What to do about an error of the system; None for any other, which is a bug."""
+    """Return what to do about an error of the system; None for any other, which is a bug."""
     if isinstance(error, OSError) and error.errno is not None:
         remedies = _NO_SPACE | (_REFUSED if error.filename else {})
         return remedies.get(error.errno)

@@ -91,7 +91,7 @@ def lock_if_free(path: Path) -> int:
 
 
 def read_holder(path: Path) -> str:
-    """What the holder of a lock, or who was killed with it, wrote of itself; empty when nothing is known."""
+    """Return what the holder of a lock, or who was killed with it, wrote of itself; empty when nothing is known."""
     try:
         return path.read_bytes()[:1000].decode(errors="replace").strip()
     except OSError:
@@ -105,7 +105,7 @@ def _release(path: Path, descriptor: int, holder: int) -> None:
 
 
 def is_still(path: Path, descriptor: int) -> bool:
-    """Whether an opened file is the one that its path names now."""
+    """Return whether an opened file is the one that its path names now."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

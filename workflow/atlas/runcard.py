@@ -130,7 +130,7 @@ def write_run_card(path: Path | str, fields: dict[str, Any]) -> None:
 
 
 def is_published(fields: Mapping[str, Any]) -> bool:
-    """Whether a card is of an SAE that was trained elsewhere."""
+    """Return whether a card is of an SAE that was trained elsewhere."""
     return "published" in fields
 
 

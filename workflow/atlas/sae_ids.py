@@ -16,7 +16,7 @@ PUBLISHED = "published"
 
 
 def is_stated(mix: str) -> bool:
-    """Whether the mix of an id is of an SAE that was not trained here."""
+    """Return whether the mix of an id is of an SAE that was not trained here."""
     return mix.startswith(STATED)
 
 

@@ -117,7 +117,7 @@ def _digest(stream: BinaryIO, place: int) -> bytes:
 
 
 def _place(stream: BinaryIO) -> int | None:
-    """Where the digits begin: in the header of safetensors, at the end of all other files."""
+    """Return where the digits begin: in the header of safetensors, at the end of all other files."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     begin = stream.read(9)

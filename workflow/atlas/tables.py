@@ -71,7 +71,7 @@ def _readable(path: Path | str, remedy: str) -> Iterator[None]:
 
 
 def checksum_path(table: Path | str) -> Path:
-    """Where the checksum of a CSV table is: CSV has no place for one that other programs would pass over."""
+    """Return where the checksum of a CSV table is: CSV has no place for one that other programs would pass over."""
     path = Path(table)
     return path.with_name(f".{path.name}.{KEY}")
 

@@ -17,7 +17,7 @@ _BY_HAND = "look whether a call still works here; if none does, run: snakemake -
 
 
 def reason_to_keep(results: Path) -> str | None:
-    """Why the lock of this folder must stay; None when the process that made it is dead."""
+    """Return why the lock of this folder must stay; None when the process that made it is dead."""
     path = results / RESULTS_LOCK
     holder = read_holder(path)
     if not holder:

@@ -188,7 +188,7 @@ def seen_in_training(name, seed):
 
 
 def facts_of(sae):
-    """What decides whether SAE Bench's loaders of custom SAEs would take this one; its evaluations only warn."""
+    """Return what decides whether SAE Bench's loaders of custom SAEs would take this one; its evaluations only warn."""
     from sae_bench.sae_bench_utils.general_utils import check_decoder_norms
 
     return {

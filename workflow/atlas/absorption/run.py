@@ -100,7 +100,7 @@ def run_absorption(
 
 
 def _why_not(rows_file: Path, hook: str) -> str | None:
-    """Why the measure has no meaning for an SAE at `hook`; None where it has."""
+    """Return why the measure has no meaning for an SAE at `hook`; None where it has."""
     if SaeHooks.parse(hook).is_transcoder:
         return "a transcoder writes into another space than the letter's probe is of"
     return read_facts(rows_file)["reason"]

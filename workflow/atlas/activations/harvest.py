@@ -110,7 +110,7 @@ def _widths(loaded: LoadedModel, context: torch.Tensor, hooks: Sequence[str]) ->
 
 
 def is_shard_of(found: Mapping[str, Any], loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest) -> bool:
-    """Whether the identity of a file is the one that `harvest_shard` would give it now."""
+    """Return whether the identity of a file is the one that `harvest_shard` would give it now."""
     seed = _shuffle_seed(split, shard) if split.split == "train" else -1
     return dict(found) == shard_identity(loaded.identity, split, shard, harvest, seed)
 

@@ -90,7 +90,7 @@ class Shard:
 
     @cached_property
     def counted(self) -> np.ndarray:
-        """Which rows are text and not padding or special, bool (rows,)."""
+        """Return which rows are text and not padding or special, bool (rows,)."""
         return self._column("counted").astype(bool)
 
     @property

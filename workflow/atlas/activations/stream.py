@@ -180,14 +180,16 @@ class BatchStream:
         }
 
     def pairs(self, step: int) -> int:
-        """How many pairs of rows of a step are of one document, each row with itself included; kept in `account`."""
+        """Return how many pairs of rows of a step are of one document, each row with itself included; kept in
+        `account`.
+        """
         if str(step) not in self.account.pairs:
             counts = [np.unique(numbers, return_counts=True)[1] for numbers in self.documents(step).values()]
             self.account.pairs[str(step)] = int(sum((each.astype(np.int64) ** 2).sum() for each in counts))
         return self.account.pairs[str(step)]
 
     def rows_of(self, step: int) -> dict[str, int]:
-        """How many rows of a step are of each corpus; needs no window."""
+        """Return how many rows of a step are of each corpus; needs no window."""
         slots = self.plan.corpora[step * BLOCKS_PER_BATCH : (step + 1) * BLOCKS_PER_BATCH]
         block = self.batch_size // BLOCKS_PER_BATCH
         return {self._corpora[number]: int((slots == number).sum()) * block for number in np.unique(slots)}
@@ -202,7 +204,7 @@ class BatchStream:
         self.account = Account(**account)
 
     def _runs(self, step: int) -> list[_Run]:
-        """What a batch consists of: the same for every hook."""
+        """Return what a batch consists of: the same for every hook."""
         return [
             _Run(window.corpus, shard, rows)
             for window, rank in self.plan.blocks(step)
@@ -258,7 +260,7 @@ class BatchStream:
         return {name: float((slots == number).mean()) for number, name in enumerate(self.mix.corpora)}
 
     def epochs(self) -> dict[str, float]:
-        """How often each corpus is visited in all steps; above 1 rows repeat.
+        """Return how often each corpus is visited in all steps; above 1 rows repeat.
 
         In windows, where not all are drawn from, of those that are. Each is counted now if that was not done before.
         """
@@ -304,7 +306,7 @@ class BatchStream:
         return {hook: median_norm(list(self._known()), hook) for hook in (self.hooks.source, self.hooks.target)}
 
     def _known(self):
-        """What statistics are taken from: all shards, or in windows the first part."""
+        """Return what statistics are taken from: all shards, or in windows the first part."""
         return (shard for name in self.mix.corpora for shard in self._facts[name])
 
 

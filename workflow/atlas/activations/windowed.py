@@ -23,7 +23,7 @@ class Windowed:
 
     @classmethod
     def of(cls, shards: Mapping[str, Sequence[Shard]], facts: Mapping[str, Sequence[Shard]], window_shards: int):
-        """Where all shards are at hand."""
+        """Return where all shards are at hand."""
         rows = {name: [shard.n_rows for shard in group] for name, group in shards.items()}
         documents = {name: np.concatenate([s.document[s.counted] for s in group]) for name, group in shards.items()}
         return cls(window_shards, facts, rows, documents)

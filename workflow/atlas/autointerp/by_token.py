@@ -62,7 +62,7 @@ def _correlation(
 
 
 def _massive(codes: Sequence[Codes], windows: Windows) -> np.ndarray:
-    """Which tokens of the windows have massive activations."""
+    """Return which tokens of the windows have massive activations."""
     result = np.zeros(windows.tokens.shape, bool)
     for number, own in enumerate(codes):
         mine = windows.corpus == number

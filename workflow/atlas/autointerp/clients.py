@@ -37,12 +37,12 @@ class CachedClient:
         self.identity, self.concurrency = client.identity, client.concurrency
 
     def path(self, request: Request) -> Path:
-        """Where the reply to a request is kept."""
+        """Return where the reply to a request is kept."""
         key = sha256_strings([self.identity, json.dumps(asdict(request), sort_keys=True)])
         return self.folder / key[:2] / f"{key}.json"
 
     def known(self, request: Request) -> bool:
-        """Whether the reply is kept already: what is not has yet to be paid."""
+        """Return whether the reply is kept already: what is not has yet to be paid."""
         return self.path(request).is_file()
 
     def complete(self, request: Request) -> Reply:

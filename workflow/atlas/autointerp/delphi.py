@@ -154,7 +154,9 @@ def _converse(process: subprocess.Popen, client: Client, seed: int, one_more: Ca
 
 
 def _answer(reply: Reply | None, n_answers: int) -> dict[str, Any]:
-    """What Delphi reads of a reply: no thought, and no probabilities but those of its answers; null is no reply."""
+    """Return what Delphi reads of a reply: no thought, and no probabilities but those of its answers; null is no
+    reply.
+    """
     text = (list_of(reply) if n_answers else sentence_of(reply)) or None
     if text is None or reply.probabilities is None:
         return {"text": text, "probabilities": None}

@@ -138,7 +138,9 @@ def first_of_names(tokens: Int[np.ndarray, " tokens"], texts: Sequence[str]) -> 
 
 
 def begins_word(texts: Sequence[str]) -> Bool[np.ndarray, " vocabulary"]:
-    """Whether a token is a word's begin: letters after white space, where the vocabulary has such, else no piece."""
+    """Return whether a token is a word's begin: letters after white space, where the vocabulary has such, else no
+    piece.
+    """
     spaced = np.array([text[:1].isspace() and text[1:].isalpha() for text in texts])
     whole = np.array([text.isalpha() for text in texts])
     return spaced if spaced.sum() >= MIN_PIECES else whole

@@ -189,7 +189,9 @@ def _of_answer(tokens: Sequence[dict[str, Any]], text: str) -> Sequence[dict[str
 
 
 def _names(message: str, field: str) -> bool:
-    """Whether a server's refusal is of a field of the request: the one it names, or else one that its text has."""
+    """Return whether a server's refusal is of a field of the request: the one it names, or else one that its text
+    has.
+    """
     try:
         named = json.loads(message)["error"]["param"]
     except (ValueError, KeyError, TypeError):

@@ -96,7 +96,7 @@ def draw_trials(examples: Examples, kind: str, shown: int, seed: int) -> Trials:
 
 
 def summary_of_trials(rows: pd.DataFrame, shown: int) -> Mapping[str, Any]:
-    """What the trials of scored latents say together, each as one: `all_trials` takes them as independent."""
+    """Return what the trials of scored latents say together, each as one: `all_trials` takes them as independent."""
     n_trials = int(rows.n_trials.sum())
     found, answered = (int((rows[name] * rows.n_trials).round().sum()) for name in ("score", "answered_share"))
     interval = [float(bound) for bound in rate_interval(found, n_trials)] if n_trials else None
@@ -109,7 +109,7 @@ def summary_of_trials(rows: pd.DataFrame, shown: int) -> Mapping[str, Any]:
 
 
 def _reason(examples: Examples, kind: str, settings: Autointerp) -> str | None:
-    """Why a latent has no trials; None when it has."""
+    """Return why a latent has no trials; None when it has."""
     least = max(settings.min_examples, settings.intruder_windows)
     if len(examples.test) < least:
         return f"fewer than {least} activating test examples"

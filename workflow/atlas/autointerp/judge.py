@@ -141,7 +141,7 @@ def _windows(examples: Examples, kinds: Sequence[str], seed: int) -> tuple[np.nd
 
 
 def _answers(examples: Examples, kinds: Sequence[str], windows: np.ndarray, given: np.ndarray) -> pd.DataFrame:
-    """What the scorer said of a latent's own label, window by window, and what each window was there for."""
+    """Return what the scorer said of a latent's own label, window by window, and what each window was there for."""
     sizes = [len(examples.test), *(len(examples.negatives[kind]) for kind in kinds)]
     kind = np.repeat(["activating", *kinds], sizes)
     return pd.DataFrame({"latent": examples.latent, "kind": kind, "window": windows, "answer": given.astype(float)})
@@ -181,7 +181,7 @@ def unscored(latent: int, kind: str, examples: Examples, reason: str) -> dict[st
 
 
 def counts(latent: int, kind: str, examples: Examples) -> dict[str, Any]:
-    """What every row of scores begins with."""
+    """Return what every row of scores begins with."""
     return {
         "latent": latent,
         "negatives": kind,

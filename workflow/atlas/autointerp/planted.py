@@ -197,7 +197,7 @@ class PlantedCodes:
 
     @property
     def n_firings(self) -> Int[np.ndarray, " n_latents"]:
-        """How often each latent fires."""
+        """Return how often each latent fires."""
         return np.array([len(rows) for rows in self.rows], np.int64)
 
     def latents(self, start: int, stop: int) -> LatentEntries:

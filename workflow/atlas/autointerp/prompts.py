@@ -60,12 +60,12 @@ def read_label(text: str | None, most_words: int | None = _LABEL_WORDS) -> str |
 
 
 def detection(tools: ScorerTools) -> Scorer:
-    """Whether what the label says occurs in a window, by a language model that sees no highlights."""
+    """Return whether what the label says occurs in a window, by a language model that sees no highlights."""
     return _classifier(tools, "detection")
 
 
 def fuzzing(tools: ScorerTools) -> Scorer:
-    """Whether the highlighted words are what the label says; those of negatives are copied patterns."""
+    """Return whether the highlighted words are what the label says; those of negatives are copied patterns."""
     return _classifier(tools, "fuzzing")
 
 

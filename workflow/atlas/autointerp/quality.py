@@ -22,7 +22,7 @@ _CHUNK = 1024
 def repetition(
     labels: Mapping[int, str], W_dec: Float[np.ndarray, "n_latents d_model"], embed: Embed | None
 ) -> dict[str, Any]:
-    """How often the labels (latent → label) of a dictionary repeat, word by word and by meaning.
+    """Return how often the labels (latent → label) of a dictionary repeat, word by word and by meaning.
 
     `effective_labels` is exp(entropy) of the sizes of groups of labels that say the same, joined through chains.
     Without a sentence encoder (or labels) what needs one is None.

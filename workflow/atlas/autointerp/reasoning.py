@@ -25,7 +25,7 @@ _END_OF_MESSAGE = re.compile(r"<\|(?:end|return|call|start)\|>")
 
 
 def without_thought(text: str) -> str:
-    """What follows the last thought; the text itself without one.
+    """Return what follows the last thought; the text itself without one.
 
     Nothing where a thought does not end, and where one line has the end of a thought alone: it may be a label that
     names the tag.
@@ -42,7 +42,7 @@ def without_thought(text: str) -> str:
 
 
 def has_thought(text: str) -> bool:
-    """Whether the text has the tags of a thought, whole or not."""
+    """Return whether the text has the tags of a thought, whole or not."""
     return without_thought(text) != text
 
 
@@ -59,7 +59,9 @@ def end_of_open_thought(prompt: str) -> str | None:
 
 
 def sentence_of(reply: Reply | None) -> str | None:
-    """What a reply says in words; None when there is no reply, or it ends at its limit, in a sentence or a thought."""
+    """Return what a reply says in words; None when there is no reply, or it ends at its limit, in a sentence or a
+    thought.
+    """
     return None if reply is None or reply.cut else without_thought(reply.text)
 
 

@@ -40,7 +40,7 @@ def summarise(found: Mapping[str, Found], windows: Windows, settings: Autointerp
 
 
 def _by_token(correlation: Float[np.ndarray, " n_latents"]) -> dict[str, Any]:
-    """How far the token alone tells where the latents of a dictionary fire."""
+    """Return how far the token alone tells where the latents of a dictionary fire."""
     known = correlation[np.isfinite(correlation)]
     if not len(known):
         return {"n_scored": 0, "median": None, "share_told": None}
@@ -103,7 +103,7 @@ def _difference(auc: Drawn | None, control: Drawn | None) -> Drawn | None:
 
 
 def _above_zero(measured: Mapping[str, Any]) -> bool | None:
-    """Whether the interval lies above 0; None without an interval."""
+    """Return whether the interval lies above 0; None without an interval."""
     return None if measured["interval"] is None else measured["interval"][0] > 0
 
 

@@ -74,7 +74,9 @@ class Windows:
         return self.groups.index(self.document)
 
     def training(self, seed: int) -> Bool[np.ndarray, " windows"]:
-        """Which windows an explainer may see: those of half of each corpus' documents. The others test its labels."""
+        """Return which windows an explainer may see: those of half of each corpus' documents. The others test its
+        labels.
+        """
         generator = np.random.Generator(np.random.PCG64([seed, 2]))
         chosen: list[np.ndarray] = []
         for number in range(len(self.corpora)):

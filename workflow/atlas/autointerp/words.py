@@ -42,7 +42,7 @@ class Words:
 
 
 def name_of(text: str) -> str:
-    """How a word or token is called: without white space around it, lower case, everything visible."""
+    """Return how a word or token is called: without white space around it, lower case, everything visible."""
     stripped = text.strip()
     if stripped:
         return printable(stripped.lower())

@@ -122,7 +122,9 @@ def _held(norm: nn.Module) -> Iterator[None]:
 
 
 def _norm_form(norm: nn.Module, rows: Tensor, output: Tensor) -> tuple[bool, Tensor]:
-    """Whether a norm subtracts the mean, and what it multiplies each value with: the form that gives its output."""
+    """Return whether a norm subtracts the mean, and what it multiplies each value with: the form that gives its
+    output.
+    """
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     exact, scaled = rows.double(), output.double() - (0 if bias is None else bias.detach().double())
     for centred, plus_one in product((False, True), repeat=2):

@@ -55,7 +55,7 @@ def choose_firings(
 
 
 def _times_before(document: Int[np.ndarray, " firings"]) -> Int[np.ndarray, " firings"]:
-    """How often each one's document came before it."""
+    """Return how often each one's document came before it."""
     order = np.argsort(document, kind="stable")
     ordered = document[order]
     begins = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1]) if len(ordered) else np.zeros(0, np.int64)

@@ -98,8 +98,8 @@ class Intervention:
         if sae.is_transcoder != hooks.is_transcoder:
             kinds = {True: "a transcoder", False: "an SAE"}
             raise CausalError(
-                f"hook {hook!r} is that of {kinds[hooks.is_transcoder]}, but the weights are those of "
-                f"{kinds[sae.is_transcoder]}: give the hook that it was trained on"
+                f"hook {hook!r} belongs to {kinds[hooks.is_transcoder]}, the weights to {kinds[sae.is_transcoder]}: "
+                "give the hook that it was trained on"
             )
         wrong = [number for number in change.latent.tolist() if not 0 <= number < sae.n_latents]
         if wrong:

@@ -89,7 +89,9 @@ def dose_rows(measured: Measured) -> pd.DataFrame:
 
 
 def mean_lifts(measured: Measured, half: int | None = None) -> Float[torch.Tensor, "2 latents vocabulary"]:
-    """What logits lose on average without the latent, and without a random direction; NaN for latents of no firing."""
+    """Return what logits lose on average without the latent, and without a random direction; NaN for latents of no
+    firing.
+    """
     lifts = measured.lifts.sum(1) if half is None else measured.lifts[:, half]
     counts = torch.from_numpy(measured.n_lifts.sum(0) if half is None else measured.n_lifts[half]).to(lifts.device)
     return lifts / counts[None, :, None]
@@ -134,7 +136,8 @@ def label_rows(
     kept: np.ndarray,
     seed: int,
 ) -> pd.DataFrame:
-    """Whether labels tell which tokens a latent promotes: AUC of the tokens that a label names among all words' begins.
+    """Return whether labels tell which tokens a latent promotes: AUC of the tokens that a label names among all
+    words' begins.
 
     `names` are the names of tokens (`name_of`), `kept` says which begin a word. `label_auc` reads the whole label,
     `label_auc_fires` the part without the tokens that it states as promoted. Beside each, `_other` is that of another

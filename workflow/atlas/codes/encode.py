@@ -56,7 +56,7 @@ def sae_sha256(folder: Path) -> str:
 
 
 def identity_of(folder: Path, hook: str, seed: int) -> dict[str, Any]:
-    """What codes say about the SAE that they are of."""
+    """Return what codes say about the SAE that they are of."""
     return {"sae_sha256": sae_sha256(folder), "hook": hook, "seed": seed}
 
 

@@ -97,7 +97,7 @@ class Codes:
 
     @property
     def n_firings(self) -> Int[np.ndarray, " n_latents"]:
-        """How often each latent fires on any row, counted or not."""
+        """Return how often each latent fires on any row, counted or not."""
         return self._starts[-1] - self._starts[0]
 
     def latents(self, start: int, stop: int) -> LatentEntries:

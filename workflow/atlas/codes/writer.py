@@ -155,7 +155,9 @@ class CodesWriter:
 
 
 def index_of(counts: Int[np.ndarray, "blocks n_latents"]) -> Int[np.ndarray, "blocks+1 n_latents"]:
-    """Where each latent's entries of each block of rows begin; the last row is where the latents' entries end."""
+    """Return where each latent's entries of each block of rows begin; the last row is where the latents' entries
+    end.
+    """
     inside = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0, dtype=np.uint64)])
     if not len(counts):
         inside = np.zeros((1, counts.shape[1]), np.uint64)

@@ -183,5 +183,5 @@ class Autointerp(Section):
 
     @property
     def needs_delphi(self) -> bool:
-        """Whether Delphi's own classes are used, which live in an environment of their own."""
+        """Return whether Delphi's own classes are used, which live in an environment of their own."""
         return any(name.startswith("delphi_") for name in (*self.explainers, *self.scorers))

@@ -17,7 +17,7 @@ def mean_weights(mix: Mix) -> dict[str, float]:
 
 
 def too_many_epochs(recipe: Recipe, drawn_shares: Mapping[str, float], rows: Mapping[str, float]) -> str | None:
-    """What is wrong when the steps visit a corpus more than `max_epochs` times; None when nothing is.
+    """Return what is wrong when the steps visit a corpus more than `max_epochs` times; None when nothing is.
 
     `rows` are the trainable rows of each corpus, or the most that they can be.
     """

@@ -165,7 +165,7 @@ class ModelSpec(Section):
 
     @property
     def is_planted(self) -> bool:
-        """Whether activations are drawn, with features that are known, and there is no language model."""
+        """Return whether activations are drawn, with features that are known, and there is no language model."""
         return isinstance(self.source, PlantedSource)
 
     @model_validator(mode="after")
@@ -309,7 +309,7 @@ class Corpus(Section):
 
     @property
     def is_planted(self) -> bool:
-        """Whether it is rows drawn from a planted model, and no text."""
+        """Return whether it is rows drawn from a planted model, and no text."""
         return isinstance(self.source, SampleSource)
 
     @model_validator(mode="after")

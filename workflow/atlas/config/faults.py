@@ -59,7 +59,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _follows(place: tuple, kind: str, others: Sequence[tuple[tuple, str]]) -> bool:
-    """Whether a fault only follows from another one: of an entry of the same list, or of another branch of a union."""
+    """Return whether a fault only follows from another one: of an entry of the same list, or of another branch of a
+    union.
+    """
     if kind in _FOLLOWING:
         return True
     if kind == "too_short":
@@ -127,7 +129,7 @@ def _known(key: Any, keys: Sequence[str]) -> str:
 
 
 def _some_keys(expected: Any) -> str:
-    """What a mapping must have; what it may have where it must have nothing."""
+    """Return what a mapping must have; what it may have where it must have nothing."""
     options = _options(expected)
     if len(options) > 1:
         return f"among them kind, which is one of {_tags(expected)}"
@@ -189,7 +191,7 @@ def _plain(expected: Any) -> Any:
 
 
 def _branch(option: Any) -> str:
-    """What pydantic calls a branch of a union, up to its brackets."""
+    """Return what pydantic calls a branch of a union, up to its brackets."""
     return "constrained-str" if option is str else getattr(get_origin(option), "__name__", "")
 
 

@@ -8,7 +8,7 @@ _SIZE = {"n_latents", "k"}
 
 
 def is_grid(rows: Sequence[SaeRow]) -> bool:
-    """Whether rows differ in nothing but latents, k and seed, and some k has two sizes or more."""
+    """Return whether rows differ in nothing but latents, k and seed, and some k has two sizes or more."""
     if any(row.recipe is None for row in rows):  # published SAEs: how they were trained is not known
         return False
     sizes: dict[int | None, set[int]] = {}

@@ -138,7 +138,7 @@ def check_partitions(path: Path | str) -> Partitions:
 
 
 def _meant(place: str, text: str) -> str | None:
-    """What to write for a time that YAML takes for a number to base 60."""
+    """Return what to write for a time that YAML takes for a number to base 60."""
     if not place.endswith("max_runtime"):
         return None
     minutes = math.floor(slurm_minutes(text))

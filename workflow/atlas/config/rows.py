@@ -46,7 +46,7 @@ class SaeRow:
 
     @property
     def judged(self) -> Place:
-        """Where this row judges the SAE."""
+        """Return where this row judges the SAE."""
         return self.place or Place(self.model, str(SaeHooks.of(self.hook, self.target_hook)), 1.0, self.roles)
 
     @property

@@ -44,7 +44,7 @@ class Shift(Section):
     )
 
     def place(self, home: Place) -> Place:
-        """Where an SAE is judged that has its home there."""
+        """Return where an SAE is judged that has its home there."""
         roles = {self.corpora.get(corpus, corpus): role for corpus, role in home.roles.items()}
         return Place(self.model or home.model, self.hook or home.hook, self.scale, roles)
 

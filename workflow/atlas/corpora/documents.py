@@ -119,7 +119,7 @@ class _Collector:
             self.documents.add(replace(document, group=self._group(record, where)))
 
     def _group(self, record: Record, where: str) -> str:
-        """What the record is part of; parts of one conversation on both sides of the split would leak."""
+        """Return what the record is part of; parts of one conversation on both sides of the split would leak."""
         field, pattern = self.corpus.group_field, self.corpus.group_pattern
         if field is None:
             return getattr(record, "larger_unit", "")

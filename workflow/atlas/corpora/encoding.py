@@ -160,7 +160,7 @@ def _special_tokens(tokenizer: Any) -> dict[str, int]:
 
 
 def _frame(tokenizer: Any, model_folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the tokenizer puts before and after a text."""
+    """Return what the tokenizer puts before and after a text."""
     bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     framed = tokenizer(_PROBE, add_special_tokens=True)["input_ids"]
     for start in range(len(framed) - len(bare) + 1):

@@ -57,7 +57,7 @@ def table_text(spec: TableSpec, results: Path) -> str:
 
 
 def origin_text(name: str, record: dict) -> str:
-    """Where the numbers of a recorded file come from, for readers."""
+    """Return where the numbers of a recorded file come from, for readers."""
     machine = record["machine"]
     instructions = f" with {', '.join(machine['instructions'])}" if machine["instructions"] else ""
     return (

@@ -1,7 +1,7 @@
 """Rules of plain English that a program can check: docstrings, error texts and pages. `make lint` runs them.
 
 Codespell looks for misspelt words. These rules find what makes a sentence be read twice: a docstring that opens with
-"What" or "Whether" and has no verb, two of "that of" and "those of" in one sentence, and lines of pages that nobody
+"What" or "Whether" and has no verb, chained references ("that of"), and lines of pages that nobody
 wrapped.
 """
 

@@ -96,7 +96,7 @@ def _groups(template: str | None, rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _cell(spec: TableSpec, template: str, rows: Sequence[Row]) -> str:
-    """What the rows of a cell say, once if they agree."""
+    """Return what the rows of a cell say, once if they agree."""
     if spec.span and fields(template) and all(_is_number(row[fields(template)[0]]) for row in rows):
         ordered = sorted(rows, key=lambda row: float(row[fields(template)[0]]))
         ends = [filled(template, row) for row in (ordered[:1] + ordered[-1:])]

@@ -15,7 +15,7 @@ _MAX_ROWS = 8192
 
 
 def chunk_rows(sae: Sae) -> int:
-    """How many rows are encoded at a time."""
+    """Return how many rows are encoded at a time."""
     return max(64, min(_MAX_ROWS, _CHUNK_ELEMENTS // max(sae.n_latents, sae.d_model)))
 
 

@@ -187,7 +187,7 @@ def _losses(
 
 
 def _counted(shards: Sequence[Shard]) -> Tensor:
-    """Which positions of each context count."""
+    """Return which positions of each context count."""
     counted = np.concatenate([shard.counted for shard in shards])
     return torch.from_numpy(counted.reshape(-1, shards[0].context_length))
 
@@ -222,7 +222,7 @@ def _pass_over_rows(
 
 
 def _massive(shard: Shard, hooks: SaeHooks, training: TrainingFacts) -> np.ndarray:
-    """Which rows are massive activations at either hook: training leaves out the same ones."""
+    """Return which rows are massive activations at either hook: training leaves out the same ones."""
     massive = shard.norms(hooks.source) > training.source.limit
     return massive | (shard.norms(hooks.target) > training.target.limit) if hooks.is_transcoder else massive
 

@@ -48,7 +48,7 @@ class TrainingFacts:
     def massive(
         self, hooks: SaeHooks, rows: Float[torch.Tensor, "*n d_model"], targets: Float[torch.Tensor, "*n d_target"]
     ) -> Bool[torch.Tensor, "*n"]:
-        """Which rows are massive activations at either hook; an SAE's targets are its rows."""
+        """Return which rows are massive activations at either hook; an SAE's targets are its rows."""
         massive = rows.norm(dim=-1) > self.source.limit
         return massive | (targets.norm(dim=-1) > self.target.limit) if hooks.is_transcoder else massive
 

@@ -9,7 +9,7 @@ from atlas.evaluation.losses import LossTable, RegularLosses, loss_metrics
 
 
 def no_losses(settings: Evaluation, reason: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """What `loss_metrics` gives, with None for every value, and the reason of each."""
+    """Return what `loss_metrics` gives, with None for every value, and the reason of each."""
     zero = np.zeros(1)
     nothing = LossTable(zero, zero, zero, zero, zero, zero, RegularLosses(zero, zero, zero, 0, 0))
     names = loss_metrics(nothing, "causal_lm", settings, reason)[0]

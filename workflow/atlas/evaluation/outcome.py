@@ -47,7 +47,7 @@ class Evidence:
 
     @property
     def redundancy_known(self) -> bool:
-        """Whether any measure of redundancy is known."""
+        """Return whether any measure of redundancy is known."""
         return self.absorption is not None or self.copies is not None
 
 

@@ -210,7 +210,7 @@ class References:
         return cls(path, len(values[0]), *values)
 
     def clean(self, first: int, n_contexts: int, device: torch.device) -> dict[str, Float[Tensor, "units ..."]]:
-        """What the clean output of some contexts is compared by: `Task.summarise` of it."""
+        """Return what the clean output of some contexts is compared by: `Task.summarise` of it."""
         units = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
         start, stop = units[first], units[first + n_contexts]
         with _opened(self.path) as file:

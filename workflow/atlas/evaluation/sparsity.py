@@ -68,7 +68,7 @@ def sparsity_metrics(
 
 
 def constraint_broken(l0: float, k: int) -> bool:
-    """Whether `l0` misses the target `k` by more than 10 %."""
+    """Return whether `l0` misses the target `k` by more than 10 %."""
     return abs(l0 - k) > CONSTRAINT_TOLERANCE * k
 
 
@@ -99,12 +99,14 @@ def rare_count(n_tokens: int, dead_min_tokens: int) -> int:
 
 
 def silent_by_chance(rates: Float[np.ndarray, " n_latents"], n_tokens: int) -> float:
-    """How many latents with these firing probabilities are expected to stay silent on `n_tokens`: Σ (1 − p)^T."""
+    """Return how many latents with these firing probabilities are expected to stay silent on `n_tokens`: Σ (1 −
+    p)^T.
+    """
     return float(np.exp(n_tokens * np.log1p(-np.asarray(rates, dtype=np.float64))).sum())
 
 
 def expected_false_dead(counts: Int[np.ndarray, " n_latents"]) -> float:
-    """How many of the silent latents are expected to be alive, judged from how many fired once and twice.
+    """Return how many of the silent latents are expected to be alive, judged from how many fired once and twice.
 
     Bias-corrected Chao estimator f1 (f1 − 1) / (2 (f2 + 1)) of unseen classes (Chao 1984), a lower bound; never
     more than the silent latents there are. That the rates of the latents that did fire say little about those

@@ -97,7 +97,7 @@ class _Losses:
 def _inputs(
     loaded: LoadedModel, hooks: SaeHooks, references: References, batch: ContextBatch
 ) -> tuple[Task, Tensor, Tensor]:
-    """What the model is asked, the rows that the SAE reads, and those that it replaces."""
+    """Return what the model is asked, the rows that the SAE reads, and those that it replaces."""
     rows = references.rows(hooks.source, batch).to(loaded.device)
     clean_rows = references.rows(hooks.target, batch).to(loaded.device) if hooks.is_transcoder else rows
     return Task.of(loaded, batch), rows, clean_rows

@@ -103,7 +103,7 @@ class Task:
         return cls(ids.masked_fill(mask, _mask_token(loaded)), mask, ids[mask], counted, batch.document)
 
     def summarise(self, loaded: LoadedModel, hidden: Float[Tensor, "contexts position d_model"]) -> dict[str, Tensor]:
-        """What `losses` needs of the clean final state; a row per counted unit."""
+        """Return what `losses` needs of the clean final state; a row per counted unit."""
         return summarise_clean(loaded, self._judged(loaded, hidden))
 
     def losses(
@@ -127,7 +127,8 @@ class Task:
 def masked_positions(
     fingerprint: str, first: int, counted: Bool[Tensor, "contexts position"]
 ) -> Bool[Tensor, "contexts position"]:
-    """Which positions of contexts `first`, first + 1, … of a corpus are masked: `MASKED_SHARE` of the counted ones.
+    """Return which positions of contexts `first`, first + 1, … of a corpus are masked: `MASKED_SHARE` of the counted
+    ones.
 
     At least one of each context that has any. Depends on the corpus' fingerprint and the context's number alone,
     hence not on batches.

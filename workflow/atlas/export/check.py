@@ -167,7 +167,7 @@ def _candidates(sae: Sae, generator: torch.Generator) -> Float[Tensor, "rows d_m
 
 
 def is_decided(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Bool[Tensor, " rows"]:
-    """Whether rounding in float32 cannot change which latents of a row pass.
+    """Return whether rounding in float32 cannot change which latents of a row pass.
 
     Pre-activations move by as much as rounding may move them (``4 sqrt(d_model)`` units in the last place of the
     largest products), those that pass down and the others up. A latent then comes or goes where it was too close to

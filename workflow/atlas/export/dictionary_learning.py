@@ -93,7 +93,7 @@ CLASSES = {
 
 
 def refusal(sae: Sae) -> str | None:
-    """Why dictionary_learning cannot hold this SAE; None: it can."""
+    """Return why dictionary_learning cannot hold this SAE; None: it can."""
     if sae.is_transcoder:
         return "dictionary_learning has no transcoder: what its dictionaries reconstruct is what they read"
     if sae.architecture not in CLASSES:
@@ -120,7 +120,7 @@ def write(trained: TrainedSae, folder: Path) -> None:
 
 
 def _trainer(trained: TrainedSae, dict_class: str) -> dict[str, Any]:
-    """What its tools look for; the settings of training are on the run card.
+    """Return what its tools look for; the settings of training are on the run card.
 
     Tools that read `layer` (SAELens, SAE Bench) take it for the output of that block, whatever `submodule_name` says:
     it is null for every other tensor.

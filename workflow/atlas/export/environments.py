@@ -66,7 +66,7 @@ def build_environment(peer: str, requirements: Path, folder: Path) -> Path:
 
 
 def is_ready(folder: Path, pins: str) -> bool:
-    """Whether a finished environment is in `folder`, made from requirements of this hash."""
+    """Return whether a finished environment is in `folder`, made from requirements of this hash."""
     try:
         return read_json(Path(folder) / READY)["requirements_sha256"] == pins
     except (OSError, ValueError, KeyError, TypeError):

@@ -77,7 +77,7 @@ def _check_folder(folder: Path, format_name: str, trained: TrainedSae, files: tu
 
 
 def read_identity(folder: Path) -> dict:
-    """What export.json says; raises ExportError when it is missing or is not one."""
+    """Return what export.json says; raises ExportError when it is missing or is not one."""
     path = Path(folder) / IDENTITY_FILE
     try:
         identity = read_json(path)

@@ -10,7 +10,7 @@ from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, saelens_hook_name
 
 
 def refusal(sae: Sae) -> str | None:
-    """Why SAELens cannot hold this SAE; None: it can."""
+    """Return why SAELens cannot hold this SAE; None: it can."""
     if INFERENCE[sae.architecture].saelens is None:
         return f"SAELens has no selection like that of {sae.architecture}"
     if sae.is_transcoder and sae.architecture == "topk" and sae.d_target != sae.d_model:

@@ -26,7 +26,7 @@ class TrainedSae:
 
     @property
     def is_public(self) -> bool:
-        """Whether the card withholds the recipe."""
+        """Return whether the card withholds the recipe."""
         return self.card.get("reporting") == "public"
 
 

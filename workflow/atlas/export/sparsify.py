@@ -14,7 +14,7 @@ WEIGHTS_FILE, CONFIG_FILE = "sae.safetensors", "cfg.json"
 
 
 def refusal(sae: Sae) -> str | None:
-    """Why sparsify cannot hold this SAE; None: it can."""
+    """Return why sparsify cannot hold this SAE; None: it can."""
     if not sae.has_our_form:
         return OTHER_FORM
     if sae.architecture != "topk":

@@ -36,7 +36,7 @@ def draw_autointerp(table: Path, targets: Sequence[Path]) -> None:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """What the figure shows of a table: its first explainer and scorer, on random negatives."""
+    """Return what the figure shows of a table: its first explainer and scorer, on random negatives."""
     rows = table[(table.negatives == "random") & (table.explainer == table.explainer.iloc[0])]
     return rows[rows.scorer == rows.scorer.iloc[0]]
 

@@ -147,7 +147,7 @@ def _density(axis: Axes, table: pd.DataFrame, y: pd.Series, taxonomy: Taxonomy) 
 
 
 def _verdicts(axis: Axes, table: pd.DataFrame, place: dict) -> None:
-    """What was intended, and how often it was said."""
+    """Return what was intended, and how often it was said."""
     for (intended, cause), line in place.items():
         mine = table[(table.intended == intended) & (table.cause == cause)]
         hits = int((mine.outcome == intended).sum())

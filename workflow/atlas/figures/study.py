@@ -192,7 +192,7 @@ def _note_untested(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_null(axis: Axes, rows: pd.DataFrame, places: dict) -> None:
-    """What random dictionaries of the same shape score: mean ± 2 standard deviations over the draws."""
+    """Return what random dictionaries of the same shape score: mean ± 2 standard deviations over the draws."""
     for row in rows.drop_duplicates(["hook", "n_latents"]).itertuples():
         x, mean, sd = (
             places[row.hook, row.n_latents],

@@ -95,7 +95,7 @@ def _limit(axis: Axes, panel: Panel) -> None:
 
 
 def _draw_k(axis: Axes, runs: pd.DataFrame) -> None:
-    """What L0 should be: K of the recipes."""
+    """Return what L0 should be: K of the recipes."""
     for k in sorted(set(runs["sae.k"].dropna())) if "sae.k" in runs else []:
         axis.axhline(k, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)), zorder=0)
         axis.annotate(f"k = {k:g}", (0.98, k), xycoords=("axes fraction", "data"), fontsize=6, va="bottom", ha="right")

@@ -138,7 +138,7 @@ def _draw_panel(axis: Axes, table: pd.DataFrame, panel: Panel, colours: dict[int
 
 
 def _draw_null(axis: Axes, rows: pd.DataFrame, panel: Panel, colours: dict[int, str]) -> None:
-    """What random dictionaries score: means over seeds and corpora, grey where k has no part in it."""
+    """Return what random dictionaries score: means over seeds and corpora, grey where k has no part in it."""
     for k, group in rows.groupby("k"):
         means = group.groupby("n_latents")[panel.null].mean()
         colour = colours[k] if panel.by_corpus else _NULL

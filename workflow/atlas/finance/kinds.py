@@ -131,5 +131,5 @@ def _is_no_name(word: str) -> bool:
 
 
 def in_group(kinds: Int[np.ndarray, " rows"], group: str) -> Bool[np.ndarray, " rows"]:
-    """Which rows are of a kind of this group."""
+    """Return which rows are of a kind of this group."""
     return np.isin(kinds, [KINDS.index(kind) for kind in GROUPS[group]])

@@ -73,7 +73,7 @@ def latent_kinds(
 
 
 def firings_of(codes: Codes, text: CorpusText) -> Firings:
-    """How often each latent fires on the counted rows of each group of documents."""
+    """Return how often each latent fires on the counted rows of each group of documents."""
     parts = []
     for block in codes.blocks():
         entries = block.only(text.counted[block.row])

@@ -184,7 +184,9 @@ def _losses(
 def _template(
     saes: Mapping[str, Sae], rows: Mapping[str, KindedRows], training: TrainingFacts, samples: int
 ) -> tuple[dict[str, Estimate | None], int]:
-    """What changes on the same tokens: rewritten, moved, and rewritten less moved (excess); and how many there are."""
+    """Return what changes on the same tokens: rewritten, moved, and rewritten less moved (excess); and how many there
+    are.
+    """
     matched = match_tokens(rows["plain"], {name: rows[name] for name in RETOLD})
     result: dict[str, Estimate | None] = {}
     for prefix, sae in saes.items():

@@ -61,7 +61,7 @@ def _rows_by_document(text: KindedRows) -> dict[int, Int[np.ndarray, " rows"]]:
 
 
 def _offset(ours: np.ndarray, theirs: np.ndarray, where: str) -> int:
-    """How many tokens of the wrapper stand before the document: either may be cut off at its end."""
+    """Return how many tokens of the wrapper stand before the document: either may be cut off at its end."""
     for first in range(min(len(theirs), _LONGEST_WRAPPER)):
         n = min(len(ours), len(theirs) - first)
         if n and (ours[:n] == theirs[first : first + n]).all():

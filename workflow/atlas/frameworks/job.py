@@ -61,7 +61,7 @@ def write_job(
 
 
 def rows_files(shards: list[Shard], hook: str) -> list[RowsFile]:
-    """Where a hook's rows lie in the activation files."""
+    """Return where a hook's rows lie in the activation files."""
     found = []
     for shard in shards:
         with open_hdf5(shard.path, "r") as file:
@@ -79,5 +79,5 @@ def order_of_stream(stream: BatchStream, shards: list[Shard]) -> np.ndarray:
 
 
 def scale_of_stream(recipe: Recipe, stream: BatchStream) -> float:
-    """What rows are divided by in training, as the trainer computes it."""
+    """Return what rows are divided by in training, as the trainer computes it."""
     return normalisation_of_sae(recipe, stream).scale

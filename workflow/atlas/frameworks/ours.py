@@ -110,7 +110,7 @@ def recipe_of(job: Job) -> Recipe:
 
 
 def card_of(job: Job) -> dict[str, Any]:
-    """What a run card must have besides training's own fields; the card is not kept."""
+    """Return what a run card must have besides training's own fields; the card is not kept."""
     of_job = "see the job"
     card = {section: dict.fromkeys(keys, of_job) for section, keys in REQUIRED.items()}
     return {section: fields for section, fields in card.items() if section not in TRAINING_SECTIONS} | {

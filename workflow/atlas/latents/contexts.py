@@ -18,7 +18,7 @@ class TopContexts:
 
     @property
     def n_contexts(self) -> Int[np.ndarray, " n_latents"]:
-        """How many contexts each latent has."""
+        """Return how many contexts each latent has."""
         return (self.row >= 0).sum(1)
 
 

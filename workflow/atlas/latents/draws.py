@@ -9,7 +9,7 @@ _LEVELS = (0.025, 0.975)
 
 
 def document_draws(n_groups: int, samples: int) -> Float[np.ndarray, "groups samples"]:
-    """How often each group of documents is drawn in each sample."""
+    """Return how often each group of documents is drawn in each sample."""
     generator = np.random.Generator(np.random.PCG64(_SEED))
     return generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), samples).T.astype(np.float32)
 

@@ -64,7 +64,7 @@ def newly_silent(here: Firings, there: Firings) -> Bool[np.ndarray, " n_latents"
 
 
 def usage_drift(here: Firings, there: Firings) -> dict[str, float]:
-    """How differently two corpora use a dictionary, over latents that fire on either.
+    """Return how differently two corpora use a dictionary, over latents that fire on either.
 
     `js_divergence` in bits, of the shares of all firings; `spearman` of the firing counts; `mean_abs_log_ratio`;
     `newly_silent_share`, of the latents that fire here. NaN where there is nothing to compare.

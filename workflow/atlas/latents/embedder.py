@@ -45,7 +45,7 @@ def prepare_embedder(spec: EmbedderSpec, wheel: Path | None, folder: Path, lock:
 
 
 def read_pooling(origin: Path) -> dict[str, Any]:
-    """How a sentence-transformers folder pools: ``{"pooling": "mean", "normalise": true, "max_tokens": n}``."""
+    """Return how a sentence-transformers folder pools: ``{"pooling": "mean", "normalise": true, "max_tokens": n}``."""
     try:
         kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in read_plain_json(origin / _MODULES)}
         pooling = read_plain_json(origin / kinds["Pooling"] / "config.json")
@@ -103,7 +103,7 @@ class Embedder:
 
     @property
     def name(self) -> str:
-        """Where the weights came from."""
+        """Return where the weights came from."""
         return str(self.loaded.identity["revision"])
 
     @torch.inference_mode()

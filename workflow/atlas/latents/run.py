@@ -150,7 +150,7 @@ def _measure(
     tokens: TokenTable,
     settings: LatentSettings,
 ) -> dict[str, dict[str, Measured]]:
-    """What needs no embedding, by corpus and dictionary. All texts are checked before the first is measured."""
+    """Return what needs no embedding, by corpus and dictionary. All texts are checked before the first is measured."""
     chosen, samples = settings.latents, settings.bootstrap_samples
     texts = {name: CorpusText.of(codes[name]["sae"], roles[name], tokens, chosen.min_tokens) for name in codes}
     return {
@@ -163,7 +163,7 @@ def _measure(
 
 
 def _facts(text: CorpusText) -> dict[str, Any]:
-    """What a summary says of a corpus."""
+    """Return what a summary says of a corpus."""
     facts = {"role": text.role, "n_tokens": text.n_tokens, "n_documents": len(text.groups.documents)}
     return facts | {"base_rates": text.base_rates}
 

@@ -60,7 +60,7 @@ class Status:
 
 
 def decoder_columns(sae: Sae) -> pd.DataFrame:
-    """What the weights alone say of each latent: the same on every corpus."""
+    """Return what the weights alone say of each latent: the same on every corpus."""
     unit = torch.nn.functional.normalize(sae.W_dec.float(), dim=1)
     best, nearest = torch.empty(len(unit)), torch.empty(len(unit), dtype=torch.int64)
     for first in range(0, len(unit), _CHUNK):

@@ -71,7 +71,7 @@ def longest_context(config: PretrainedConfig) -> int | None:
 
 
 def has_experts(config: PretrainedConfig) -> bool:
-    """Whether blocks choose among experts: a choice that rounding can turn."""
+    """Return whether blocks choose among experts: a choice that rounding can turn."""
     return any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
@@ -119,7 +119,7 @@ def soft_cap(model: nn.Module) -> float | None:
 
 
 def bend_logits(model: nn.Module, logits: Float[Tensor, "*rows tokens"]) -> Float[Tensor, "*rows tokens"]:
-    """What the model makes of the products with its vocabulary: mostly the same."""
+    """Return what the model makes of the products with its vocabulary: mostly the same."""
     cap = soft_cap(model)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 

@@ -66,7 +66,7 @@ def audit_model(
 
 
 def _notes(loaded: LoadedModel) -> list[str]:
-    """What the report does not show; checks of hooks hold for any weights, numbers about language do not."""
+    """Return what the report does not show; checks of hooks hold for any weights, numbers about language do not."""
     if loaded.identity.get("random_weights") is None:
         return []
     return [

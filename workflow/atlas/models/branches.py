@@ -38,7 +38,7 @@ class Branches:
 
 
 def can_join(loaded: LoadedModel, n_tokens: int) -> bool:
-    """Whether `run_branches` gives the model's own numbers for contexts of `n_tokens`, up to rounding.
+    """Return whether `run_branches` gives the model's own numbers for contexts of `n_tokens`, up to rounding.
 
     Not where something besides keys and values passes from token to token (recurrent blocks, models that read both
     ways), where attention reaches less far than the context, or where rounding can turn a choice of experts.

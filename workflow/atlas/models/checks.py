@@ -80,7 +80,9 @@ class Subject:
         return eps**2
 
     def effect(self, hidden: Float[Tensor, "contexts position d_model"]) -> float:
-        """How much the output changed: mean |Δ loss| per counted token in nats, or mean divergence per context."""
+        """Return how much the output changed: mean |Δ loss| per counted token in nats, or mean divergence per
+        context.
+        """
         if self.loaded.objective == "causal_lm":
             change = per_token_loss(self.loaded, self.contexts, hidden) - self.clean_loss
             return change.abs()[self.scored].mean().item()

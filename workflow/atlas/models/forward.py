@@ -42,7 +42,8 @@ def capture(
 
 @torch.inference_mode()
 def read_prefix(loaded: LoadedModel, prefix: Int[Tensor, " position"], hooks: Sequence[str]) -> Cache | None:
-    """What the model keeps of a beginning that many contexts share, down to the deepest of `hooks`; see `capture`.
+    """Return what the model keeps of a beginning that many contexts share, down to the deepest of `hooks`; see
+    `capture`.
 
     None where rows would differ by more than rounding: in a model that reads both ways, or one with recurrent blocks,
     keys and values are not all that a token leaves behind; a mixture of experts may choose another expert where

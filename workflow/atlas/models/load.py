@@ -53,7 +53,7 @@ class LoadedModel:
 
     @property
     def objective(self) -> str:
-        """What the model computes: causal_lm, masked_lm, sequence_classification or embedding."""
+        """Return what the model computes: causal_lm, masked_lm, sequence_classification or embedding."""
         return self.identity["objective"]
 
 

@@ -33,7 +33,7 @@ def loss_mask(loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"]) 
 
 
 def unreached(loaded: LoadedModel, hook: str, counted: Bool[Tensor, "contexts position"]) -> str | None:
-    """Why nothing at the counted positions of `hook` can change the output; None where it can.
+    """Return why nothing at the counted positions of `hook` can change the output; None where it can.
 
     A classifier's head reads one position. After the last attention no other position has a way to it.
     """
@@ -99,7 +99,7 @@ def divergence(
     hidden_clean: Float[Tensor, "contexts position d_model"],
     hidden_other: Float[Tensor, "contexts position d_model"],
 ) -> Float[Tensor, " contexts"]:
-    """How far the other output is from the clean one: one value per context, 0 when they agree, float32.
+    """Return how far the other output is from the clean one: one value per context, 0 when they agree, float32.
 
     Sequence classification: KL(clean ‖ other) of the predicted classes, nats. Embedding: 1 − cosine of the
     embeddings, which are means over all positions, as sentence encoders pool. Models that predict tokens: mean of
@@ -116,7 +116,7 @@ def divergence(
 
 @torch.inference_mode()
 def summarise_clean(loaded: LoadedModel, hidden: Float[Tensor, "units ... d_model"]) -> dict[str, Tensor]:
-    """What `compare` needs of the clean output: a row per unit under each name, of the objective's own kind.
+    """Return what `compare` needs of the clean output: a row per unit under each name, of the objective's own kind.
 
     `hidden` is the final state at each position whose prediction is judged, (units, d_model), for a model that predicts
     tokens; of whole contexts, (units, position, d_model), for one that is judged by context.

@@ -41,7 +41,7 @@ def vocabulary_projection(loaded: LoadedModel) -> nn.Linear | None:
 
 @torch.inference_mode()
 def features(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_features"]:
-    """What the output embeddings are applied to: the head on a final hidden state, without its last step."""
+    """Return what the output embeddings are applied to: the head on a final hidden state, without its last step."""
     if loaded.objective == "causal_lm":  # nothing comes before them, and what comes after may bend
         return hidden.to(loaded.dtype)
     with _passed_through(loaded.model.get_output_embeddings()):

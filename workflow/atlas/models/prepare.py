@@ -129,7 +129,7 @@ def _drawn_anew(model: ModelSpec, loaded: PreTrainedModel) -> PreTrainedModel:
 
 
 def _revision(model: ModelSpec, revision: str | None, weights_sha256: str) -> str:
-    """Where the weights are from: never the source's commit for weights that it does not have."""
+    """Return where the weights are from: never the source's commit for weights that it does not have."""
     if model.random_weights is not None:
         return f"random weights, seed {model.random_weights}, sha256:{weights_sha256}"
     return revision or f"sha256:{weights_sha256}"

@@ -26,7 +26,7 @@ class Outcome:
 
     @classmethod
     def of(cls, loaded: LoadedModel, text: str) -> "Outcome":
-        """What `loaded` makes of `text`."""
+        """Return what `loaded` makes of `text`."""
         limit = min(_LONGEST, loaded.identity["longest_context"] or _LONGEST)
         ids = loaded.tokenizer(text, split_special_tokens=True)["input_ids"][:limit]
         hidden = final_hidden(loaded, torch.tensor([ids], device=loaded.device))

@@ -24,7 +24,7 @@ _ROW_ELEMENTS = 2**22
 
 
 def rows_at_once(loaded: LoadedModel) -> int:
-    """How many whole rows of logits to hold at a time.
+    """Return how many whole rows of logits to hold at a time.
 
     What is kept of them must have its memory before the first: the C library joins freed tensors only where nothing
     that is kept lies between them.

@@ -62,7 +62,7 @@ def as_in_file(name: str, folder: Path, tokenizer: PreTrainedTokenizerBase) -> P
 
 
 def same_ids(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, texts: Sequence[str]) -> bool:
-    """Whether both make the same ids of every text, with what they put around it."""
+    """Return whether both make the same ids of every text, with what they put around it."""
     return all(one(text)["input_ids"] == other(text)["input_ids"] for text in texts)
 
 

@@ -28,7 +28,7 @@ _QUANTILES = (0.01, 0.5, 0.99)
 
 
 def sampler_of(folder: Path, corpus: Corpus, split: str) -> tuple[Sampler, dict[str, Any]]:
-    """What draws the rows of a corpus from the planted model in `folder`, and the model's identity."""
+    """Return what draws the rows of a corpus from the planted model in `folder`, and the model's identity."""
     truth, identity = read_truth(folder)
     return Sampler(truth, PlantedSource(**identity["source"]), corpus.source.seed, split), identity
 

@@ -49,11 +49,13 @@ class Partners:
 
     @property
     def found(self) -> np.ndarray:
-        """Which features were found."""
+        """Return which features were found."""
         return self.cosine > FOUND_COSINE
 
     def measures(self, frequency: Float[np.ndarray, " scored"]) -> dict[str, float]:
-        """What directions alone tell: share found, share of all firings that are theirs, mean cosine of partners."""
+        """Return what directions alone tell: share found, share of all firings that are theirs, mean cosine of
+        partners.
+        """
         return {
             "share_found": float(self.found.mean()),
             "share_of_firings_found": float(frequency[self.found].sum() / frequency.sum()),

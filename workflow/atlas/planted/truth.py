@@ -47,7 +47,7 @@ class Truth:
 
     @property
     def l0(self) -> float:
-        """How many features fire on a row, on average."""
+        """Return how many features fire on a row, on average."""
         return float(self.frequency.sum())
 
     def families(self) -> list[tuple[int, Int[np.ndarray, " children"]]]:

@@ -63,7 +63,9 @@ def last_token_rows(
 def _shared(
     loaded: LoadedModel, contexts: Sequence[Sequence[int]], hooks: Sequence[str], least: int
 ) -> tuple[Sequence[int], Cache | None]:
-    """What all contexts begin with, but for at least their last `least` tokens, and what the model keeps of it."""
+    """Return what all contexts begin with, but for at least their last `least` tokens, and what the model keeps of
+    it.
+    """
     beginnings = [list(context[:-least]) for context in contexts]
     # What the first and the last in order have in common, all have in common.
     pairs = zip(min(beginnings), max(beginnings), strict=False)

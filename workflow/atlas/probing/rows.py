@@ -33,7 +33,7 @@ def write_rows(
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What `write_rows` was told; raises StoreError for another or a damaged file."""
+    """Return what `write_rows` was told; raises StoreError for another or a damaged file."""
     try:
         with open_tensors(path, _REMEDY) as file:
             return facts_of(file, path, _REMEDY)

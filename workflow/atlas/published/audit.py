@@ -86,7 +86,7 @@ class ReadingReport:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing speaks against the stated reading."""
+        """Return whether nothing speaks against the stated reading."""
         return self.better is None and self.nearest is None
 
     def described(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class _Sums:
         return float(self.error.sum() / self.total.sum())
 
     def residuals(self) -> Float[np.ndarray, " documents"]:
-        """How far each document moves the FVU, to first order; they add up to 0."""
+        """Return how far each document moves the FVU, to first order; they add up to 0."""
         return (self.error - self.fvu * self.total) / self.total.sum()
 
 
@@ -240,7 +240,7 @@ def _compare(stated: _Sums, other: _Sums, n_readings: int) -> Explained:
 
 
 def _is_better(stated: _Sums, other: Explained, may_keep_more: bool) -> bool:
-    """Whether another reading explains significantly more, by a margin, or as much with half of the latents."""
+    """Return whether another reading explains significantly more, by a margin, or as much with half of the latents."""
     if other.fvu is None or other.less is None or other.fvu >= 1:
         return False
     keeps_more = other.l0 > _SAME_L0 * stated.l0

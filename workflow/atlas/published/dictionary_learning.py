@@ -100,7 +100,7 @@ def _gated(settings: Settings, weights: Weights) -> Sae:
 
 
 def _jumprelu(settings: Settings, weights: Weights) -> Sae:
-    """Whether b_dec is subtracted is an attribute that is not saved; the loader leaves it at false."""
+    """Return whether b_dec is subtracted is an attribute that is not saved; the loader leaves it at false."""
     shared = _plain(weights)
     subtracts = settings.take("apply_b_dec_to_input", False, kind=bool, why=_WHY)
     thresholds = weights.take("threshold", (shared["W_enc"].shape[1],))

@@ -149,7 +149,7 @@ def _read(name: str, spec: PublishedSae, place: Path) -> Published:
 
 
 def _check(name: str, spec: PublishedSae, sae: Sae, d_model: int) -> None:
-    """What the configuration says beside what the files hold."""
+    """Return what the configuration says beside what the files hold."""
     hooks = SaeHooks.of(spec.hook, spec.target_hook)
     if sae.is_transcoder != hooks.is_transcoder:
         kind = "a transcoder" if sae.is_transcoder else "an SAE, which reconstructs what it reads"

@@ -69,7 +69,9 @@ class Settings:
         return value
 
     def option(self, key: str, default: Any) -> Any:
-        """What the user states of a choice that files never have; the default is the format's own and no assumption."""
+        """Return what the user states of a choice that files never have; the default is the format's own and no
+        assumption.
+        """
         told = self._stated.take(key)
         if told is None:
             return default
@@ -220,7 +222,9 @@ def read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path, stream: Any = None) -> Any:
-    """What a torch file holds, by the reader that makes tensors, containers, numbers and texts and nothing else."""
+    """Return what a torch file holds, by the reader that makes tensors, containers, numbers and texts and nothing
+    else.
+    """
     try:
         return torch.load(path if stream is None else stream, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader raises errors of many kinds for what it does not know

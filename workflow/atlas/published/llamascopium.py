@@ -133,7 +133,7 @@ def _normalised(settings: Settings, weights: Weights, sae: Sae, hooks: list[str 
 
 
 def _language_model(release: Release) -> tuple[str | None, dict[str, Any]]:
-    """What lm_config.json says, beside the SAE or in the folder above."""
+    """Return what lm_config.json says, beside the SAE or in the folder above."""
     path = release.beside("lm_config.json")
     if path is None:
         return None, {}

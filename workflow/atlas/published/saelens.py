@@ -65,7 +65,7 @@ def read_saelens(release: Release) -> Read:
 
 
 def _is_new(settings: Settings) -> bool:
-    """Whether SAELens 6 takes the file for one of its own: it then demands keys that it otherwise fills in."""
+    """Return whether SAELens 6 takes the file for one of its own: it then demands keys that it otherwise fills in."""
     version = settings.note("sae_lens_version")
     if version is None:
         return False
@@ -76,7 +76,7 @@ def _is_new(settings: Settings) -> bool:
 
 
 def layout_settings(release: Release) -> Settings:
-    """The keys of cfg.json, those of versions before 6 by their new names, and those of ``metadata`` beside them."""
+    """Read the keys of cfg.json and of its ``metadata``; keys of versions before 6 get their new names."""
     path = release.find("cfg.json") if release.place.is_dir() else release.beside("cfg.json")
     if path is None:
         raise ReadingError(f"{release.folder}: has no cfg.json beside {release.place.name}; expected one")

@@ -22,7 +22,7 @@ from atlas.training.sae import Sae, load_sae
 def explained_variance_of_sae_bench(
     squares: Float[Tensor, "batches d_model"], errors: Float[Tensor, " batches"]
 ) -> float:
-    """What SAE Bench 0.6.0 calls explained variance, from each batch's means of x² per dimension and of ‖e‖².
+    """Return what SAE Bench 0.6.0 calls explained variance, from each batch's means of x² per dimension and of ‖e‖².
 
     It subtracts from mean ‖x‖² the square of the mean over batches *and dimensions* of mean x²: a number of the unit
     of ‖x‖⁴ in the place of ‖mean x‖² (sae_bench/evals/core/main.py, get_sparsity_and_variance_metrics). Its value

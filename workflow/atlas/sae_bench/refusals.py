@@ -7,7 +7,7 @@ _SITES = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
 
 def refusal(hook: str, target_hook: str | None, objective: str) -> str | None:
-    """Why SAE Bench cannot judge an SAE at `hook`; None: it can be tried."""
+    """Return why SAE Bench cannot judge an SAE at `hook`; None: it can be tried."""
     if target_hook is not None:
         return "a transcoder: SAE Bench puts the reconstruction where the row was read"
     if objective != "causal_lm":

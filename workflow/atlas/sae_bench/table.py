@@ -126,7 +126,7 @@ def core_rows(files: Files, corpus: str) -> Iterator[dict[str, Any]]:
 
 
 def _reason(theirs: float | None, mine: float | None, why: str | None) -> str | None:
-    """Why one of the two is empty."""
+    """Return why one of the two is empty."""
     if theirs is None:
         return "SAE Bench's value is not a number"
     return f"not defined for us: {why}" if mine is None else None

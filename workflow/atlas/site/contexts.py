@@ -117,7 +117,7 @@ class Corpora:
         return self.codes[corpus].tokens[start:stop].tolist()
 
     def massive(self, corpus: int, start: int, stop: int) -> Bool[np.ndarray, " tokens"]:
-        """Which of some rows are massive activations."""
+        """Return which of some rows are massive activations."""
         return self.codes[corpus].massive[start:stop].astype(bool)
 
     def contexts(self, firings: Firings, settings: ContextSettings) -> list[Context]:

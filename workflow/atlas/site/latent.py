@@ -113,7 +113,7 @@ def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
 
 
 def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> str:
-    """Why a latent has its outcome, with the numbers that decided."""
+    """Return why a latent has its outcome, with the numbers that decided."""
     interval = f"[{short(said.get('random_score_low'))}, {short(said.get('random_score_high'))}]"
     score = f"{short(said.get('random_score'))} {interval}"
     more = f"{short(said.get('random_specificity'))}, at least {short(said.get('random_specificity_low'))}"

@@ -31,5 +31,5 @@ def percent(share: Any) -> str:
 
 
 def known(value: Any) -> bool:
-    """Whether there is a number at all."""
+    """Return whether there is a number at all."""
     return value is not None and value == value and not (isinstance(value, float) and math.isinf(value))

@@ -208,7 +208,7 @@ def _random_links(tables: Tables, settings: Site) -> Links:
 
 
 def _read_by_head(model: Path, hook: str, find: Callable[[LoadedModel], Found]) -> Found | None:
-    """What latents do to the output; nothing where the head does not read what they write."""
+    """Return what latents do to the output; nothing where the head does not read what they write."""
     if HookPoint.parse(SaeHooks.parse(hook).target).site not in _READ_BY_HEAD:
         return None
     return find(load_model(model, torch.device("cpu")))

@@ -130,7 +130,7 @@ def sae_page(
 
 
 def index_line(facts: SaeFacts, tables: Tables, seed: int, limits: Taxonomy) -> dict[str, Any]:
-    """What the index needs of an SAE, as plain JSON."""
+    """Return what the index needs of an SAE, as plain JSON."""
     home = tables.home
     judged = facts.metrics["corpora"][home]
     return {

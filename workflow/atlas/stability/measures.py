@@ -63,12 +63,12 @@ class Likeness:
 
     @cached_property
     def shared(self) -> Bool[np.ndarray, " n_latents"]:
-        """Whether both matchings give one partner, and both cosines are above `SHARED_COSINE`."""
+        """Return whether both matchings give one partner, and both cosines are above `SHARED_COSINE`."""
         same = (self.partner >= 0) & (self.partner == self.encoder_partner)
         return same & _above(self.decoder_cosine) & _above(self.encoder_cosine)
 
     def per_latent(self) -> dict[str, Float[np.ndarray, " n_latents"]]:
-        """What each measure is the mean of; NaN where a latent does not enter it."""
+        """Return what each measure is the mean of; NaN where a latent does not enter it."""
         return {
             "pw_mcc": self.decoder_cosine,
             "mmcs": self.max_cosine,

@@ -225,7 +225,9 @@ def _interval(latents: list[np.ndarray], samples: int) -> list[float] | None:
 
 
 def _partners_fire(seed: int, members: Mapping[int, Member], pairs: Mapping[int, Likeness]) -> dict[str, Any]:
-    """Whether a latent and its partner fire as often, and on the same rows; and on how many rows random pairs do."""
+    """Return whether a latent and its partner fire as often, and on the same rows; and on how many rows random pairs
+    do.
+    """
     own = members[seed]
     spearman, jaccard, null = [], [], []
     for other, pair in pairs.items():

@@ -84,7 +84,7 @@ def _settings(card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _facts(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Where this page was made, and what all its runs rest on."""
+    """Return where this page was made, and what all its runs rest on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
     trained = [card for card in cards.values() if not is_published(card)]

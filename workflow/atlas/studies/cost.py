@@ -66,7 +66,7 @@ class ModelSize:
 
     @property
     def is_large(self) -> bool:
-        """Whether jobs are planned for a GPU and several cores."""
+        """Return whether jobs are planned for a GPU and several cores."""
         return self.bytes >= LARGE_MODEL
 
     @property

@@ -25,8 +25,8 @@ def write_finance_table(
 ) -> None:
     """Write results/<study>_finance.csv from finance.json and draws.parquet of each SAE (SAE id → file).
 
-    ``gain_<name>`` is an estimate less that of the SAE's baseline (SAE id → SAE id or None); its interval is that of
-    the differences draw by draw, for both were computed on the same draws of the same documents. Raises EvaluationError
+    ``gain_<name>`` is an estimate less the baseline's (SAE id → SAE id or None); its interval is of the differences
+    draw by draw, for both were computed on the same draws of the same documents. Raises EvaluationError
     when a result is of another SAE, or of other text than its baseline's.
     """
     found = {sae_id: read_json(path) for sae_id, path in results.items()}

@@ -39,5 +39,5 @@ def _written(results: Path, study: str, patterns: Iterable[str], started: float)
 
 
 def _of_another(path: Path, longer: Iterable[str]) -> bool:
-    """Whether a file of study `a_b` is taken for one of study `a`."""
+    """Return whether a file of study `a_b` is taken for one of study `a`."""
     return any(path.stem == name or path.stem.startswith(f"{name}_") for name in longer)

@@ -54,7 +54,7 @@ def _columns(recovery: Mapping[str, Any], corpus: str) -> dict[str, Any]:
 
 
 def verdict_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Which verdicts dictionaries got that found so many features: n of `of`, share and its 95 % interval.
+    """Return which verdicts dictionaries got that found so many features: n of `of`, share and its 95 % interval.
 
     A row per band of share_found, from the highest, and verdict.
     """

@@ -97,7 +97,8 @@ def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], reg
 
 
 def confusion_table(table: pd.DataFrame) -> pd.DataFrame:
-    """How often each intended regime got each verdict: n of `of`, the share and its 95 % Clopper–Pearson interval.
+    """Return how often each intended regime got each verdict: n of `of`, the share and its 95 % Clopper–Pearson
+    interval.
 
     One more kind of row, `random dictionary`: what is said of random dictionaries of the same shapes at the same
     places. None of them learnt anything, so how often one is called `good` is the taxonomy's false-positive rate.

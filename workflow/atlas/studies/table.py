@@ -88,12 +88,12 @@ def table_row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, pub
 
 
 def random_seed(random_weights: int | None) -> str | None:
-    """How tables say it. Not a bare number: a column of which some are empty would become 0.0."""
+    """Return how tables say it. Not a bare number: a column of which some are empty would become 0.0."""
     return None if random_weights is None else f"seed {random_weights}"
 
 
 def _random(judged: dict[str, Any]) -> dict[str, Any]:
-    """What a random dictionary of the same shape scores on the same rows."""
+    """Return what a random dictionary of the same shape scores on the same rows."""
     numbers = {f"random_{key}": value for key, value in judged.items() if key != "outcome"}
     return numbers | {"random_outcome": judged["outcome"]["verdict"]}
 

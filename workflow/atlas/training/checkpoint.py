@@ -66,7 +66,7 @@ class History:
 
 
 def checkpoint_path(folder: Path, identity: Identity) -> Path:
-    """Where the checkpoint of a run is, below its SAE's state folder."""
+    """Return where the checkpoint of a run is, below its SAE's state folder."""
     return Path(folder) / identity.digest[:_SHOWN] / CHECKPOINT_FILE
 
 

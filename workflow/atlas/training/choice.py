@@ -38,7 +38,7 @@ _WARM_UP, _REPETITIONS, _SECONDS = 2, 5, 20.0
 def choose(
     recipe: Recipe, d_model: int, d_target: int | None, device: torch.device, state_folder: Path
 ) -> tuple[Numerics, Choice]:
-    """How this training computes; the choice is recorded in `state_folder`, and an earlier one there holds.
+    """Return how this training computes; the choice is recorded in `state_folder`, and an earlier one there holds.
 
     Raises TrainingError when the way that is recorded or named cannot run here.
     """

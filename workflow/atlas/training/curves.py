@@ -18,7 +18,7 @@ _COLUMNS |= dict.fromkeys(("lr", "threshold", "gradient_norm"), "float64")
 
 
 def training_row(state: TrainingState, report: Report, targets: Tensor) -> dict[str, Any]:
-    """What the last update saw; `targets` are the rows that it reconstructed."""
+    """Return what the last update saw; `targets` are the rows that it reconstructed."""
     variance = (targets - targets.mean(dim=0)).square().sum(dim=1).mean().item()
     squared_error, has_threshold = report.squared_error.item(), state.threshold.item() >= 0
     return {

@@ -73,7 +73,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What a log calls it."""
+        """Return what a log calls it."""
         names = self.asked.names
         return f"{self.asked.hook}/{names['mix']}/{names['recipe']}/seed-{self.asked.seed}"
 

@@ -75,7 +75,7 @@ def _check_transcoder(
 
 
 def warnings_before(recipe: Recipe, epochs: Mapping[str, float]) -> list[str]:
-    """What is known to be amiss before training; `epochs` says how often each corpus is visited."""
+    """Return what is known to be amiss before training; `epochs` says how often each corpus is visited."""
     warnings, tokens = [], recipe.steps * recipe.batch_size
     revives = (
         ARCHITECTURES[recipe.architecture].revives and conventions(recipe).auxiliary and recipe.aux_coefficient > 0
@@ -95,7 +95,7 @@ def warnings_before(recipe: Recipe, epochs: Mapping[str, float]) -> list[str]:
 
 
 def warnings_after(recipe: Recipe, in_sample: Mapping[str, Any]) -> list[str]:
-    """What the last look at held-out in-sample rows shows to be amiss."""
+    """Return what the last look at held-out in-sample rows shows to be amiss."""
     name, target = ("K", recipe.k) if recipe.k is not None else ("target_l0", recipe.target_l0)
     if target is None or abs(in_sample["l0"] - target) <= _L0_TOLERANCE * target:
         return []

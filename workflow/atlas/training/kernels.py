@@ -20,7 +20,7 @@ _ENTRIES, _COLUMNS = 16, 128
 
 
 def available(device: torch.device) -> bool:
-    """Whether these kernels run on a device: CUDA, with the Triton that torch's CUDA builds bring."""
+    """Return whether these kernels run on a device: CUDA, with the Triton that torch's CUDA builds bring."""
     return device.type == "cuda" and triton is not None
 
 

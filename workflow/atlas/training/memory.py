@@ -43,7 +43,7 @@ class MicroBatch:
         log.warning("step %d: out of memory; from now on %d rows at a time", step, self.rows)
 
     def warnings(self, recipe: Recipe) -> list[str]:
-        """What the run card has to say about it."""
+        """Return what the run card has to say about it."""
         if not self.halvings:
             return []
         what = "gradients add up to those of the batch"
@@ -56,7 +56,9 @@ class MicroBatch:
 
 
 def attempt(call: Callable[[], T]) -> T | None:
-    """What the call returns, or None when memory did not suffice; what it had allocated is free again by then."""
+    """Return what the call returns, or None when memory did not suffice; what it had allocated is free again by
+    then.
+    """
     try:
         return call()
     except RuntimeError as error:

@@ -19,7 +19,7 @@ class Passage:
         return max(step, min(missing, default=self.steps))
 
     def needs(self, window: Window, step: int) -> bool:
-        """Whether a step from `step` on draws from the window."""
+        """Return whether a step from `step` on draws from the window."""
         return window in self.use and self.use[window][1] > step
 
 
@@ -43,7 +43,7 @@ def next_window(
 
 
 def needed(window: Window, passages: Sequence[Passage], steps: Sequence[int]) -> bool:
-    """Whether any SAE, each at its step, has still to draw from a window."""
+    """Return whether any SAE, each at its step, has still to draw from a window."""
     return any(passage.needs(window, step) for passage, step in zip(passages, steps, strict=True))
 
 

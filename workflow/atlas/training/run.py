@@ -105,7 +105,7 @@ def run_training(
 
 
 def expected_of(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What activation files must say to be of a prepared model."""
+    """Return what activation files must say to be of a prepared model."""
     return {key: identity[key] for key in ("weights_sha256", "tokenizer_sha256")}
 
 
@@ -151,7 +151,7 @@ def card_of(
     rows: Mapping[str, Sequence[int]],
     windowed: Windowed | None,
 ) -> dict[str, Any]:
-    """What the run card says before training; `rows` are those of all shards of each corpus.
+    """Return what the run card says before training; `rows` are those of all shards of each corpus.
 
     Epochs and mixing are missing: in windows they are known at the end.
     """

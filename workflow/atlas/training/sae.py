@@ -70,17 +70,17 @@ class Sae:
 
     @property
     def centres(self) -> bool:
-        """Whether the encoder subtracts b_dec from the rows."""
+        """Return whether the encoder subtracts b_dec from the rows."""
         return not self.is_transcoder if self.subtracts_b_dec is None else self.subtracts_b_dec
 
     @property
     def needs_rows(self) -> bool:
-        """Whether a reconstruction depends on the rows besides their latents: `decode` then wants them."""
+        """Return whether a reconstruction depends on the rows besides their latents: `decode` then wants them."""
         return self.row_scale is not None or self.W_skip is not None
 
     @property
     def has_our_form(self) -> bool:
-        """Whether it computes as SAEs trained here do: b_dec as `is_transcoder` says, and nothing besides."""
+        """Return whether it computes as SAEs trained here do: b_dec as `is_transcoder` says, and nothing besides."""
         return not self.needs_rows and self.centres != self.is_transcoder
 
     @property
@@ -232,7 +232,9 @@ def _saelens_architecture(architecture: Architecture, is_transcoder: bool, has_s
 
 
 def saelens_hook_names(metadata: Mapping[str, Any]) -> dict[str, str | None]:
-    """What SAELens' metadata say of the hooks in ours, by TransformerLens' names; None where it has no such tensor."""
+    """Return what SAELens' metadata say of the hooks in ours, by TransformerLens' names; None where it has no such
+    tensor.
+    """
     ours = {"hook_name": "hook_name", "hook_name_out": "target_hook_name"}
     architecture = metadata.get("model_architecture")
     return {
@@ -241,7 +243,9 @@ def saelens_hook_names(metadata: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def read_atlas_metadata(folder: Path) -> dict[str, Any]:
-    """What `save_sae` was told besides the SAE; raises DamagedFileError when a bit of the configuration has changed."""
+    """Return what `save_sae` was told besides the SAE; raises DamagedFileError when a bit of the configuration has
+    changed.
+    """
     ours = read_json(Path(folder) / CONFIG_FILE)["metadata"]["atlas"]
     return {key: value for key, value in ours.items() if key != KEY}
 

@@ -79,7 +79,7 @@ class Choice:
 
 
 def is_unfused_twin(recipe: Recipe) -> bool:
-    """Whether the recipe asks for fused kernels, which update every weight, for a twin that keeps some."""
+    """Return whether the recipe asks for fused kernels, which update every weight, for a twin that keeps some."""
     return recipe.twin is not None and recipe.products == "fused"
 
 

@@ -154,7 +154,7 @@ class Training:
 
     @property
     def account(self) -> dict[str, Any]:
-        """What its checkpoint says of windows that are gone: see `BatchStream.account`."""
+        """Return what its checkpoint says of windows that are gone: see `BatchStream.account`."""
         return self._history.account
 
     @contextmanager

@@ -174,7 +174,8 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
 def _whole_batch(
     state: TrainingState, batch: Batch, parts: list[Batch], numerics: Numerics, rules: Conventions
 ) -> tuple[Bool[Tensor, " n_latents"] | None, Float[Tensor, ""] | None]:
-    """What the auxiliary loss of a part needs of all parts: which latents fired, and the variance of the residual.
+    """Return what the auxiliary loss of a part needs of all parts: which latents fired, and the variance of the
+    residual.
 
     None where no latent could be dead, which saves this pass.
     """
@@ -218,7 +219,7 @@ def _losses(
 
 
 def _divisors(part: Batch, n_groups: int, rules: Conventions) -> list[float | Tensor]:
-    """What the mean error of the nested reconstructions is divided by."""
+    """Return what the mean error of the nested reconstructions is divided by."""
     divisors: list[float | Tensor] = [n_groups] if rules.groups_averaged_twice else []
     if rules.relative:
         divisors.append((part.targets - part.targets.mean(dim=0)).square().sum(dim=1).mean())

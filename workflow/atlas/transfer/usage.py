@@ -37,7 +37,9 @@ class Side:
 
 
 def same_tokens(home: Side, away: Side) -> bool:
-    """Whether both sides have the same tokens at the same places, so that rows can be held against each other."""
+    """Return whether both sides have the same tokens at the same places, so that rows can be held against each
+    other.
+    """
     shapes = [[shard.n_rows for shard in side.shards] for side in (home, away)]
     return shapes[0] == shapes[1] and all(
         (ours.tokens == theirs.tokens).all() and (ours.counted == theirs.counted).all()

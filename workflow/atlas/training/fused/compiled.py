@@ -74,7 +74,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _fingerprint() -> str:
-    """What decides the compiled code: its source, the compiler and the processor."""
+    """Return what decides the compiled code: its source, the compiler and the processor."""
     target = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
     digest = hashlib.sha256()
     for file in (lanes.__file__, loops.__file__, __file__):
@@ -98,7 +98,7 @@ def _load(folder: Path, name: str) -> Kernels:
 
 
 def _verified(folder: Path) -> bool:
-    """Whether the folder has compiled code that is as it was written; says so if not."""
+    """Return whether the folder has compiled code that is as it was written; says so if not."""
     if not (folder / _MANIFEST).exists():
         return False
     try:

@@ -128,7 +128,7 @@ def _sum_block(typing_context, out, at, table, rows, weights, first, last):
 
 @intrinsic
 def count_reaching(typing_context, keys, stop, bound):
-    """How many of the first `stop` integers, a multiple of LANES, are at least `bound`."""
+    """Return how many of the first `stop` integers, a multiple of LANES, are at least `bound`."""
     signature = types.intp(keys, types.intp, keys.dtype)
 
     def generate(context, builder, signature, arguments):

@@ -61,7 +61,9 @@ def _threshold(keys, n, k, guess):
 
 @register_jitable
 def _groups(n, k):
-    """How many groups share a row of n latents, and the places of all groups, of which the last ones may be empty."""
+    """Return how many groups share a row of n latents, and the places of all groups, of which the last ones may be
+    empty.
+    """
     stripes = max(1, min(_GROUP, n // (2 * k + 8)))
     width = -(-n // stripes)
     return width, stripes * width
