@@ -9,8 +9,8 @@ rows and the peer's latents and reconstructions of them; FOLDER/cases.json says 
 committed numbers are of 12 rows; a file of ROWS (``rows``, safetensors) gives others, and then nothing else is drawn.
 
 Packages without dependencies of their own were unpacked (``pip download --no-deps``) and named in PYTHONPATH: in the
-environment of SAELens llamascopium==2.0.0b34, circuit-tracer==0.5.0, nemotron-lens==0.1.0, hypothesaes==2.0.1 and
-saev==0.1.0; for openai, a folder with model.py of openai/sparse_autoencoder at 764586a.
+environment of SAELens llamascopium==2.0.0b34, circuit-tracer==0.5.0, nemotron-lens==0.1.0, saev==0.1.0, and the folder
+of sae.py of hypothesaes==2.0.1; for openai, a folder with model.py of openai/sparse_autoencoder at 764586a.
 """
 
 import json
@@ -394,6 +394,43 @@ def nemotron_lens(d: int) -> Iterator[Case]:
     yield Case("few_keys", "nemotron_lens", short, sae.encode, decode)
 
 
+def hypothesaes(d: int) -> Iterator[Case]:
+    from sae import SparseAutoencoder  # the package imports much else
+
+    w = weights(d, d)
+    values = {
+        "encoder.weight": w["W_enc"].T,
+        "neuron_bias": w["b_enc"],
+        "decoder.weight": w["W_dec"].T,
+        "input_bias": w["b_dec"],
+        "threshold": torch.tensor(0.3),
+    }
+    for name, batch in [("topk", False), ("batch_topk", True)]:
+        sae = SparseAutoencoder(d, N, K, use_batch_topk=batch)
+        assign(sae, values)
+        sae.eval()
+
+        def save(folder, sae=sae):
+            sae.save(str(folder / "SAE_M=16_K=4.pt"))
+
+        def encode(x, sae=sae):
+            return torch.from_numpy(sae.get_activations(x, show_progress=False))
+
+        yield Case(name, "hypothesaes", save, encode, lambda z, x, sae=sae: sae.decoder(z) + sae.input_bias)
+
+
+def saev(d: int) -> Iterator[Case]:
+    from saev import config, nn
+
+    sae = nn.SparseAutoencoder(config.SparseAutoencoder(d_vit=d, exp_factor=N // d))
+    assign(sae, weights(d, d))
+
+    def save(folder):
+        nn.dump(str(folder / "sae.pt"), sae)
+
+    yield Case("relu", "saev", save, lambda x: sae(x)[1], lambda z, x: sae.decode(z))
+
+
 PEERS = {
     "saelens": saelens,
     "dictionary_learning": dictionary_learning,
@@ -402,6 +439,8 @@ PEERS = {
     "circuit_tracer": circuit_tracer,
     "openai": openai,
     "nemotron_lens": nemotron_lens,
+    "hypothesaes": hypothesaes,
+    "saev": saev,
 }
 
 
@@ -410,8 +449,9 @@ def main(peer: str, folder: Path, rows: torch.Tensor | None) -> None:
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     cases = {}
-    for case in PEERS[peer](D if rows is None else rows.shape[1]):
-        x = default_rows(D) if rows is None else rows
+    # saev's F is a whole multiple of the width
+    x = default_rows(N // 2 if peer == "saev" else D) if rows is None else rows
+    for case in PEERS[peer](x.shape[1]):
         latents = case.encode(x)
         numbers = {"rows": x, "latents": latents, "reconstruction": case.decode(latents, x)}
         place = "layers.3" if case.place == "layers.3" else "sae"

@@ -12,10 +12,12 @@ from atlas.published.dictionary_learning import DICTIONARY_LEARNING
 from atlas.published.files import Release
 from atlas.published.gemma_scope import GEMMA_SCOPE, GEMMA_SCOPE_TRANSCODER
 from atlas.published.hooks import hook_of
+from atlas.published.hypothesaes import HYPOTHESAES
 from atlas.published.llamascopium import LLAMA_SCOPE, LLAMASCOPIUM
 from atlas.published.nemotron_lens import NEMOTRON_LENS
 from atlas.published.openai_topk import OPENAI
 from atlas.published.saelens import SAELENS
+from atlas.published.saev import SAEV
 from atlas.published.sparsify import SPARSIFY
 from atlas.published.weights import require_decoder
 from atlas.sae_ids import NOT_STATED
@@ -33,6 +35,8 @@ FORMATS: dict[str, Format] = {
         NEMOTRON_LENS,
         OPENAI,
         CIRCUIT_TRACER,
+        HYPOTHESAES,
+        SAEV,
     )
 }
 
