@@ -83,11 +83,11 @@ def test_micro_batches_make_the_update_of_the_whole_batch(architecture, products
     split, also = trained(settings, exact, micro_batch=MicroBatch(rows))
     assert architecture != "topk" or (seen.dead > 0 and seen.auxiliary > 0)
     for name, value in whole.parameters.items():
-        torch.testing.assert_close(split.parameters[name], value, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(split.parameters[name], value, rtol=1e-7, atol=1e-7)
     assert torch.equal(split.tokens_since_fired, whole.tokens_since_fired)
     assert also.dead == seen.dead
     for name in ("loss", "squared_error", "auxiliary", "gradient_norm"):
-        torch.testing.assert_close(getattr(also, name), getattr(seen, name), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(getattr(also, name), getattr(seen, name), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(also.l0, seen.l0, rtol=1e-6, atol=0)  # a mean of counts, in float32
 
 

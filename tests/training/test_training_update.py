@@ -34,9 +34,10 @@ def test_sparse_updates_equal_dense_ones(architecture, products):
         for way in ("dense", products)
     )
     assert seen[-1].dead > 0  # the auxiliary loss took part
+    # Adam divides by at least 1e-8, so rounding of a gradient that is nearly 0 counts a thousandfold.
     for name, value in dense.parameters.items():
-        torch.testing.assert_close(sparse.parameters[name], value, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(sparse.threshold, dense.threshold, rtol=1e-9, atol=0)
+        torch.testing.assert_close(sparse.parameters[name], value, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(sparse.threshold, dense.threshold, rtol=1e-7, atol=0)
     assert torch.equal(sparse.tokens_since_fired, dense.tokens_since_fired)
     assert also[-1].l0 == seen[-1].l0 == 3
 
