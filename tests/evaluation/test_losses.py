@@ -186,7 +186,7 @@ def test_recovered_shares_of_known_losses():
 
 
 def test_recovered_share_of_regular_rows_has_its_own_ablation():
-    table = table_of(2, 6, 4, 3, [0, 0, 1, 2])
+    table = table_of(2, 6, 4, 3, [0, 1, 2, 3])
     columns = {name: np.full(4, value, np.float32) for name, value in (("sae", 2.5), ("mean", 7), ("kl", 0.25))}
     result, reasons = loss_metrics(
         dataclasses.replace(table, regular=RegularLosses(**columns, n_massive=1, n_rows=5)), "causal_lm", SETTINGS

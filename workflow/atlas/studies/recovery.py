@@ -36,7 +36,9 @@ def write_recovery(
         for corpus in corpora[sae_id]:
             known = table_row(study, sae_id, judged, corpus, None)
             own = recovery["corpora"][corpus]["sae"]["reasons"]
-            reasons = json.loads(known.pop("reasons")) | {f"recovery_{key}": reason for key, reason in own.items()}
+            del known["reasons"]  # written anew, with those of recovery
+            reasons = judged["reasons"] | judged["corpora"][corpus]["reasons"]
+            reasons |= {f"recovery_{key}": reason for key, reason in own.items()}
             identity = {name: known.pop(name) for name in list(known)[: list(known).index("role") + 1]}
             told = json.dumps(reasons, ensure_ascii=False, sort_keys=True)
             rows.append(identity | _columns(recovery, corpus) | known | {"reasons": told})
