@@ -88,6 +88,8 @@ def run_effects(
     allowed = allowed_rows(loaded, shards, codes.massive, settings.horizon)
     latents = _sample(codes.n_firings, settings.latents, seed)
     tokens = TokenTable.of(inputs.model)
+    if not len(latents):
+        raise CausalError(f"{inputs.codes}: none of {codes.n_latents} latents fires there: there is nothing to measure")
     stated = _stated(loaded, sae, hook, tokens.texts, settings.tokens)
     labels = None if inputs.labels is None else _labels(inputs.labels)
     parts, measured = [], []
