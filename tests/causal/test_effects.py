@@ -160,11 +160,12 @@ def test_a_planted_edit_of_the_head_is_ranked_first():
 
 
 def test_effects_stand_beside_their_nulls_and_silent_latents_say_why():
-    text = text_of(silent=[7])
+    text = text_of(silent=[7], n_contexts=24)
     stated = {latent: [latent + 6] for latent in range(LATENTS)}
     with torch.no_grad():  # what latent 3 is said to promote it does promote
         text.loaded.model.get_output_embeddings().weight[9] += text.sae.W_dec[3]
-    found, firings, others = text.measure(stated=stated)
+    settings = SETTINGS.model_copy(update={"firings": 16})
+    found, firings, others = text.measure(settings=settings, stated=stated)
     rows = effect_rows(found, firings, others).set_index("latent")
     assert (rows.verdict[7], rows.reason[7], rows.n_measured[7]) == (UNMEASURED, NEVER, 0)
     assert (
@@ -210,7 +211,7 @@ def test_a_clamp_that_overflows_is_named_and_the_others_stay():
 def test_labels_are_asked_which_tokens_are_promoted():
     text = text_of()
     with torch.no_grad():
-        text.loaded.model.get_output_embeddings().weight[9] += text.sae.W_dec[3]
+        text.loaded.model.get_output_embeddings().weight[9] += 5 * text.sae.W_dec[3]
     found, firings, _ = text.measure()
     names = [each.strip() for each in TEXTS]
     labels = {3: f'"{names[9]}", {names[0]}; promotes {names[9]}', 4: "no such word", 5: f"{names[12]}"}

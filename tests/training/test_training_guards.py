@@ -100,7 +100,7 @@ def test_a_batch_of_another_size_is_refused(tmp_path):
 
 
 def test_an_incomplete_card_is_refused_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "_train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(train_module, "update", lambda *_: pytest.fail("trained"))
     card = card_fields()
     del card["model"]["revision"], card["mix"]
     with pytest.raises(TrainingError, match=r"run_card.yaml: the run card lacks model.revision, mix"):
