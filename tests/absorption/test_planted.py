@@ -79,13 +79,13 @@ def measure(n_letters: int, share: float, settings: Absorption = SETTINGS) -> di
     rows, letters, axes = planted_words(n_letters)
     latents, W_dec, _ = planted_dictionary(rows, letters, axes, share)
     data = LabelledRows(torch.from_numpy(rows), torch.from_numpy(letters))
-    return absorption(data, sae_of(rows, latents, W_dec), random_saes(settings.splits), settings, 200)
+    return absorption(data, sae_of(rows, latents, W_dec), random_saes(settings.splits), settings)
 
 
 def raw(n_letters: int) -> dict:
     rows, letters, _ = planted_words(n_letters)
     data = LabelledRows(torch.from_numpy(rows), torch.from_numpy(letters))
-    return raw_absorption(data, torch.zeros(D_MODEL), SETTINGS, 200)
+    return raw_absorption(data, torch.zeros(D_MODEL), SETTINGS)
 
 
 def truth(n_letters: int, share: float, settings: Absorption = SETTINGS) -> float:
@@ -123,7 +123,7 @@ def test_letters_that_rows_do_not_hold_are_not_valid():
     rows, letters, axes = planted_words(20, letter_size=0.0)
     latents, W_dec, _ = planted_dictionary(rows + 1e-3, letters, axes, 0.0)
     data = LabelledRows(torch.from_numpy(rows), torch.from_numpy(letters))
-    result = absorption(data, sae_of(rows, latents, W_dec), random_saes(2), SETTINGS, 200)
+    result = absorption(data, sae_of(rows, latents, W_dec), random_saes(2), SETTINGS)
     assert not result["valid"]
     assert result["sae"] is None
     assert result["letters"] == []
@@ -182,8 +182,8 @@ def test_dense_probe_finds_the_direction_in_the_space_of_the_rows():
 def test_what_is_not_defined_is_null_with_the_reason(tmp_path, hook, known, expected):
     rows, target = tmp_path / "rows.safetensors", tmp_path / "absorption.json"
     write_rows(rows, {GROUP: {}}, {GROUP: torch.zeros(0, dtype=torch.int64)}, {"reason": known})
-    settings = {"settings": SETTINGS, "bootstrap_samples": 100, "device": torch.device("cpu")}
-    run_raw_absorption(rows, [], hook=hook, settings=SETTINGS, bootstrap_samples=100, target=tmp_path / "raw.json")
+    settings = {"settings": SETTINGS, "device": torch.device("cpu")}
+    run_raw_absorption(rows, [], hook=hook, settings=SETTINGS, target=tmp_path / "raw.json")
     assert read_json(tmp_path / "raw.json") == {"raw": None}
     run_absorption(tmp_path, rows, tmp_path / "raw.json", [], hook=hook, seed=0, target=target, **settings)
     result = json.loads(target.read_text())

@@ -223,7 +223,7 @@ def test_each_objective_has_its_own_least_gap(objective):
 def test_one_document_has_no_interval():
     result, reasons = loss_metrics(table_of(2, 6, 4, 3, [7, 7, 7]), "causal_lm", SETTINGS)
     assert result["delta_loss_interval"] is None
-    assert "two documents" in reasons["atlas_delta_loss_interval"]
+    assert "too few documents" in reasons["atlas_delta_loss_interval"]
 
 
 def test_encoder_is_judged_per_context(bert, shards_of, tmp_path, identity_sae, topk_sae):

@@ -138,7 +138,7 @@ def test_rows_of_another_width_are_refused():
 def test_table_has_a_row_per_data_set_and_k_and_the_means(tmp_path):
     data, sae = planted_data()
     datasets = {name: probe_dataset(data, sae, random_saes(3), SETTINGS) for name in "abcd"}
-    write_json(tmp_path / "p.json", {"datasets": datasets, "(all)": over_datasets(datasets, 100)})
+    write_json(tmp_path / "p.json", {"datasets": datasets, "(all)": over_datasets(datasets)})
     write_probing_table("s", {"tiny/resid_post.1/chat/topk/seed-3": tmp_path / "p.json"}, tmp_path / "t.csv")
     table = pd.read_csv(tmp_path / "t.csv")
     assert list(table.dataset) == [*"aabbccdd", "(all)", "(all)"]

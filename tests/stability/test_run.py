@@ -55,7 +55,7 @@ def files_of(folder, sae: Sae, seed: int, silent: int = 0, n_rows: int = N_ROWS)
 
 
 def run(folder, files) -> tuple[dict, pd.DataFrame]:
-    run_stability(files, "chat", Stability(), 200, CPU, folder / "stability.json", folder / "latents.parquet")
+    run_stability(files, "chat", Stability(), CPU, folder / "stability.json", folder / "latents.parquet")
     return json.loads((folder / "stability.json").read_text()), pd.read_parquet(folder / "latents.parquet")
 
 

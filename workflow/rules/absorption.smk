@@ -54,7 +54,6 @@ rule raw_absorption:
         runtime=lambda w, attempt: 120 * attempt,
     params:
         absorption=CONFIG.absorption.model_dump(mode="json"),
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("raw_absorption"),
     message:
         "Absorption of raw dimensions of {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
@@ -85,7 +84,6 @@ rule absorption:
         gpu=1,
     params:
         absorption=CONFIG.absorption.model_dump(mode="json"),
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("absorption"),
     message:
         "Absorption of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"

@@ -58,7 +58,6 @@ rule probing:
         gpu=1,
     params:
         probing=CONFIG.probing.model_dump(mode="json"),
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("probing"),
     message:
         "Probing {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"

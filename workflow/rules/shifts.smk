@@ -66,7 +66,6 @@ rule transfer:
         home=lambda w: asdict(home(w)),
         away=lambda w: asdict(away(w)),
         corpora=counterparts,
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("transfer"),
     message:
         "Transfer of {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}: {wildcards.shift}"

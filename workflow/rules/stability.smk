@@ -29,7 +29,6 @@ rule stability:
         seeds=lambda w: [row.seed for row in seed_rows(w)],
         corpus=lambda w: in_sample_corpus(seed_rows(w)[0]),
         stability=CONFIG.stability.model_dump(mode="json"),
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
         code=code_of("stability"),
     message:
         "Stability in {wildcards.study}: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"

@@ -15,7 +15,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),
         settings=Absorption(**snakemake.params.absorption),
-        bootstrap_samples=snakemake.params.bootstrap_samples,
         device=device,
         target=Path(snakemake.output.result),
     )

@@ -14,7 +14,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),
         settings=Probing(**snakemake.params.probing),
-        bootstrap_samples=snakemake.params.bootstrap_samples,
         device=device,
         target=Path(snakemake.output.result),
     )

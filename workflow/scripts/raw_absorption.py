@@ -11,6 +11,5 @@ with job(snakemake.log[0], snakemake.threads):
         [Path(path) for path in snakemake.input.train_shards],
         hook=snakemake.wildcards.hook,
         settings=Absorption(**snakemake.params.absorption),
-        bootstrap_samples=snakemake.params.bootstrap_samples,
         target=Path(snakemake.output.result),
     )

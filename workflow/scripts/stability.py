@@ -13,7 +13,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         {seed: SeedFiles(*paths) for seed, paths in zip(snakemake.params.seeds, files, strict=True)},
         corpus=snakemake.params.corpus,
         settings=Stability(**snakemake.params.stability),
-        bootstrap_samples=snakemake.params.bootstrap_samples,
         device=device,
         summary=Path(snakemake.output.summary),
         table=Path(snakemake.output.table),

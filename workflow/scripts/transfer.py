@@ -19,7 +19,6 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
         home=Place(**snakemake.params.home),
         away=Place(**snakemake.params.away),
         corpora=snakemake.params.corpora,
-        bootstrap_samples=snakemake.params.bootstrap_samples,
         device=device,
         target=Path(snakemake.output.transfer),
         table=Path(snakemake.output.latents),

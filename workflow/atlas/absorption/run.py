@@ -15,7 +15,7 @@ from atlas.absorption.words import GROUP, LETTERS
 from atlas.activations.store import shards_by_corpus
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption
-from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.bootstrap import cluster_interval
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import read_json, write_json
 from atlas.hook_points import SaeHooks
@@ -55,7 +55,6 @@ def run_raw_absorption(
     *,
     hook: str,
     settings: Absorption,
-    bootstrap_samples: int,
     target: Path,
 ) -> None:
     """Write raw.json: the numbers of the raw activation's dimensions, which all SAEs of a hook and mix stand beside.
@@ -68,7 +67,7 @@ def run_raw_absorption(
     training = TrainingFacts.of(shards_by_corpus(train_shards, {}), hook)
     write_json(
         target,
-        {"raw": raw_absorption(read_rows(rows_file, GROUP, hook), training.source.mean, settings, bootstrap_samples)},
+        {"raw": raw_absorption(read_rows(rows_file, GROUP, hook), training.source.mean, settings)},
     )
 
 
@@ -81,7 +80,6 @@ def run_absorption(
     hook: str,
     seed: int,
     settings: Absorption,
-    bootstrap_samples: int,
     device: torch.device,
     target: Path,
 ) -> None:
@@ -95,7 +93,7 @@ def run_absorption(
     sae = open_sae(sae_folder, hook, device)
     training = TrainingFacts.of(shards_by_corpus(train_shards, {}), hook)
     randoms = [random_dictionary(sae, training, seed + split) for split in range(settings.splits)]
-    found = absorption(read_rows(rows_file, GROUP, hook), sae, randoms, settings, bootstrap_samples)
+    found = absorption(read_rows(rows_file, GROUP, hook), sae, randoms, settings)
     write_json(target, found | {"raw": read_json(raw_file)["raw"]})
 
 
@@ -106,9 +104,7 @@ def _why_not(rows_file: Path, hook: str) -> str | None:
     return read_facts(rows_file)["reason"]
 
 
-def absorption(
-    data: LabelledRows, sae: Sae, randoms: list[Sae], settings: Absorption, bootstrap_samples: int
-) -> dict[str, Any]:
+def absorption(data: LabelledRows, sae: Sae, randoms: list[Sae], settings: Absorption) -> dict[str, Any]:
     """All numbers of one SAE; split s has the s-th random dictionary and probes of its own."""
     rows, letters = data.rows.numpy(), data.labels.numpy()
     own = _dictionary(sae, data)
@@ -118,18 +114,18 @@ def absorption(
         counts.append(sum(probe.f1 > settings.min_f1 for probe in probes.values()))
         for name, dictionary in (("sae", own), ("random", _dictionary(randoms[number], data))):
             by_split[name].append(_measure_letters(rows, letters, dictionary, split, probes, settings))
-    return _report(by_split, counts, settings, bootstrap_samples)
+    return _report(by_split, counts, settings)
 
 
 def raw_absorption(
-    data: LabelledRows, mean: Float[torch.Tensor, " d_model"], settings: Absorption, bootstrap_samples: int
+    data: LabelledRows, mean: Float[torch.Tensor, " d_model"], settings: Absorption
 ) -> dict[str, Any] | None:
     """The same of `raw_dictionary`, in the same splits; None when a split has no letter."""
     rows, letters = data.rows.numpy(), data.labels.numpy()
     raw = raw_dictionary(rows, mean.cpu().numpy())
     splits = _splits(rows, letters, settings, "raw dimensions")
     results = [_measure_letters(rows, letters, raw, split, probes, settings) for split, probes in splits]
-    return _summary(results, bootstrap_samples)
+    return _summary(results)
 
 
 def _splits(
@@ -186,7 +182,7 @@ def _measure_letters(
 
 
 def _report(
-    by_split: Mapping[str, list[list[LetterResult]]], counts: list[int], settings: Absorption, samples: int
+    by_split: Mapping[str, list[list[LetterResult]]], counts: list[int], settings: Absorption
 ) -> dict[str, Any]:
     enough = min(counts) >= settings.min_letters
     reasons = (
@@ -200,7 +196,7 @@ def _report(
     measured = min(len(split) for split in by_split["sae"])
     if measured < settings.min_letters:
         reasons.append(f"{measured} letters have such a probe and a latent that speaks for them")
-    summary = {name: _summary(splits, samples) for name, splits in by_split.items()}
+    summary = {name: _summary(splits) for name, splits in by_split.items()}
     return summary | {
         "valid": not reasons,
         "reasons": reasons,
@@ -209,7 +205,7 @@ def _report(
     }
 
 
-def _summary(splits: list[list[LetterResult]], samples: int) -> dict[str, Any] | None:
+def _summary(splits: list[list[LetterResult]]) -> dict[str, Any] | None:
     """Means over letters, then over splits; None when a split has no letter."""
     if not all(splits):
         return None
@@ -219,7 +215,7 @@ def _summary(splits: list[list[LetterResult]], samples: int) -> dict[str, Any] |
         values = [float(np.mean(list(letters.values()))) for letters in by_letter]
         result[name] = {
             "value": float(np.mean(values)),
-            "interval": _interval(by_letter, samples),
+            "interval": _interval(by_letter),
             "split_sd": float(np.std(values, ddof=1)),
         }
     split_counts = [float(np.mean([letter.n_split for letter in split])) for split in splits]
@@ -227,12 +223,12 @@ def _summary(splits: list[list[LetterResult]], samples: int) -> dict[str, Any] |
     return result
 
 
-def _interval(splits: list[dict[str, float]], samples: int) -> list[float] | None:
+def _interval(splits: list[dict[str, float]]) -> list[float] | None:
     """95 % interval over letters drawn again, the same ones in every split."""
     letters = sorted({letter for split in splits for letter in split})
     values = np.array([[split.get(letter, 0.0) for letter in letters] for split in splits])
     known = np.array([[letter in split for letter in letters] for split in splits])
-    return bootstrap_interval(lambda draws: ((draws @ values.T) / (draws @ known.T)).mean(1), len(letters), samples)
+    return cluster_interval(lambda draws: ((draws @ values.T) / (draws @ known.T)).mean(1), len(letters))
 
 
 def _letter(result: LetterResult, settings: Absorption) -> dict[str, Any]:

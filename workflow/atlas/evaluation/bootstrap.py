@@ -76,13 +76,6 @@ def half_width(n_clusters: int) -> float:
     return wider * float(student.ppf(_TAIL, n_clusters - 1))
 
 
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray], np.ndarray], n_groups: int, samples: int
-) -> list[float] | None:
-    """`cluster_interval` for callers that count draws; nothing is drawn, and `samples` changes nothing."""
-    return cluster_interval(statistic, n_groups)
-
-
 def ratio_intervals(document: np.ndarray, above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """95 % intervals (low, high) of the ratios of sums of columns, (rows, columns) above and below; NaN for none.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from atlas.config.study import Evaluation
-from atlas.evaluation.bootstrap import Groups, bootstrap_interval
+from atlas.evaluation.bootstrap import TOO_FEW, Groups, cluster_interval
 from atlas.evaluation.units import LOSS_KINDS
 
 REGULAR = "_regular"
@@ -65,7 +65,7 @@ def loss_metrics(
         return _undefined(table, objective, unreached)
     result: dict[str, Any] = {"loss_kind": LOSS_KINDS[objective], "loss_units": len(table.clean)}
     reasons: dict[str, str] = {}
-    sums = _Sums(table, settings.bootstrap_samples)
+    sums = _Sums(table)
     for name in ("clean", "sae", "zero", "mean"):
         result[f"loss_{name}"] = sums.mean(name)
     if table.regular is not None:
@@ -96,7 +96,7 @@ def loss_metrics(
         result[name], result[f"{name}_interval"] = sums.ratio(*columns), sums.interval(*columns)
     for name, value in result.items():
         if name.endswith("_interval") and value is None:
-            reasons.setdefault(f"atlas_{name}", "fewer than two documents, or a draw without a loss gap")
+            reasons.setdefault(f"atlas_{name}", TOO_FEW)
     return result, reasons
 
 
@@ -116,9 +116,9 @@ def _undefined(table: LossTable, objective: str, reason: str) -> tuple[dict[str,
 class _Sums:
     """Float64 sums of a loss table per group of the bootstrap."""
 
-    def __init__(self, table: LossTable, samples: int):
+    def __init__(self, table: LossTable):
         groups = Groups.of(table.document)
-        index, self._n_groups, self._samples = groups.index(table.document), groups.count, samples
+        index, self._n_groups = groups.index(table.document), groups.count
         values = {name: getattr(table, name).astype(np.float64) for name in ("clean", "zero", "mean", "sae")}
         divergences = {"kl": table.kl}
         if table.regular is not None:
@@ -141,4 +141,4 @@ class _Sums:
 
     def interval(self, above: str, below: str) -> list[float] | None:
         top, bottom = self._sums[above], self._sums[below]
-        return bootstrap_interval(lambda draws: (draws @ top) / (draws @ bottom), self._n_groups, self._samples)
+        return cluster_interval(lambda draws: (draws @ top) / (draws @ bottom), self._n_groups)

@@ -13,7 +13,7 @@ from atlas.activations.store import shards_by_corpus
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption, Probing
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.bootstrap import bootstrap_interval
+from atlas.evaluation.bootstrap import cluster_interval
 from atlas.evaluation.chunks import chunk_rows, fill
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
@@ -45,7 +45,6 @@ def run_probing(
     hook: str,
     seed: int,
     settings: Probing,
-    bootstrap_samples: int,
     device: torch.device,
     target: Path,
 ) -> None:
@@ -59,7 +58,7 @@ def run_probing(
             data = read_rows(rows_file, name, SaeHooks.parse(hook).source)
             results[name] = probe_dataset(data, sae, randoms, settings)
             shown.update(1)
-    write_json(target, {"datasets": results, _ALL: over_datasets(results, bootstrap_samples), "hook": hook})
+    write_json(target, {"datasets": results, _ALL: over_datasets(results), "hook": hook})
 
 
 def open_sae(folder: Path, hook: str, device: torch.device) -> Sae:
@@ -158,19 +157,19 @@ def fragmentation(f1: list[float], dense_f1: float, settings: Probing | Absorpti
     }
 
 
-def over_datasets(results: Mapping[str, Mapping[str, Any]], samples: int) -> dict[str, Any]:
+def over_datasets(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Means over data sets with intervals over data sets drawn again; None with fewer than two."""
     names, (first, *_) = list(results), results.values()
-    summary: dict[str, Any] = {"dense": _over([results[name]["dense"]["auc"] for name in names], samples), "k": {}}
+    summary: dict[str, Any] = {"dense": _over([results[name]["dense"]["auc"] for name in names]), "k": {}}
     for k, one in first["k"].items():
         summary["k"][k] = {}
         for key in one:
             values = [results[name]["k"][k][key] for name in names]
-            summary["k"][k][key] = _over([value.get("auc", value.get("value")) for value in values], samples)
+            summary["k"][k][key] = _over([value.get("auc", value.get("value")) for value in values])
     return summary
 
 
-def _over(values: list[float], samples: int) -> dict[str, Any]:
+def _over(values: list[float]) -> dict[str, Any]:
     array = np.array(values)
-    interval = bootstrap_interval(lambda draws: draws @ array / draws.sum(1), len(array), samples)
+    interval = cluster_interval(lambda draws: draws @ array / draws.sum(1), len(array))
     return {"value": float(array.mean()), "interval": interval}

@@ -14,7 +14,7 @@ from atlas.codes.encode import sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.bootstrap import MAX_GROUPS, bootstrap_interval, half_width
+from atlas.evaluation.bootstrap import MAX_GROUPS, cluster_interval, half_width
 from atlas.files import read_json, write_json
 from atlas.ranks import rank_correlation
 from atlas.stability.firing import Firing, firing_jaccard
@@ -54,7 +54,6 @@ def run_stability(
     files: Mapping[int, SeedFiles],
     corpus: str,
     settings: Stability,
-    bootstrap_samples: int,
     device: torch.device,
     summary: Path,
     table: Path,
@@ -78,9 +77,7 @@ def run_stability(
         "corpus": corpus,
         "n_rows": next(iter(members.values())).firing.n_rows,
         "noise": _noise(metrics),
-        "saes": {
-            str(seed): _summarise(seed, members, likeness, settings, bootstrap_samples, known) for seed in members
-        },
+        "saes": {str(seed): _summarise(seed, members, likeness, settings, known) for seed in members},
     }
     write_json(summary, result)
     write_parquet(table, _latent_table(members, likeness))
@@ -131,7 +128,6 @@ def _summarise(
     members: Mapping[int, Member],
     likeness: Mapping[tuple[int, int], Mapping[str, Likeness]],
     settings: Stability,
-    samples: int,
     known: dict[tuple[int, int], list[dict[str, float]]],
 ) -> dict[str, Any]:
     """One SAE beside the other seeds. `known` keeps nulls by size: they depend on nothing else of one recipe."""
@@ -170,7 +166,7 @@ def _summarise(
             "null": [known[len(first), len(second)] for second in seconds],
             "spectrum_null": [spectrum_nulls(first, second, draws, limit) for second in seconds],
         }
-        result[which] = {name: _measure(name, group, nulls, samples) for name in MEASURES}
+        result[which] = {name: _measure(name, group, nulls) for name in MEASURES}
     result |= _partners_fire(seed, members, {other: likeness[seed, other]["firing"] for other in others})
     result["reasons"] = _reasons(result, draws)
     return result
@@ -194,14 +190,12 @@ def _directions(member: Member, which: str) -> Directions:
     return member.directions.only(member.alive) if which == "firing" else member.directions
 
 
-def _measure(
-    name: str, pairs: list[Likeness], nulls: Mapping[str, list[list[dict[str, float]]]], samples: int
-) -> dict[str, Any]:
+def _measure(name: str, pairs: list[Likeness], nulls: Mapping[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
     """Mean over the other seeds, its interval over latents, and the same of random dictionaries."""
     value = float(np.mean([pair.values()[name] for pair in pairs]))
     result: dict[str, Any] = {
         "value": value,
-        "interval": _interval([pair.per_latent()[name] for pair in pairs], samples),
+        "interval": _interval([pair.per_latent()[name] for pair in pairs]),
     }
     for null, by_pair in nulls.items():
         draws = np.array([[draw[name] for draw in pair] for pair in by_pair]).mean(axis=0)
@@ -211,7 +205,7 @@ def _measure(
     return result
 
 
-def _interval(latents: list[np.ndarray], samples: int) -> list[float] | None:
+def _interval(latents: list[np.ndarray]) -> list[float] | None:
     """95 % interval over latents drawn again; latent i is drawn together with all i mod `MAX_GROUPS`."""
     n_groups = min(len(latents[0]), MAX_GROUPS)
     group = np.arange(len(latents[0])) % MAX_GROUPS
@@ -221,7 +215,7 @@ def _interval(latents: list[np.ndarray], samples: int) -> list[float] | None:
     def mean(draws: np.ndarray) -> np.ndarray:
         return np.mean([(draws @ total) / (draws @ count) for total, count in zip(sums, counts, strict=True)], axis=0)
 
-    return bootstrap_interval(mean, n_groups, samples)
+    return cluster_interval(mean, n_groups)
 
 
 def _partners_fire(seed: int, members: Mapping[int, Member], pairs: Mapping[int, Likeness]) -> dict[str, Any]:

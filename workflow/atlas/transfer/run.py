@@ -38,7 +38,6 @@ def run_transfer(
     home: Place,
     away: Place,
     corpora: Mapping[str, str],
-    bootstrap_samples: int,
     device: torch.device,
     target: Path,
     table: Path,
@@ -61,7 +60,7 @@ def run_transfer(
         )
         here = _side(sae, shards[0], corpus, home)
         there = _side(fed_scaled(sae, away.scale), shards[1], other, away)
-        result, latents = _compare(here, there, bootstrap_samples)
+        result, latents = _compare(here, there)
         if result["same_tokens"] is None:
             reasons[f"{corpus}_same_tokens"] = "home and away do not have the same tokens at the same places"
         results[corpus] = {
@@ -77,7 +76,7 @@ def run_transfer(
     write_parquet(table, pd.concat(rows, ignore_index=True))
 
 
-def _compare(here: Side, there: Side, samples: int) -> tuple[dict[str, Any], pd.DataFrame]:
+def _compare(here: Side, there: Side) -> tuple[dict[str, Any], pd.DataFrame]:
     ours, theirs = firings(here), firings(there)
     latents = pd.DataFrame(
         {
@@ -96,7 +95,7 @@ def _compare(here: Side, there: Side, samples: int) -> tuple[dict[str, Any], pd.
         known = latents.correlation.dropna()
         result["same_tokens"] = {
             "turnover": tokens.turnover(),
-            "turnover_interval": tokens.turnover_interval(samples),
+            "turnover_interval": tokens.turnover_interval(),
             "turnover_displaced": tokens.turnover("displaced"),
             "correlation_median": float(known.median()),
             "correlation_displaced_median": float(latents.correlation_displaced.dropna().median()),

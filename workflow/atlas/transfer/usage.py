@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.evaluation.bootstrap import Groups, bootstrap_interval
+from atlas.evaluation.bootstrap import Groups, cluster_interval
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.latents.drift import Firings
 from atlas.training.sae import Sae
@@ -92,10 +92,10 @@ class TokenByToken:
         """Mean over tokens of 1 − |A ∩ B| / |A ∪ B|, A and B the latents that fire on a token here and there."""
         return float(1 - self._kept[name].sum() / self._tokens.sum())
 
-    def turnover_interval(self, samples: int) -> list[float] | None:
+    def turnover_interval(self) -> list[float] | None:
         """Its 95 % interval by documents."""
         kept, tokens = self._kept["matched"], self._tokens
-        return bootstrap_interval(lambda draws: 1 - (draws @ kept) / (draws @ tokens), len(tokens), samples)
+        return cluster_interval(lambda draws: 1 - (draws @ kept) / (draws @ tokens), len(tokens))
 
     def correlation(self, name: str = "matched") -> Float[np.ndarray, " n_latents"]:
         """Pearson correlation, over tokens, of each latent's values here and there; NaN where a side is constant."""
