@@ -1,4 +1,4 @@
-"""What is kept of training shards whose rows are not: columns, norms and statistics, in a file of the same format."""
+"""Files of facts: columns, norms and statistics of training shards whose rows are not kept, in the same format."""
 
 from collections.abc import Sequence
 from pathlib import Path

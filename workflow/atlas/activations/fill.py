@@ -1,4 +1,4 @@
-"""Filling the windows of a stream: forward passes whose rows stay in host memory, or in files until they are passed."""
+"""Fill the windows of a stream by forward passes; rows stay in host memory, or in files, until they are passed."""
 
 import logging
 import shutil
@@ -39,7 +39,7 @@ class Filler:
         self.shards = {name: WindowShards(name) for name in splits}
 
     def size(self, window: Window) -> int:
-        """Bytes of a window's rows."""
+        """Return the bytes of a window's rows."""
         harvest = self._harvest.of(window.corpus)
         n_rows = sum(harvest.shard_sizes("train")[window.first : window.stop])
         return bytes_of_rows(n_rows, self._widths, harvest.storage_dtype)
@@ -56,9 +56,9 @@ class Filler:
         if on_disk > free:
             raise StoreError(
                 f"{self._folder}: windows of {largest / 1e9:.3g} GB are held at once, of which window_memory_mb lets "
-                f"{self._harvest.window_memory_mb / 1e3:g} GB be in memory and {on_disk / 1e9:.3g} GB go to this disk, "
+                f"{self._harvest.window_memory_mb / 1e3:g} GB be in memory; {on_disk / 1e9:.3g} GB go to this disk, "
                 f"which has {free / 1e9:.3g} GB free; lower window_shards or shard_tokens, raise window_memory_mb, or "
-                "make room"
+                "free space"
             )
 
     def fill(self, window: Window, loaded: LoadedModel, before_batch: Callable[[], None]) -> None:
@@ -77,7 +77,7 @@ class Filler:
         self.at_hand.add(window)
 
     def empty(self, window: Window) -> None:
-        """Let go of a window, and delete its files."""
+        """Remove a window from memory, and delete its files."""
         for number in window.shards:
             shard = self.shards[window.corpus].drop(number)
             if window not in self._in_memory:

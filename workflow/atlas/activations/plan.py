@@ -1,4 +1,4 @@
-"""Which corpus each block of each step comes from, and in which window of its shards: known before any row is read."""
+"""Plan from which corpus, and from which window of its shards, each block of each step comes. No row is read."""
 
 import itertools
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Window:
 
 
 def windows_of(corpus: str, n_shards: int, window_shards: int | None) -> list[Window]:
-    """A corpus cut into windows of so many shards, the last perhaps of fewer; one window of all where None is given."""
+    """Cut a corpus into windows of so many shards, the last perhaps of fewer; None: one window of all shards."""
     size = window_shards or n_shards
     firsts = range(0, n_shards, size)
     return [Window(corpus, number, first, min(first + size, n_shards)) for number, first in enumerate(firsts)]
@@ -42,9 +42,9 @@ class Plan:
     Corpora are chosen by a golden-ratio sequence against the schedule's cumulative weights: drawn shares follow any
     schedule within a few blocks, without chance.
 
-    Each corpus is passed once, window by window. A window serves the share of its corpus' blocks that it has of the
-    corpus' rows, again and again in another order where that is more than one epoch. A step draws from one window of
-    each corpus: the one in which the number of blocks stands that all earlier steps drew.
+    Each corpus is passed once, window by window. A window with a tenth of its corpus' rows serves a tenth of the blocks
+    that are drawn from the corpus; where this is more than one epoch, they come again in another order. A step draws
+    from one window of each corpus. The number of blocks that all earlier steps drew decides which.
     """
 
     def __init__(self, mix: Mix, seed: int, steps: int, rows: dict[str, Sequence[int]], window_shards: int | None):
@@ -53,7 +53,7 @@ class Plan:
         self._rows = {name: [sum(rows[name][w.first : w.stop]) for w in each] for name, each in self.windows.items()}
 
     def blocks(self, step: int) -> list[tuple[Window, int]]:
-        """The window of each block of a step, and how many blocks that window has served before."""
+        """Return the window of each block of a step, and how many blocks this window has served before."""
         slots = slice(step * BLOCKS_PER_BATCH, (step + 1) * BLOCKS_PER_BATCH)
         numbers, ranks = self.corpora[slots].tolist(), self._ranks[slots].tolist()
         standing = {number: self._window(self.mix.corpora[number], step) for number in set(numbers)}
@@ -61,7 +61,7 @@ class Plan:
 
     @cached_property
     def use(self) -> dict[Window, tuple[int, int]]:
-        """The first step that draws from each window, and the one after the last; windows that none draws are absent.
+        """The first step that draws from each window, and the one after the last; unused windows are absent.
 
         Every step between draws from that window or from no window of its corpus.
         """

@@ -44,7 +44,7 @@ class MemoryWriter(RowWriter):
         self._path, self._columns = path, columns
 
     def finish(self, attributes: Mapping[str, Any]) -> MemoryShard:
-        """The shard; raises StoreError unless every row was written, as it was captured."""
+        """Return the shard; raises StoreError unless every row was written as it was captured."""
         statistics = {name: found for name, (_, found) in self.finished_hooks(self._path).items()}
         columns = {name: getattr(self._columns, name).astype(kind) for name, kind in ROW_DATASETS.items()}
         return MemoryShard(self._path, dict(attributes), columns, self._rows, self._norms, statistics)
@@ -66,11 +66,11 @@ class WindowShards:
         return self._shards[number]
 
     def put(self, number: int, shard: Shard) -> None:
-        """Take in a shard."""
+        """Add a shard."""
         self._shards[number] = shard
 
     def drop(self, number: int) -> Shard:
-        """Let go of a shard, and return it."""
+        """Remove a shard, and return it."""
         return self._shards.pop(number)
 
 

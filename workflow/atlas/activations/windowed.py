@@ -23,7 +23,7 @@ class Windowed:
 
     @classmethod
     def of(cls, shards: Mapping[str, Sequence[Shard]], facts: Mapping[str, Sequence[Shard]], window_shards: int):
-        """Return where all shards are at hand."""
+        """Make it from shards that are all at hand."""
         rows = {name: [shard.n_rows for shard in group] for name, group in shards.items()}
         documents = {name: np.concatenate([s.document[s.counted] for s in group]) for name, group in shards.items()}
         return cls(window_shards, facts, rows, documents)
@@ -31,8 +31,10 @@ class Windowed:
 
 @dataclass
 class Account:
-    """What a stream has learnt of its windows: of each the trainable rows and the blocks, by ``<corpus>/<number>``; of
-    steps how many pairs of rows are of one document, each row with itself included.
+    """What a stream keeps of windows that it has passed.
+
+    `windows`: trainable rows and blocks of each window, by ``<corpus>/<number>``. `pairs`: of each step, how many pairs
+    of rows are of one document, each row with itself included.
     """
 
     windows: dict[str, list[int]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Split one logit into what latents, bias and error contribute at a hook. Normative: docs/metrics.md, section 18.
 
-Gradient × activation, position by position. The scale of the final norm is held at its value, as is usual: the norm
-undoes every change of length, so that with a live scale all that reaches it would add up to nothing.
+Gradient × activation, position by position. The scale of the final norm is held constant, as is usual: the norm undoes
+every change of length, so that otherwise the contributions at its input would add up to zero.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ class Attribution:
 
     `latents` are activation × (decoder row · gradient), `bias` is b_dec · gradient, `error` what the SAE does not
     reconstruct · gradient, each at the position where it is. `rest` is what is not first order in the tensor at the
-    hook: biases of later blocks and what bends. It is 0 at the last residual hook of a model whose final norm and head
-    have no bias. `logit` is the unchanged model's own.
+    hook: biases of later blocks and all that is not linear. It is 0 at the last residual hook of a model whose final
+    norm and head have no bias. `logit` is the unchanged model's own.
     """
 
     latents: Float[Tensor, "position n_latents"]
@@ -61,9 +61,9 @@ def attribute(
 ) -> Attribution:
     """Split the logit of `token` that the model predicts at `position` of a context.
 
-    `hook` is one hook, or a transcoder's two: then the tensor at its target is split. In a bfloat16 model sums are as
-    rough as its logits: give `in_float32` of it. Raises CausalError for a model without logits per token, a position
-    or token that there is not, or a final norm of unknown form; AtlasError for a hook that the model lacks.
+    `hook` is one hook, or a transcoder's two: then the tensor at its target is split. The sums of a bfloat16 model are
+    as inexact as its logits: give `in_float32(loaded)`. Raises CausalError for a model without logits per token, a
+    position or token that there is not, or a final norm of unknown form; AtlasError for a hook that the model lacks.
     """
     _require_token_logits(loaded, tokens, position, token)
     hooks, held = SaeHooks.parse(hook), nullcontext()
@@ -122,9 +122,7 @@ def _held(norm: nn.Module) -> Iterator[None]:
 
 
 def _norm_form(norm: nn.Module, rows: Tensor, output: Tensor) -> tuple[bool, Tensor]:
-    """Return whether a norm subtracts the mean, and what it multiplies each value with: the form that gives its
-    output.
-    """
+    """Find the form of a norm that gives its output: whether it subtracts the mean, and the factor of each value."""
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     exact, scaled = rows.double(), output.double() - (0 if bias is None else bias.detach().double())
     for centred, plus_one in product((False, True), repeat=2):

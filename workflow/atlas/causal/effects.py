@@ -86,8 +86,8 @@ def allowed_rows(
 ) -> Bool[np.ndarray, " rows"]:
     """Rows on which latents are measured: counted, no massive activation, and the next token counts as a prediction.
 
-    The last `horizon` positions of a context are left out: too little follows them. Raises CausalError when that leaves
-    none, or for a model that does not predict the next token.
+    The last `horizon` positions of a context are left out: too few tokens follow them. Raises CausalError when this
+    leaves no position, or for a model that does not predict the next token.
     """
     require_next_tokens(loaded)
     length = shards[0].context_length
@@ -106,8 +106,8 @@ def require_next_tokens(loaded: LoadedModel) -> None:
     """Raise CausalError for a model that does not predict the next token."""
     if loaded.objective != "causal_lm":
         raise CausalError(
-            f"{loaded.identity['name']} has objective {loaded.objective!r}: effects on the next token are those of a "
-            "causal_lm; intervene with atlas.causal.interventions instead"
+            f"{loaded.identity['name']} has objective {loaded.objective!r}: effects are measured on the next token, "
+            "which only a causal_lm predicts; use atlas.causal.interventions instead"
         )
 
 
@@ -127,8 +127,8 @@ def measure(
 ) -> Measured:
     """Measure all chosen firings; `others` are the latents of the second null, -1 for none.
 
-    `stated` are tokens that a latent is said to promote: what their logits lose is measured of each firing. `join` says
-    whether contexts are shared by their branches; None: wherever that gives the same numbers.
+    `stated` are tokens that a latent promotes by its weights; what their logits lose is measured for each firing.
+    `join` says whether branches share their context's pass; None: wherever this gives the same numbers.
     """
     require_next_tokens(loaded)
     length = shards[0].context_length
@@ -299,7 +299,9 @@ def _followed(
         found |= {f"kl{end}": kl[:, number].cpu().numpy(), f"loss{end}": loss[:, number].cpu().numpy()}
     found |= lift.stated
     if not bool(kl.isfinite().all()):
-        raise CausalError(f"{scene.hooks}: the model's output is not finite without a latent of {_latents(group)}")
+        raise CausalError(
+            f"{scene.hooks}: the model's output is not finite when one of latents {_latents(group)} is removed"
+        )
     later, _ = compare_states(
         scene.loaded,
         clean[where[:, 1:]].flatten(0, 1),

@@ -1,4 +1,4 @@
-"""On which firings latents are measured, and what stands beside each as its null."""
+"""Choose the firings on which latents are measured, and the null beside each."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ def choose_firings(
 
 
 def _times_before(document: Int[np.ndarray, " firings"]) -> Int[np.ndarray, " firings"]:
-    """Return how often each one's document came before it."""
+    """Count for each firing how many earlier ones are of the same document."""
     order = np.argsort(document, kind="stable")
     ordered = document[order]
     begins = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1]) if len(ordered) else np.zeros(0, np.int64)
@@ -68,7 +68,7 @@ def _times_before(document: Int[np.ndarray, " firings"]) -> Int[np.ndarray, " fi
 def other_latents(
     W_dec: Float[Tensor, "n_latents d_target"], n_firings: Int[np.ndarray, " n_latents"], latents: np.ndarray
 ) -> Int[np.ndarray, " latents"]:
-    """Of each of `latents` the other one whose firing rate is nearest, and which is no copy of it; -1 if there is none.
+    """Find for each of `latents` the latent with the nearest firing rate that is no copy of it; -1 if there is none.
 
     `n_firings` are those of the whole dictionary.
     """
@@ -85,13 +85,13 @@ def other_latents(
 
 
 def random_direction(latent: int, row: int, width: int, seed: int) -> Float[np.ndarray, " width"]:
-    """A unit vector, drawn anew for each firing: what the null of a latent is made of."""
+    """Draw a unit vector, anew for each firing: the direction of a latent's null."""
     drawn = np.random.Generator(np.random.PCG64([seed, latent, row, _DIRECTION])).standard_normal(width)
     return (drawn / np.linalg.norm(drawn)).astype(np.float32)
 
 
 def silent_position(silent: Int[np.ndarray, " positions"], latent: int, row: int, seed: int) -> int | None:
-    """One of the positions where a latent does not fire; None if it fires on all."""
+    """Draw a position where a latent does not fire; None if it fires on all."""
     if not len(silent):
         return None
     return int(silent[np.random.Generator(np.random.PCG64([seed, latent, row, _SILENT])).integers(len(silent))])

@@ -25,7 +25,7 @@ Kind = Literal["ablate", "clamp", "scale", "add"]
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What becomes of one latent in each context.
+    """A change of one latent in each context.
 
     ``ablate`` sets it to 0, ``clamp`` to `amount`, ``scale`` multiplies it by `amount`, ``add`` adds `amount`. `latent`
     and `amount` have a value per context, or one for all.
@@ -105,7 +105,9 @@ class Intervention:
         if wrong:
             raise CausalError(f"latent {wrong[0]}: this dictionary has latents 0 to {sae.n_latents - 1}")
         if positions is None and not generated:
-            raise CausalError("without `positions` no prompt can be told from what follows it: give them")
+            raise CausalError(
+                "generated is False, but without `positions` no prompt can be told from what follows it: give them"
+            )
         return cls(sae.to(loaded.device), hooks, change, positions, generated)
 
     def __str__(self) -> str:
@@ -113,7 +115,7 @@ class Intervention:
 
 
 class _Edit:
-    """Hooks of one intervention. `first` is the position of the first token that a pass gets, not 0 behind a cache."""
+    """Hooks of one intervention. `first` is the position of a pass' first token: with a cache it is not 0."""
 
     def __init__(self, intervention: Intervention):
         self._intervention, self.first = intervention, 0
@@ -194,10 +196,11 @@ def intervened_logits(
 
 
 def require_finite(values: Tensor, intervention: Intervention | None) -> Tensor:
-    """The values; raises CausalError that names the change when one of them is no number."""
+    """Return the values; raises CausalError that names the change when one of them is not finite."""
     if not bool(values.isfinite().all()):
-        what = intervention or "the unchanged model"
-        raise CausalError(f"{what}: the model's output is not finite; give the change a smaller amount")
+        if intervention is None:
+            raise CausalError("the output of the unchanged model is not finite; give the model in float32 (in_float32)")
+        raise CausalError(f"{intervention}: the model's output is not finite; give the change a smaller amount")
     return values
 
 

@@ -89,7 +89,7 @@ def run_effects(
     latents = _sample(codes.n_firings, settings.latents, seed)
     tokens = TokenTable.of(inputs.model)
     if not len(latents):
-        raise CausalError(f"{inputs.codes}: none of {codes.n_latents} latents fires there: there is nothing to measure")
+        raise CausalError(f"{inputs.codes}: none of {codes.n_latents} latents fires on this corpus: nothing to measure")
     stated = _stated(loaded, sae, hook, tokens.texts, settings.tokens)
     labels = None if inputs.labels is None else _labels(inputs.labels)
     parts, measured = [], []
@@ -150,7 +150,7 @@ def _write(
 
 
 def _sample(n_firings: Int[np.ndarray, " n_latents"], count: int | None, seed: int) -> Int[np.ndarray, " latents"]:
-    """Latents that are measured: all that fire, or `count` of them, drawn by chance."""
+    """Draw the latents that are measured: `count` of those that fire, or all of them."""
     alive = np.flatnonzero(n_firings > 0)
     if count is None or count >= len(alive):
         return alive
@@ -158,7 +158,7 @@ def _sample(n_firings: Int[np.ndarray, " n_latents"], count: int | None, seed: i
 
 
 def _stated(loaded: LoadedModel, sae: Sae, hook: str, texts: Sequence[str], count: int) -> dict[int, list[int]]:
-    """Tokens that labels and pages state by the weights alone; none where the head does not read what latents write."""
+    """Find the tokens that each latent promotes by its weights; none where the head does not read latents."""
     if HookPoint.parse(SaeHooks.parse(hook).target).site not in _READ_BY_HEAD:
         return {}
     found = find_promoted(sae.W_dec, loaded, texts)
@@ -190,5 +190,5 @@ def _require_same_text(codes: Codes, shards: Sequence[Shard], path: Path) -> Non
     if codes.identity["corpus_fingerprint"] != fingerprint:
         raise CausalError(
             f"{path}: corpus_fingerprint is {codes.identity['corpus_fingerprint']!r}, but the shards have "
-            f"{fingerprint!r}: codes of other text; delete them and run again"
+            f"{fingerprint!r}: these codes are of other text; delete them and run again"
         )

@@ -1,4 +1,4 @@
-"""What the effects of an SAE's latents come to: every number with its interval and beside its null."""
+"""Summarise the effects of an SAE's latents: every number with its interval and beside its null."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _SILENT_NOISE = 1e-4
 
 
 def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame) -> dict[str, Any]:
-    """Means over the firings `found` with intervals over documents, shares of latents, and means over latents."""
+    """Compute means over the firings `found` with intervals over documents, shares of latents, means over latents."""
     known = latents[latents.verdict.isin([BEYOND, NOT_BEYOND])]
     result: dict[str, Any] = {
         "n_latents": len(latents),

@@ -12,9 +12,9 @@ from atlas.causal.firings import Firings
 from atlas.evaluation.bootstrap import ratio_intervals
 
 BEYOND, NOT_BEYOND, UNMEASURED = "beyond a random direction", "no effect beyond a random direction", "not measured"
-NO_TWIN = "no dictionary of a trained twin was given"
-NEVER = "never fires on a row that is measured: counted, no massive activation, with a prediction behind it"
-ONE_DOCUMENT = "all its firings are in one document: an interval needs two"
+NO_TWIN = "effects of trained twins are not measured"
+NEVER = "never fires on a row that is measured: counted, no massive activation, and followed by a counted token"
+ONE_DOCUMENT = "all its firings are in one document: there is no interval"
 # Means over firings with intervals over documents. The last are differences of pairs of one firing.
 _MEANS = ("kl", "loss", "kl_after", "stated_lift")
 _DIFFERENCES = {
@@ -89,9 +89,7 @@ def dose_rows(measured: Measured) -> pd.DataFrame:
 
 
 def mean_lifts(measured: Measured, half: int | None = None) -> Float[torch.Tensor, "2 latents vocabulary"]:
-    """Return what logits lose on average without the latent, and without a random direction; NaN for latents of no
-    firing.
-    """
+    """Compute what logits lose on average without the latent, and without a random direction; NaN without firings."""
     lifts = measured.lifts.sum(1) if half is None else measured.lifts[:, half]
     counts = torch.from_numpy(measured.n_lifts.sum(0) if half is None else measured.n_lifts[half]).to(lifts.device)
     return lifts / counts[None, :, None]
@@ -100,9 +98,9 @@ def mean_lifts(measured: Measured, half: int | None = None) -> Float[torch.Tenso
 def token_rows(measured: Measured, firings: Sequence[Firings], texts: Sequence[str], count: int) -> pd.DataFrame:
     """Tokens that each latent promotes and suppresses most, as measured: chosen on half the documents.
 
-    `lift` is what their logits lose without the latent on the other half, so that it is not the largest of chance
-    alone. `dictionary` is `sae`, or `random` for the same choice with random directions. Latents with firings in one
-    document have no rows.
+    `lift` is what their logits lose without the latent on the other half: on the same half, the largest of many would
+    be large by chance. `dictionary` is `sae`, or `random` for the same choice with random directions. Latents with
+    firings in one document have no rows.
     """
     # A vocabulary may have more rows than the tokenizer has tokens.
     chosen, held_out = (mean_lifts(measured, half).cpu()[..., : len(texts)] for half in (0, 1))
@@ -136,12 +134,11 @@ def label_rows(
     kept: np.ndarray,
     seed: int,
 ) -> pd.DataFrame:
-    """Return whether labels tell which tokens a latent promotes: AUC of the tokens that a label names among all
-    words' begins.
+    """Measure whether labels tell which tokens a latent promotes: AUC of the tokens that a label names.
 
-    `names` are the names of tokens (`name_of`), `kept` says which begin a word. `label_auc` reads the whole label,
-    `label_auc_fires` the part without the tokens that it states as promoted. Beside each, `_other` is that of another
-    latent's label. Latents without a label, or whose label names no token, have NaN.
+    They are compared with all tokens that begin a word (`kept`); `names` are the names of tokens (`name_of`).
+    `label_auc` reads the whole label, `label_auc_fires` the part without the tokens that it states as promoted.
+    `_other` is the AUC of another latent's label. Latents without a label, or whose label names no token, have NaN.
     """
     lifts = mean_lifts(measured)[0].cpu().numpy()
     candidates = np.flatnonzero(kept[: lifts.shape[1]])

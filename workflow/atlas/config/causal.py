@@ -9,7 +9,7 @@ SHOWN_CLAMPS = (0.0, 1.0, 4.0)
 
 
 class Causal(Section):
-    """Effects of single latents on held-out text: `snakemake results/<study>_effects.csv`."""
+    """Effects of single latents on held-out text: `snakemake --cores 2 results/<study>_effects.csv`."""
 
     latents: int | None = Field(
         default=400, ge=2, description="Latents of an SAE that are measured, drawn by chance; null: all that fire."

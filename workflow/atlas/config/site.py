@@ -8,7 +8,7 @@ from atlas.config.base import Name, Section
 
 
 class Site(Section):
-    """Static pages of studies, SAEs and latents: `snakemake results/atlas/index.html`."""
+    """Static pages of studies, SAEs and latents: `snakemake --cores 2 results/atlas/index.html`."""
 
     studies: tuple[Name, ...] | None = Field(
         default=None, min_length=1, description="Studies that have pages; null: the first one of section `studies`."
@@ -38,7 +38,7 @@ class Site(Section):
 
 
 class Prompts(Section):
-    """Sentences of yours, and the latents that fire on them: `snakemake results/prompts/<study>/<name>.html`."""
+    """Your sentences, and the latents that fire on them: `snakemake --cores 2 results/prompts/<study>/<name>.html`."""
 
     file: str = Field(description="Text file, one sentence a line, relative to the working directory or absolute.")
     latents_per_text: int = Field(default=8, ge=1, description="Strongest latents of a sentence.")

@@ -28,13 +28,13 @@ _QUANTILES = (0.01, 0.5, 0.99)
 
 
 def sampler_of(folder: Path, corpus: Corpus, split: str) -> tuple[Sampler, dict[str, Any]]:
-    """Return what draws the rows of a corpus from the planted model in `folder`, and the model's identity."""
+    """Return the sampler that draws a corpus from the planted model in `folder`, and the model's identity."""
     truth, identity = read_truth(folder)
     return Sampler(truth, PlantedSource(**identity["source"]), corpus.source.seed, split), identity
 
 
 def planted_split(sampler: Sampler, identity: dict[str, Any], corpus: str, harvest: Harvest) -> TokenSplit:
-    """A split without text: every token is 0, and each context is a document of its own, for rows are independent."""
+    """Make a split without text: every token is 0, and each context is a document, because rows are independent."""
     n_contexts = harvest.tokens(sampler.split) // harvest.context_length
     shape = (n_contexts, harvest.context_length)
     document = np.repeat(np.arange(n_contexts, dtype=np.int32)[:, None], harvest.context_length, axis=1)
@@ -68,7 +68,7 @@ def plant_shard(
 
 
 def require_drawn(sampler: Sampler, stored: torch.Tensor, rows: np.ndarray, where: str) -> None:
-    """Raise StoreError unless stored rows are those that were drawn again, as far as their number format tells."""
+    """Raise StoreError unless stored rows equal rows that are drawn again, up to rounding of the number format."""
     exact = torch.from_numpy(rows)
     rounded = (exact.to(stored.dtype).float() - stored.float()).abs().max().item()
     # Sums of the same products in another order differ by float32's rounding, and then round to the next bfloat16.
@@ -76,7 +76,7 @@ def require_drawn(sampler: Sampler, stored: torch.Tensor, rows: np.ndarray, wher
     if rounded > limit:
         raise StoreError(
             f"{where}: rows differ by up to {rounded:.3g} from those that seed {sampler.seed} draws from this truth; "
-            "they belong to another one; delete this file and run again"
+            "they belong to another truth or seed; delete this file and run again"
         )
 
 

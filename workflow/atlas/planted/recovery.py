@@ -36,10 +36,10 @@ class Partners:
 
     @classmethod
     def of(cls, directions: Float[Tensor, "scored d_model"], W_dec: Float[Tensor, "n_latents d_model"]) -> "Partners":
-        """Raises EvaluationError when there are fewer latents than features: some could have no partner."""
+        """Find partners; raises EvaluationError for fewer latents than features: some could have no partner."""
         if len(W_dec) < len(directions):
             raise EvaluationError(
-                f"{len(directions)} features are looked for, but the dictionary has {len(W_dec)} latents: it could not "
+                f"{len(directions)} features are looked for, but the dictionary has {len(W_dec)} latents and cannot "
                 "hold them all; give the recipe more latents, or set scored_features of the planted source"
             )
         unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
@@ -53,9 +53,7 @@ class Partners:
         return self.cosine > FOUND_COSINE
 
     def measures(self, frequency: Float[np.ndarray, " scored"]) -> dict[str, float]:
-        """Return what directions alone tell: share found, share of all firings that are theirs, mean cosine of
-        partners.
-        """
+        """Compute measures of directions: share found, their share of all firings, mean cosine of partners."""
         return {
             "share_found": float(self.found.mean()),
             "share_of_firings_found": float(frequency[self.found].sum() / frequency.sum()),
@@ -172,5 +170,5 @@ class Chance:
 
 
 def most_frequent(truth: Truth, n_scored: int) -> Int[np.ndarray, " scored"]:
-    """The features that are looked for: the `n_scored` most frequent ones, in that order."""
+    """List the features that are looked for: the `n_scored` most frequent ones, in that order."""
     return np.argsort(-truth.frequency, kind="stable")[:n_scored]

@@ -1,4 +1,4 @@
-"""What one SAE found of the truth that was planted, from files."""
+"""Measure what one SAE found of a planted truth, from files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,9 +46,9 @@ def run_recovery(
 ) -> None:
     """Write recovery.json: what an SAE, a random dictionary and the truth itself find, on the rows of each corpus.
 
-    `corpora` are those on which the SAE is judged, `draws` the random dictionaries behind the floor of what directions
-    tell; `seed` draws the random dictionary. Raises StoreError when the stored rows
-    are not those that the truth gives, and EvaluationError when the SAE has fewer latents than features are looked for.
+    The SAE is judged on `corpora`. `draws` is the number of random dictionaries behind the floor of directions; `seed`
+    draws the random dictionary that is judged beside the SAE. Raises StoreError when the stored rows are not drawn from
+    this truth, and EvaluationError when the SAE has fewer latents than features are looked for.
     """
     sae = load_sae(inputs.sae).to(device)
     shards = shards_by_corpus(inputs.shards, {})
@@ -88,9 +88,9 @@ def run_recovery(
 
 
 def truth_as_sae(directions: Float[np.ndarray, "features d_model"], like: Sae) -> Sae:
-    """The true directions as decoder and, transposed, as encoder, as sparse as `like`: topk, or relu without a k.
+    """Make an SAE whose decoder and (transposed) encoder are the true directions: topk with the k of `like`, or relu.
 
-    What a tied linear reading of perfect directions tells of which features fire: where directions overlap, not all.
+    It reads perfect directions linearly. Where directions overlap, even this reading errs about which features fire.
     """
     W_dec = torch.from_numpy(directions).float().to(like.W_dec.device)
     zeros = {"b_enc": W_dec.new_zeros(len(W_dec)), "b_dec": W_dec.new_zeros(W_dec.shape[1])}

@@ -1,4 +1,4 @@
-"""The gate before a published SAE is judged: whether another reading of its files explains the rows better.
+"""The audit before a published SAE is judged: does another reading of its files explain the rows better?
 
 Each reading's error is summed over documents, because tokens of one document are not independent. Two readings are
 compared by their fractions of variance unexplained (FVU) on the same documents. The interval of the difference is
@@ -68,9 +68,9 @@ class Explained:
 class ReadingReport:
     """The stated reading and all others, the best first.
 
-    `better` explains significantly more than the stated one. `l0_of_release` is how many latents a row keeps as the
-    release says, and `nearest` the reading that comes closest to it, if the stated one is far from it. Both are None
-    for a sound reading.
+    `better` explains significantly more than the stated one. `l0_of_release` is the number of latents a row that the
+    release states. `nearest` is the reading that comes closest to it, if the stated one is far from it. For a sound
+    reading `better` and `nearest` are None.
     """
 
     hook: str
@@ -103,9 +103,9 @@ def audit_reading(
 ) -> ReadingReport:
     """Compare the stated reading with the other plausible ones on stored rows.
 
-    `hook` and `target_hook` are the hooks to be judged if they are not those of `published`. Raises ReadingError when
-    the rows do not fit the SAE, and, unless `accept_reading` is set, when another reading explains significantly more
-    or latents a row are far from what the release says.
+    `hook` and `target_hook` are the hooks to be judged, where they differ from those that `published` names. Raises
+    ReadingError when the rows do not fit the SAE. Unless `accept_reading` is set, raises it too when another reading
+    explains significantly more, or the number of latents a row is far from what the release says.
     """
     hooks = _hooks(published, hook, target_hook)
     _require_fit(published, rows, hooks)
@@ -114,8 +114,8 @@ def audit_reading(
     first = kept & (rows.position == 0)
     if len(np.unique(rows.document[kept])) < 2:
         raise ReadingError(
-            f"the reading of this SAE cannot be audited: rows of {int(kept.sum())} tokens come from fewer than two "
-            "documents; store more"
+            f"the reading of this SAE cannot be audited: its {int(kept.sum())} rows come from fewer than two "
+            "documents; store rows of more documents"
         )
     # A few first positions do not decide anything; where they are most rows there is nothing to leave out.
     has_first = 0 < first.sum() < 0.5 * kept.sum()
@@ -168,10 +168,12 @@ def _require_fit(published: Published, rows: AuditRows, hooks: SaeHooks) -> None
     widths = ((hooks.source, "d_model", published.sae.d_model), (hooks.target, "d_target", published.sae.d_target))
     for hook, key, width in widths:
         if hook not in rows.by_hook:
-            raise ReadingError(f"rows of {hook} are not stored, only of {', '.join(rows.by_hook)}; store {hook}")
+            raise ReadingError(
+                f"rows of {hook} are not stored, only of {', '.join(rows.by_hook)}; add {hook} to the model's hooks"
+            )
         if (found := rows.by_hook[hook].shape[1]) != width:
             raise ReadingError(
-                f"{key} of this SAE is {width}, but rows of {hook} are {found} wide: another model or hook"
+                f"{key} of this SAE is {width}, but rows of {hook} are {found} wide: it is of another model or hook"
             )
 
 

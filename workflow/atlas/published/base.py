@@ -13,10 +13,10 @@ class Published:
 
     `facts` are for the run card: format, the keys that were read, SHA-256 of the files, and hook, model and context as
     the files state them. `assumed` are the defaults that were taken where a key is missing, a sentence each. `ignored`
-    are keys of the files that change nothing here. `hook` and `target_hook` are in our grammar, None where neither the
-    files nor the user state one that has a name in it. `l0` is how many latents a row keeps
-    as the files say, None where they do not. `alternatives` are other readings that the files allow, by what
-    is otherwise in them: the audit compares them.
+    are keys of the files that change nothing here. `hook` and `target_hook` are hook points of ours, None where
+    neither the files nor the user state one that we have. `l0` is the number of latents a row that the files state,
+    None where they do not. `alternatives` are other readings that the files allow, each under the words that say how
+    it differs: the audit compares them.
     """
 
     sae: Sae

@@ -83,7 +83,7 @@ def _plain(weights: Weights) -> dict[str, Tensor]:
 
 
 def _auto_encoder(settings: Settings, weights: Weights) -> Sae:
-    """Its loader brings decoder rows to norm 1 and multiplies latents by the norm, unless told not to."""
+    """Bring decoder rows to norm 1 and multiply latents by the norm, as its loader does unless told not to."""
     sae = Sae("relu", **_linear(weights, "bias", "encoder.bias"))
     return unit_rows(weights.path, sae) if settings.option("normalize_decoder", True) else sae
 
@@ -100,7 +100,7 @@ def _gated(settings: Settings, weights: Weights) -> Sae:
 
 
 def _jumprelu(settings: Settings, weights: Weights) -> Sae:
-    """Return whether b_dec is subtracted is an attribute that is not saved; the loader leaves it at false."""
+    """Read a JumpReLU SAE. The files do not say whether b_dec is subtracted; the package's loader takes false."""
     shared = _plain(weights)
     subtracts = settings.take("apply_b_dec_to_input", False, kind=bool, why=_WHY)
     thresholds = weights.take("threshold", (shared["W_enc"].shape[1],))
@@ -111,12 +111,15 @@ def _k(settings: Settings, weights: Weights, n_latents: int) -> int:
     k = int(weights.number("k"))
     told = settings.take("k", None) if "k" in settings else settings.option("k", None)
     if told is not None and told != k:
-        raise ReadingError(f"{weights.path}: k is {k}, but {told} is stated or in {settings.path.name}")
+        raise ReadingError(
+            f"{weights.path}: k is {k}, but {told} is stated by you or by "
+            f"{settings.path.name}; correct it, or leave it out"
+        )
     return require_k(weights.path, k, n_latents)
 
 
 def _topk(settings: Settings, weights: Weights) -> Sae:
-    """``threshold`` is in the file, and its encode does not look at it."""
+    """Read a TopK SAE. The file has a ``threshold``, which the package's encode does not use."""
     shared = _linear(weights, "b_dec", "encoder.bias")
     weights.number("threshold")
     return Sae("topk", **shared, k=_k(settings, weights, shared["W_enc"].shape[1]))
@@ -127,7 +130,7 @@ def _batch_topk(settings: Settings, weights: Weights) -> Sae:
 
 
 def _matryoshka(settings: Settings, weights: Weights) -> Sae:
-    """``group_sizes`` change training alone."""
+    """Read a Matryoshka SAE as BatchTopK: ``group_sizes`` change training alone."""
     shared = _plain(weights)
     sizes = weights.whole_numbers("group_sizes")
     if sum(sizes) != shared["W_enc"].shape[1]:

@@ -69,7 +69,7 @@ def read_fetched(name: str, spec: PublishedSae, folder: Path) -> tuple[Published
 
 
 def wanted_files(names: Sequence[str], folder: str, patterns: Sequence[str]) -> list[str]:
-    """Of the files of a source those that are `folder` itself, or that match a pattern below it, sorted."""
+    """List the files of a source that are `folder` itself, or match a pattern below it, sorted."""
     if folder in names:
         return [folder]
     below = PurePosixPath(folder)
@@ -149,7 +149,7 @@ def _read(name: str, spec: PublishedSae, place: Path) -> Published:
 
 
 def _check(name: str, spec: PublishedSae, sae: Sae, d_model: int) -> None:
-    """Return what the configuration says beside what the files hold."""
+    """Raise ReadingError where the files hold something else than the configuration says."""
     hooks = SaeHooks.of(spec.hook, spec.target_hook)
     if sae.is_transcoder != hooks.is_transcoder:
         kind = "a transcoder" if sae.is_transcoder else "an SAE, which reconstructs what it reads"

@@ -69,8 +69,9 @@ class Settings:
         return value
 
     def option(self, key: str, default: Any) -> Any:
-        """Return what the user states of a choice that files never have; the default is the format's own and no
-        assumption.
+        """Return what the user states of a choice that files never state.
+
+        The default is the format's own rule, and is not listed as an assumption.
         """
         told = self._stated.take(key)
         if told is None:
@@ -85,14 +86,14 @@ class Settings:
         return self._stated.number(key)
 
     def note(self, key: str, default: Any = None) -> Any:
-        """A key that only describes: no default is an assumption."""
+        """Return a key that only describes the SAE; None where it is missing, which is no assumption."""
         value = self._values.get(key, default)
         if key in self._values:
             self.read[key] = value
         return value
 
     def ignored(self) -> list[str]:
-        """Keys of the file that nobody asked for."""
+        """List the keys of the file that no reader asked for."""
         return sorted(set(self._values) - set(self.read))
 
     def _check(self, key: str, value: Any, known: Collection[Any] | None, kind: Any) -> None:
@@ -174,7 +175,7 @@ class Release:
         return self._open(found[0])
 
     def beside(self, name: str) -> Path | None:
-        """A file in the folder, None if it is not there."""
+        """Return the path of a file in the folder, None if it is not there."""
         path = self.folder / name
         return self._open(path) if path.is_file() else None
 
@@ -222,9 +223,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path, stream: Any = None) -> Any:
-    """Return what a torch file holds, by the reader that makes tensors, containers, numbers and texts and nothing
-    else.
-    """
+    """Read a torch file by the restricted reader, which makes tensors, containers, numbers and texts alone."""
     try:
         return torch.load(path if stream is None else stream, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader raises errors of many kinds for what it does not know
@@ -235,7 +234,7 @@ def read_torch(path: Path, stream: Any = None) -> Any:
 
 
 def tensors_of(path: Path, found: Any, where: str = "") -> dict[str, Tensor]:
-    """A mapping of names to tensors; raises ReadingError for anything else in it."""
+    """Return `found` as a mapping of names to tensors; raises ReadingError for anything else in it."""
     if not isinstance(found, Mapping):
         raise ReadingError(f"{path}: {where}holds {type(found).__name__}, expected a mapping of names to tensors")
     for name, value in found.items():
@@ -250,7 +249,7 @@ def _first_line(error: Exception) -> str:
 
 
 def read_json_line(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON object of a file's first line, and where the rest begins."""
+    """Read the JSON object in a file's first line; also return the offset at which the rest begins."""
     with path.open("rb") as stream:
         line = stream.readline(1 << 20)
     try:
@@ -260,7 +259,7 @@ def read_json_line(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """A tensor in float32; formats that float32 does not hold are rounded, other kinds refused."""
+    """Convert a tensor to float32. Wider floats are rounded; anything but floating point numbers is refused."""
     if tensor.dtype not in (*_NARROW, torch.float64):
         raise ReadingError(f"{path}: {name} has the format {tensor.dtype}, expected floating point numbers")
     return tensor.float().contiguous()

@@ -65,11 +65,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _require_layer(release: Release, hook: str | None) -> None:
-    """Refuse a hook of another layer than the folder's name has."""
+    """Raise ReadingError for a hook of another layer than the folder's name states."""
     named = hook_of(release.stated.take("hook")) or hook_of(hook)
     match = next((match for part in reversed(release.folder.parts[-3:]) if (match := _LAYER.search(part))), None)
     if match and named and int(named.partition(".")[2]) != int(match[1]):
-        raise ReadingError(f"{release.folder}: is of layer {int(match[1])}, but hook is {named}; correct one of them")
+        raise ReadingError(
+            f"{release.folder}: its name is of layer {int(match[1])}, but hook is {named}; correct one of them"
+        )
 
 
 def _sae(weights: Weights, is_transcoder: bool) -> Sae:

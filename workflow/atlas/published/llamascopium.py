@@ -79,7 +79,8 @@ def _require_expansion(settings: Settings, d_model: int, n_latents: int) -> None
     # int() of a product of fractions may be one off.
     if factor is not None and abs(d_model * factor - n_latents) > 1:
         raise ReadingError(
-            f"{settings.path}: d_model times expansion_factor is {d_model * factor:g}, but the tensors have {n_latents}"
+            f"{settings.path}: d_model times expansion_factor is {d_model * factor:g}, but the tensors have "
+            f"{n_latents} latents; get the files again"
         )
 
 
@@ -144,8 +145,8 @@ def _language_model(release: Release) -> tuple[str | None, dict[str, Any]]:
 def read_llama_scope(release: Release) -> Read:
     """Llama Scope (2024): JumpReLU with one threshold for all latents, for rows times √d_model / norm.
 
-    ``threshold_units`` may be stated: "rows" (the threshold is for rows as they are, so that it is multiplied as they
-    are; what sae-lens 6.54.12 does) or "normalised" (for the rows that the encoder reads).
+    ``threshold_units`` may be stated. "rows": the threshold is for rows as they are stored, and is multiplied by the
+    same factor as rows; sae-lens 6.54.12 does so. "normalised": it is for the multiplied rows, which the encoder reads.
     """
     settings = release.json(_beside(release, "hyperparams.json"))
     path = release.beside("checkpoints/final.safetensors") or release.find("final.safetensors")

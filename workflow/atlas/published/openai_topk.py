@@ -21,7 +21,10 @@ def read_openai(release: Release) -> Read:
     # Newer torch writes the activation's state a second time, below its own name.
     again = {key.removeprefix(_AGAIN): found.pop(key) for key in list(found) if str(key).startswith(_AGAIN)}
     if again and again != described.get("activation_state_dict"):
-        raise ReadingError(f"{path}: activation.* is {again!r}, but activation_state_dict says otherwise")
+        told = described.get("activation_state_dict")
+        raise ReadingError(
+            f"{path}: activation.* is {again!r}, but activation_state_dict is {told!r}; expected the same"
+        )
     settings = release.mapping(path, described)
     why = "as its loader does"
     activation = settings.take("activation", "ReLU", known=("ReLU", "TopK"), kind=str, why=why)

@@ -81,7 +81,7 @@ def _audited(name: str, spec: PublishedSae, published: Published, shards: Sequen
 
 
 def rows_to_audit(shards: Sequence[Shard], n_rows: int = AUDIT_ROWS) -> AuditRows:
-    """The first rows of each training shard at all its hooks: they are stored shuffled, hence a sample."""
+    """Read the first rows of each training shard at all its hooks; rows are stored shuffled, so they are a sample."""
     each = -(-n_rows // len(shards))
     ends = [min(each, shard.n_rows) for shard in shards]
 

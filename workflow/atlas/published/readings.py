@@ -20,8 +20,8 @@ _K = (8, 16, 32, 64, 128, 256)
 class Reading:
     """An SAE, the hooks whose rows it reads and reconstructs, and whether a context's first row is left out.
 
-    `name` says in words what is otherwise than stated. `may_keep_more` is whether it can be meant though it keeps more
-    latents a row than the stated one: those explain more for that alone.
+    `name` says in words how it differs from the stated one. `may_keep_more` says whether it may win although it keeps
+    more latents a row than the stated one: more latents alone explain more.
     """
 
     name: str
@@ -38,7 +38,7 @@ def other_readings(
     has_first: bool,
     alternatives: Mapping[str, Sae],
 ) -> Iterator[Reading]:
-    """Readings that differ in one thing. `alternatives` are what the format itself leaves open.
+    """Yield readings that differ from the stated one in one thing. `alternatives` are what the format leaves open.
 
     `has_first` says that rows of first positions are counted.
     """

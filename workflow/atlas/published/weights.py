@@ -121,9 +121,9 @@ def require_decoder(release: Release, path: Path, sae: Sae) -> None:
 
 
 def scaled(sae: Sae, scale: float, output_scale: float | None = None) -> Sae:
-    """The SAE for rows as they are, from one for rows times `scale`; its latents stay the same.
+    """Fold `scale` into an SAE that was made for rows times `scale`; its latents stay the same.
 
-    What is reconstructed is divided by `output_scale`, for an SAE the same number.
+    The result reads rows as they are. Its reconstruction is divided by `output_scale`, for an SAE the same number.
     """
     output_scale = scale if output_scale is None else output_scale
     if scale == 1 and output_scale == 1:

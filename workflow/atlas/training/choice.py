@@ -1,7 +1,7 @@
-"""Which kernels a training uses: named by the recipe, recorded by an earlier start, or measured once on this machine.
+"""Choose the kernels of a training: named by the recipe, recorded by an earlier start, or measured on this machine.
 
 The ways differ in the last bits of the weights. So the choice is kept beside the checkpoints, where a run that is
-resumed finds it on any machine, and it stands on the run card.
+resumed finds it on any machine. The run card has it too.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _WARM_UP, _REPETITIONS, _SECONDS = 2, 5, 20.0
 def choose(
     recipe: Recipe, d_model: int, d_target: int | None, device: torch.device, state_folder: Path
 ) -> tuple[Numerics, Choice]:
-    """Return how this training computes; the choice is recorded in `state_folder`, and an earlier one there holds.
+    """Return how this training computes. The choice is recorded in `state_folder`; one that is already there holds.
 
     Raises TrainingError when the way that is recorded or named cannot run here.
     """
@@ -77,13 +77,13 @@ def _runnable(numerics: Numerics) -> Numerics:
         except ImportError as error:
             raise TrainingError(
                 f"this training computes with fused kernels, which cannot be loaded here ({error}); install "
-                "envs/requirements.txt. With products: sparse in the recipe it would train anew, with other last bits"
+                "envs/requirements.txt, or set products: sparse in the recipe, which trains anew with other last bits"
             ) from error
     return numerics
 
 
 def _measured_once(recipe: Recipe, shape: dict[str, Any], d_target: int | None, dtype: torch.dtype) -> Choice:
-    """The choice for this shape, processor, threads and libraries, measured by the first job that needs it."""
+    """Return the choice for this shape, processor, threads and libraries; the first job that needs it measures it."""
     machine = {
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -104,7 +104,7 @@ def _measured_once(recipe: Recipe, shape: dict[str, Any], d_target: int | None, 
 
 
 def _measure(recipe: Recipe, shape: dict[str, Any], d_target: int | None, dtype: torch.dtype) -> Choice:
-    """Times a few updates of each way in turn, with weights of their own, and takes the fastest."""
+    """Time a few updates of each way in turn, with weights of their own, and choose the fastest."""
     names = ["fused", "sparse"]
     if recipe.k >= _DENSE_FROM * recipe.n_latents:
         names.append("dense")

@@ -62,7 +62,7 @@ class GroupInputs:
 
 @dataclass(frozen=True)
 class Member:
-    """One SAE of a group: what is asked for, reports that its evaluation text is apart, where it goes, its threads."""
+    """One SAE of a group: its settings, reports that its evaluation text is apart, its folders, and its threads."""
 
     asked: Asked
     folder: Path
@@ -73,7 +73,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Return what a log calls it."""
+        """Return its name in logs."""
         names = self.asked.names
         return f"{self.asked.hook}/{names['mix']}/{names['recipe']}/seed-{self.asked.seed}"
 
@@ -148,7 +148,7 @@ class _Group:
         self._passages = [Passage(stream.plan.use, stream.steps) for stream in self._streams]
 
     def train(self, asked_to_end: Event) -> None:
-        """Fill one window after the other, and let every SAE go as far as the windows at hand allow."""
+        """Fill one window after the other, and train every SAE as far as the windows at hand allow."""
         order = order_of_windows(self._passages)
         sizes = {window: self._filler.size(window) for window in order}
         self._filler.require_space(most_at_hand(self._passages, sizes, self._steps))
@@ -249,10 +249,13 @@ def _current(device: torch.device) -> AbstractContextManager:
 
 
 def _require_same_text(facts: Mapping[str, list[Shard]], splits: Mapping[str, TokenSplit], harvest: Harvest) -> None:
-    """Facts are those of the text that is streamed, stored as the configuration says."""
+    """Raise StoreError unless facts are of the text that is streamed, and stored as the configuration says."""
     for name, split in splits.items():
         if name not in facts:
-            raise StoreError(f"corpus {name!r} has tokens, but no facts; there are facts of {sorted(facts)}")
+            raise StoreError(
+                f"corpus {name!r} has tokens, but no facts: files of facts are of {sorted(facts)}; expected "
+                "both of each corpus"
+            )
         if split.tokens.size != (asked := harvest.of(name).train_tokens):
             raise StoreError(
                 f"corpus {name!r} has {split.tokens.size:,} tokens to train on, the model's harvest asks for "
@@ -264,8 +267,8 @@ def _require_same_text(facts: Mapping[str, list[Shard]], splits: Mapping[str, To
             for key, value in expected.items():
                 if shard.identity[key] != value:
                     raise StoreError(
-                        f"{shard.path}: {key} is {shard.identity[key]!r}, but the group streams text with {value!r}; "
-                        "all SAEs of a group share it; delete this file and run again"
+                        f"{shard.path}: {key} is {shard.identity[key]!r}, but the text that the group streams has "
+                        f"{value!r}; delete this file and run again"
                     )
 
 

@@ -8,13 +8,13 @@ from atlas.activations.plan import Window
 
 @dataclass(frozen=True)
 class Passage:
-    """What one SAE draws from which window: first step, and the one after the last; of how many steps."""
+    """The windows that one SAE draws from: of each the first step and the one after the last. `steps` is its length."""
 
     use: Mapping[Window, tuple[int, int]]
     steps: int
 
     def reach(self, step: int, at_hand: Collection[Window]) -> int:
-        """The first step that cannot be made with the windows at hand; `steps` where all can."""
+        """Return the first step that cannot be made with the windows at hand; `steps` where all can."""
         missing = [first for window, (first, end) in self.use.items() if end > step and window not in at_hand]
         return max(step, min(missing, default=self.steps))
 
@@ -24,7 +24,7 @@ class Passage:
 
 
 def order_of_windows(passages: Sequence[Passage]) -> list[Window]:
-    """Every window that is drawn from, by the smallest share of its steps that an SAE has made when it needs it."""
+    """Order the windows by when they are first needed: the share of its steps that an SAE has made by then."""
     begins: dict[Window, float] = {}
     for passage in passages:
         for window, (first, _) in passage.use.items():
@@ -35,7 +35,7 @@ def order_of_windows(passages: Sequence[Passage]) -> list[Window]:
 def next_window(
     order: Sequence[Window], passages: Sequence[Passage], steps: Sequence[int], at_hand: Collection[Window]
 ) -> Window | None:
-    """The window to fill next: the first that is not at hand and that some SAE, at its step, still needs."""
+    """Return the window to fill next: the first that is not at hand and that some SAE still needs."""
     for window in order:
         if window not in at_hand and needed(window, passages, steps):
             return window
@@ -48,7 +48,7 @@ def needed(window: Window, passages: Sequence[Passage], steps: Sequence[int]) ->
 
 
 def most_at_hand(passages: Sequence[Passage], sizes: Mapping[Window, int], steps: Sequence[int]) -> int:
-    """The largest sum of sizes of windows that are at hand at once, from these steps to the end."""
+    """Compute the largest sum of sizes of windows that are at hand at once, from these steps to the end."""
     order, at_hand, largest, steps = order_of_windows(passages), set(), 0, list(steps)
     while (window := next_window(order, passages, steps, at_hand)) is not None:
         at_hand.add(window)
