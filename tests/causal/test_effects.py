@@ -31,6 +31,7 @@ from atlas.codes.store import LatentEntries
 from atlas.config.causal import Causal
 from atlas.errors import CausalError
 from atlas.hook_points import SaeHooks
+from atlas.intervals import LEAST_CLUSTERS
 from atlas.models.forward import capture
 
 LENGTH, CONTEXTS = 16, 10
@@ -186,6 +187,17 @@ def test_effects_stand_beside_their_nulls_and_silent_latents_say_why():
     assert 7 not in set(tokens.latent)
     assert tokens.query("latent == 3 and which == 'promoted' and dictionary == 'sae'").token.iloc[0] == 9
     assert promoted_columns(tokens).set_index("latent").promoted_lift[3] > 1e-3
+
+
+def test_latents_of_too_few_documents_are_not_judged():
+    """Three documents give no interval: "no effect" would be a finding that nobody made."""
+    text = text_of(n_contexts=LEAST_CLUSTERS - 1)
+    found, firings, others = text.measure([0, 1, 2])
+    rows = effect_rows(found, firings, others)
+    assert (rows.n_measured > 0).all() and rows.kl.notna().all() and rows.kl_low.isna().all()
+    assert set(rows.verdict) == {UNMEASURED} and rows.reason.str.contains("fewer than 4 documents").all()
+    summary = summarise(found.firings, found.method, rows)
+    assert (summary["n_measured"], summary["share_beyond_random"]) == (0, None)
 
 
 def test_nothing_at_all_to_measure_is_no_error():

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int
 from atlas.causal.effects import OTHER, OWN, RANDOM, Measured
 from atlas.causal.firings import Firings
 from atlas.evaluation.bootstrap import ratio_intervals
+from atlas.intervals import LEAST_CLUSTERS
 
 BEYOND, NOT_BEYOND, UNMEASURED = "beyond a random direction", "no effect beyond a random direction", "not measured"
 NO_TWIN = "effects of trained twins are not measured"
 NEVER = "never fires on a row that is measured: counted, no massive activation, and followed by a counted token"
-ONE_DOCUMENT = "all its firings are in one document: there is no interval"
+FEW_DOCUMENTS = f"fires in fewer than {LEAST_CLUSTERS} documents: there is no interval to tell an effect from chance"
 # Means over firings with intervals over documents. The last are differences of pairs of one firing.
 _MEANS = ("kl", "loss", "kl_after", "stated_lift")
 _DIFFERENCES = {
@@ -59,8 +60,8 @@ def _numbers(found: pd.DataFrame | None) -> dict[str, object]:
         row |= {name: value, f"{name}_low": each_low, f"{name}_high": each_high}
     row["kl_silent"] = float(found.kl_silent.max()) if found.kl_silent.notna().any() else np.nan
     row["kl_whole"] = float(found.kl_whole.mean())
-    if n_documents < 2:
-        return row | {"verdict": UNMEASURED, "reason": ONE_DOCUMENT}
+    if n_documents < LEAST_CLUSTERS:
+        return row | {"verdict": UNMEASURED, "reason": FEW_DOCUMENTS}
     beyond = max(row["kl_over_random_low"], row["stated_lift_over_random_low"], key=lambda low: low > 0) > 0
     return row | {"verdict": BEYOND if beyond else NOT_BEYOND, "reason": None}
 
