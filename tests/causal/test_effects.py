@@ -262,7 +262,7 @@ def test_a_hybrid_is_measured_and_an_encoder_refused():
     found, *_ = text_of("nemotron_h").measure([3])
     assert found.method == "a pass per branch"
     assert found.firings.kl.notna().all()
-    with pytest.raises(CausalError, match="'masked_lm': effects on the next token"):
+    with pytest.raises(CausalError, match="'masked_lm': effects are measured on the next token"):
         encoder = build("bert", "masked_lm")
         allowed_rows(encoder, [], np.zeros(0, bool), 3)
     text = text_of()

@@ -166,7 +166,7 @@ def test_keys_of_the_other_formats(copied, tmp_path):
     folder = copied("dictionary_learning", "AutoEncoderTopK")
     trainer = json.loads((folder / "config.json").read_text())["trainer"]
     change_json(folder / "config.json", trainer=trainer | {"k": 3})
-    refused(folder, "dictionary_learning", r"ae\.pt: k is 4, but 3 is stated or in config\.json")
+    refused(folder, "dictionary_learning", r"ae\.pt: k is 4, but 3 is stated by you or by config\.json")
     (folder / "config.json").unlink()
     refused(folder, "dictionary_learning", "has no key dict_class, expected one of 'AutoEncoder'.*state dict_class")
     stated = {"dict_class": "AutoEncoderTopK", "hook": "resid_post.3"}
