@@ -133,7 +133,7 @@ def test_what_cannot_be_done_is_named(ids):
             intervene(Change.of("clamp", 3, amount))
     with pytest.raises(CausalError, match="no prompt can be told from what follows it"):
         Intervention.of(loaded, sae, "resid_post.1", Change.of("ablate", 3), generated=False)
-    with pytest.raises(CausalError, match="is that of a transcoder, but the weights are those of an SAE"):
+    with pytest.raises(CausalError, match="belongs to a transcoder, the weights to an SAE"):
         intervene(Change.of("ablate", 3), "mlp_in.1-to-mlp_out.1")
     with pytest.raises(AtlasError, match="layers 0 to 2"):
         intervene(Change.of("ablate", 3), "resid_post.9")
