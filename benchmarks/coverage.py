@@ -1,4 +1,4 @@
-"""How often 95 % intervals over documents hold the truth: simulated documents, and real ones drawn from a store.
+"""Measure how often 95 % intervals over documents hold the truth, for simulated documents and for a store's.
 
 Real documents: those of training shards are the population, whose explained variance is known; samples of a few of them
 are drawn, each gets its interval. The percentile bootstrap that the intervals replaced stands beside.

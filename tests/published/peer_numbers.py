@@ -170,7 +170,7 @@ def _old_saelens(d: int, w: dict) -> Iterator[Case]:
 
 
 def _batch_topk(d: int, w: dict) -> Case:
-    """What save_inference_model writes for BatchTopK: a jumprelu SAE."""
+    """Write what save_inference_model writes for BatchTopK: a jumprelu SAE."""
     from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
     trained = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=d, d_sae=N, k=K, device="cpu"))

@@ -1,4 +1,4 @@
-"""What cannot be read is an error with file, key, value and what was expected, before anything is computed."""
+"""Unreadable files are errors with file, key, value and expectation, before anything is computed."""
 
 import io
 import json

@@ -46,7 +46,7 @@ HARVEST = Harvest(
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the files of the scene are."""
+    """Return the paths of the scene's files."""
 
     folder: Path
     loaded: LoadedModel

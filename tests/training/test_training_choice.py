@@ -1,4 +1,4 @@
-"""Which kernels a training uses: measured once, recorded, the same after a resume, and never exchanged silently."""
+"""Kernels of a training are measured once, recorded, kept after a resume, and never exchanged silently."""
 
 import sys
 
@@ -107,7 +107,7 @@ class EndingStream(PlantedStream):
 
 
 def test_a_resumed_run_has_the_same_bits_and_its_card_says_the_way(tmp_path, measured):
-    """Where another way would be measured now, the recorded one is used, and the checkpoint is that of this run."""
+    """Use the recorded way, even if measuring anew would choose another; the checkpoint is of this run."""
     fastest, _ = measured
     settings, stream = recipe(checkpoint_every=7, dead_feature_tokens=512), EndingStream(batch_size=256)
     whole = train(tmp_path / "whole", settings, stream)

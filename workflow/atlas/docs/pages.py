@@ -6,6 +6,7 @@ A table stands between ``<!-- table: NAME`` with its specification (tables.Table
 
 import csv
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from atlas.docs.tables import DocsError, TableSpec, markdown
 from atlas.files import read_plain_json, write_text
 
 ROOT = Path(__file__).parents[3]
+_WIDTH = 120
 RESULTS = ROOT / "docs" / "results"
 _BLOCK = re.compile(r"(<!-- (table: .*?)-->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
@@ -60,9 +62,12 @@ def origin_text(name: str, record: dict) -> str:
     """Return where the numbers of a recorded file come from, for readers."""
     machine = record["machine"]
     instructions = f" with {', '.join(machine['instructions'])}" if machine["instructions"] else ""
-    return (
+    return textwrap.fill(
         f"Numbers: [{name}.csv](results/{name}.csv), made on {machine['processor']}{instructions}, products in "
-        f"{' and '.join(record['products'])}, torch {record['versions']['torch']}, commit {record['commit'][:10]}."
+        f"{' and '.join(record['products'])}, torch {record['versions']['torch']}, commit {record['commit'][:10]}.",
+        _WIDTH,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

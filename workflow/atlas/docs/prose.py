@@ -21,7 +21,7 @@ _CHAIN = re.compile(r"\b(?:that|those) of\b")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`*(])")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 # Prose of a page begins none of these lines: tables, links, comments and settings of generated tables.
-_NO_PROSE = re.compile(r"^\s*(\||<!--|!\[|\[|#|cells:|how:|\"|Numbers: \[|\*This version)")
+_NO_PROSE = re.compile(r"^\s*(\||<!--|!\[|\[|#|cells:|how:|\"|\*This version)")
 
 
 @dataclass(frozen=True)
