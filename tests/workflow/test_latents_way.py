@@ -10,6 +10,7 @@ from peer_environments import peer_python
 from project import make_project, planned, read_config, snakemake, write_config
 
 from atlas.autointerp.outcome import OUTCOMES
+from atlas.intervals import LEAST_CLUSTERS
 
 pytestmark = pytest.mark.slow
 
@@ -93,12 +94,17 @@ def test_effects_of_a_study_with_their_nulls(finished):
     assert planned(finished, table) == {}
     rows = pd.read_csv(finished / table)
     assert len(rows) == 2
-    numbers = ["kl", "kl_random", "kl_other", "share_beyond_random", "share_of_whole", "promoted_lift_random"]
-    assert rows[numbers].notna().all(axis=None)
+    assert rows[["kl", "kl_random", "share_of_whole"]].notna().all(axis=None)
     assert (rows.n_latents == 6).all()
     assert (rows.silent_above_noise == 0).all()
-    effects = pd.read_parquet(next(finished.glob("results/effects/llama/resid_post.1/**/effects.parquet")))
-    assert effects.kl_twin_reason.notna().all()
+    # How often latents fire, and whether any is like another, is of the training: nulls have to follow it.
+    assert (rows.share_beyond_random.notna() == (rows.n_measured > 0)).all()
+    for hook, row in rows.set_index("hook").iterrows():
+        effects = pd.read_parquet(next(finished.glob(f"results/effects/llama/{hook}/**/effects.parquet")))
+        assert len(effects) == 6
+        assert row.n_measured == (effects.n_documents >= LEAST_CLUSTERS).sum()
+        assert pd.notna(row.kl_other) == effects.kl_other.notna().any()
+        assert effects.kl_twin_reason.notna().all()
     assert "effects" not in planned(finished, HEALTH)
 
 
