@@ -1,0 +1,48 @@
+"""The page that readers mark: contexts alone, in one file that needs no server and sends nothing."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from atlas.blind_reading.items import Item, ReadSae, Sheet, make_sheet, sheet_id
+from atlas.config.reading import Reading
+from atlas.errors import DamagedFileError
+from atlas.files import atomic_path, read_json, write_json
+from atlas.site.pages import FOLDER, write_page
+
+
+def write_sheet(study: str, saes: Sequence[ReadSae], settings: Reading, page: Path, key: Path) -> None:
+    """Write the sheet of a study and its key: which latent each item is.
+
+    Raises EvaluationError when fewer latents fire than the sheet asks for.
+    """
+    sheet = make_sheet(study, saes, settings)
+    kinds = json.dumps({item.number: item.dictionary for item in sheet.items})
+    script = (FOLDER / "assets" / "reading.js").read_text(encoding="utf-8")
+    with atomic_path(page) as temporary:
+        write_page(
+            temporary,
+            "reading.html",
+            "",
+            study=study,
+            sheet=sheet.sheet_id,
+            items=[(item.number, lines) for item, lines in zip(sheet.items, sheet.contexts, strict=True)],
+            # Readers who look at the page's source are not told by accident.
+            kinds=base64.b64encode(kinds.encode()).decode(),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            style=(FOLDER / "assets" / "atlas.css").read_text(encoding="utf-8"),
+        )
+    write_json(key, {"study": study, "sheet": sheet.sheet_id, "items": [asdict(item) for item in sheet.items]})
+
+
+def read_key(path: Path) -> Sheet:
+    """Read the key of a sheet, without contexts. Raises DamagedFileError when it is not as it was written."""
+    found = read_json(path)
+    items = tuple(Item(**item) for item in found["items"])
+    if found["sheet"] != sheet_id(found["study"], items):
+        raise DamagedFileError(f"{path}: items do not belong to sheet {found['sheet']!r}; delete it and run again")
+    return Sheet(found["study"], items, ())
