@@ -5,7 +5,7 @@ import pytest
 from label_scene import GAMMA, SPACED, WIDTH, LabelScene
 from latent_scene import TEXTS, random_tokens, write_codes
 
-from atlas.autointerp.by_token import token_correlation
+from atlas.autointerp.by_context import FACTS, fact_correlations
 from atlas.autointerp.ceilings import score_planted
 from atlas.autointerp.planted import MEANINGFUL, PLANTED_CLASSES, RANDOM, plant
 from atlas.autointerp.scorers import words, words_in
@@ -86,10 +86,42 @@ def test_rare_words_of_a_label_count_for_more(scene):
 
 
 def test_the_token_tells_where_planted_latents_fire_and_nothing_of_random_ones(scene):
-    found = token_correlation([scene.codes], scene.windows, 0, 10)
-    assert found[2] == pytest.approx(1)
-    assert found[0] > 0.9
-    assert abs(found[1]) < 0.1
+    found = fact_correlations([scene.codes], scene.windows, SPACED.texts, 0, 10)
+    assert set(found) == set(FACTS)
+    assert found["token"][2] > 0.3
+    assert found["token"][0] > 0.3
+    assert all(abs(values[1]) < 0.1 for values in found.values())
+
+
+def test_each_fact_tells_where_a_latent_of_its_own_fires(tmp_path):
+    """One latent per fact fires on it alone, with one activation: that fact has correlation 1, the others less."""
+    tokens = random_tokens(160)
+    texts = np.array([text.strip().lower() for text in SPACED.texts])
+    following = np.roll(tokens, -1)
+    letter, ending = np.array([text[:1] for text in texts]), np.array([text[-2:] for text in texts])
+    fires = [
+        tokens == GAMMA,
+        following == GAMMA,
+        letter[tokens] == "e",  # epsilon, eta
+        ending[tokens] == "ta",  # beta, zeta, eta, theta, iota
+    ]
+    dense = np.stack(fires, axis=1).astype(np.float32)
+    codes = write_codes(tmp_path / "facts.h5", dense, tokens)
+    found = fact_correlations([codes], Windows.of({"chat": codes}, WIDTH), SPACED.texts, 0, 10)
+    for place, fact in enumerate(FACTS):
+        assert found[fact][place] == pytest.approx(1), fact
+    assert found["next token"][0] < 0.2
+    assert found["token"][1] < 0.2
+
+
+def test_only_strong_firings_are_asked_for(tmp_path):
+    """A latent fires weakly everywhere, and strongly on one token of 16: that token is most of its strongest tenth."""
+    tokens = random_tokens(160)
+    generator = np.random.default_rng(0)
+    dense = np.where(tokens == GAMMA, 2.0, generator.uniform(0.1, 1.0, len(tokens))).astype(np.float32)[:, None]
+    codes = write_codes(tmp_path / "weak.h5", dense, tokens)
+    found = fact_correlations([codes], Windows.of({"chat": codes}, WIDTH), SPACED.texts, 0, 10)
+    assert found["token"][0] > 0.6
 
 
 def test_the_token_is_judged_on_other_documents(tmp_path):
@@ -102,7 +134,7 @@ def test_the_token_is_judged_on_other_documents(tmp_path):
     rows = scene.windows.start[training][:, None] + np.arange(WIDTH)
     dense[rows.reshape(-1), 1] = 1.0 * (tokens[rows.reshape(-1)] == GAMMA)
     codes = write_codes(tmp_path / "half.h5", dense, tokens)
-    found = token_correlation([codes], Windows.of({"chat": codes}, WIDTH), 0, 10)
+    found = fact_correlations([codes], Windows.of({"chat": codes}, WIDTH), SPACED.texts, 0, 10)["token"]
     assert found[0] == pytest.approx(1)
     assert np.isnan(found[1])
 
@@ -142,10 +174,23 @@ def test_planted_words_reach_the_ceiling_and_random_firing_the_floor(scene, narr
     assert set(MEANINGFUL) >= {name for name, _, _ in by_class} - {RANDOM}
 
 
+def test_planted_facts_are_told_by_their_own_fact_alone(scene):
+    windows = Windows.of({"chat": scene.codes}, 4)
+    words = Words.find(windows, SPACED)
+    planted = plant([scene.codes], windows, words, SPACED, np.full(5, 0.2), 6, 0)
+    found = fact_correlations(planted.codes, windows, SPACED.texts, 0, 10)
+    for name, fact, other in (("before_token", "next token", "token"), ("spelling", "first letter", "next token")):
+        own = planted.members(name, False)
+        assert len(own) == 6
+        # How strongly a planted latent fires within its meaning is drawn: no fact tells which tenth is the strongest.
+        assert (found[fact][own] > 0.25).all()
+        assert (np.abs(found[other][own]) < 0.15).all()
+
+
 def test_no_planted_latent_is_shown_to_a_language_model(scene, narrow):
     asking = {"explainers": ("lexical", "max_activation"), "scorers": ("words", "detection"), "window_tokens": NARROW}
     settings = scene.settings.model_copy(update=asking | {"planted": 2})
     rows = score_planted([scene.codes], np.full(5, 0.2), narrow, settings, samples=10)
-    assert {(row["explainer"], row["scorer"]) for row in rows} == {("lexical", "words"), (None, "token")}
+    assert {(row["explainer"], row["scorer"]) for row in rows} == {("lexical", "words"), *((None, fact) for fact in FACTS)}
     none = settings.model_copy(update={"planted": 0})
     assert not score_planted([scene.codes], np.full(5, 0.2), narrow, none, samples=10)

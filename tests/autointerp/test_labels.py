@@ -7,6 +7,7 @@ import torch
 from label_scene import bag_of_words
 
 from atlas.autointerp.explainers import begins_word, promoted_tokens
+from atlas.autointerp.by_context import FACTS, LEAST_TOLD
 from atlas.autointerp.outcome import OUTCOMES, latent_outcomes, told_limits
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.safe import printable, prompt_text
@@ -114,7 +115,12 @@ def random_scores(latents, low, specific, scorer: str = "words") -> pd.DataFrame
     return frame.assign(score=frame.score_low.astype(float) + 0.05)
 
 
-LIMITS = {"token": 0.5, "words": 0.5, "embedding": 0.5}
+LIMITS = dict.fromkeys(FACTS, 0.5) | {"words": 0.5, "embedding": 0.5}
+
+
+def correlations(token: dict[int, float], **others: dict[int, float]) -> pd.DataFrame:
+    """Correlations by latent and fact: with the token, and with the `others`."""
+    return pd.DataFrame({"token": pd.Series(token, dtype=float), **others})
 
 
 def test_every_outcome_of_a_latent():
@@ -127,7 +133,7 @@ def test_every_outcome_of_a_latent():
     scores = random_scores([4, 5, 6, 7, 8, 9], [np.nan, 0.45, 0.6, 0.6, 0.6, 0.4], [np.nan, 0.1, -0.1, 0.1, 0.1, 0.1])
     topic = random_scores([5, 9], [0.4, 0.7], [0.1, 0.2], "embedding")
     hard = scores.assign(negatives="hard", score_low=0.9, specificity_low=0.9)
-    by_token = pd.Series({6: 0.4})
+    by_token = correlations({6: 0.4})
     found = latent_outcomes(pd.concat([home, elsewhere]), pd.concat([scores, topic, hard]), by_token, LIMITS)
     assert list(found.outcome) == [*OUTCOMES, "good", "good"]
     assert list(found.told_by[7:]) == ["words", "words", "embedding"]
@@ -135,40 +141,49 @@ def test_every_outcome_of_a_latent():
 
 
 def test_what_the_token_tells_needs_no_label():
-    found = latent_outcomes(home_rows(3), random_scores([0], [0.3], [0.0]), pd.Series({0: 0.8, 1: 0.2}), LIMITS)
+    found = latent_outcomes(home_rows(3), random_scores([0], [0.3], [0.0]), correlations({0: 0.8, 1: 0.2}), LIMITS)
     assert list(found.outcome) == ["good", "uninterpreted", "unscored"]
     assert list(found.told_by.fillna("")) == ["token", "", ""]
 
 
 def test_a_score_that_random_latents_reach_tells_nothing():
     scores = random_scores([0, 1], [0.6, 0.72], [0.1, 0.1])
-    found = latent_outcomes(home_rows(2), scores, pd.Series(dtype=float), LIMITS | {"words": 0.7})
+    found = latent_outcomes(home_rows(2), scores, correlations({}), LIMITS | {"words": 0.7})
     assert list(found.outcome) == ["deceptively-good", "good"]
 
 
 def test_limits_leave_few_latents_of_the_random_dictionary():
-    """Three measures, each of which every latent passes at random: at most a twentieth passes any limit."""
+    """Six measures, each of which every latent passes at random: at most a twentieth passes any limit."""
     generator = np.random.default_rng(0)
     n, names = 2000, ("words", "embedding")
     scores = pd.concat(random_scores(range(n), generator.uniform(0.4, 0.9, n), 0.2, name) for name in names)
     scores["dictionary"] = "random"
-    correlation = generator.uniform(0, 1, n)
-    tokens = pd.DataFrame({"latent": range(n), "correlation": correlation, "dictionary": "random"})
+    drawn = {fact: generator.uniform(0, 1, n) for fact in FACTS}
+    tokens = pd.concat(pd.DataFrame({"latent": range(n), "fact": fact, "correlation": drawn[fact]}) for fact in FACTS)
+    tokens["dictionary"] = "random"
     limits = told_limits(scores, tokens, names)
-    assert limits["token"] == pytest.approx(1 - 0.05 / 3, abs=0.01)
-    found = latent_outcomes(home_rows(n), scores, tokens.set_index("latent").correlation, limits)
+    assert limits["token"] == pytest.approx(1 - 0.05 / 6, abs=0.01)
+    found = latent_outcomes(home_rows(n), scores, pd.DataFrame(drawn), limits)
     assert 0.02 < (found.outcome == "good").mean() <= 0.05
-    assert told_limits(scores.iloc[:0], tokens.iloc[:0], names) == {"token": 0.5, "words": 0.5, "embedding": 0.5}
+    floors = dict.fromkeys(FACTS, LEAST_TOLD) | {"words": 0.5, "embedding": 0.5}
+    assert told_limits(scores.iloc[:0], tokens.iloc[:0], names) == floors
     weak = tokens.assign(correlation=0.1)
-    assert told_limits(scores, weak, names)["token"] == 0.5
+    assert told_limits(scores, weak, names)["token"] == LEAST_TOLD
+
+
+def test_the_first_fact_that_tells_is_named():
+    facts = correlations({0: 0.3}, **{"next token": pd.Series({0: 0.9, 1: 0.9}), "last letters": pd.Series({2: 0.6})})
+    found = latent_outcomes(home_rows(3), random_scores([], [], []), facts, LIMITS)
+    assert list(found.told_by) == ["next token", "next token", "last letters"]
+    assert found.next_token_correlation.tolist()[:2] == [0.9, 0.9]
 
 
 @pytest.mark.parametrize(("density", "noisy"), [(0.08, 0.25), (0.005, 0.11)])
 def test_noisy_scales_with_the_dictionary_s_own_density(density, noisy):
     rows = home_rows(101, density=[noisy, *[density] * 100])
-    found = latent_outcomes(rows, random_scores([], [], []), pd.Series(dtype=float), LIMITS)
+    found = latent_outcomes(rows, random_scores([], [], []), correlations({}), LIMITS)
     assert list(found.outcome[:2]) == ["noisy", "unscored"]
     assert found.noisy_above[0] == pytest.approx(max(0.1, 3 * rows.density.mean()))
     calm = home_rows(101, density=[noisy * 0.9, *[density] * 100])
-    found = latent_outcomes(calm, random_scores([], [], []), pd.Series(dtype=float), LIMITS)
+    found = latent_outcomes(calm, random_scores([], [], []), correlations({}), LIMITS)
     assert "noisy" not in set(found.outcome)

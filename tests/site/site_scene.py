@@ -10,6 +10,7 @@ import yaml
 from latent_scene import random_firings, write_codes
 from shards import make_shard
 
+from atlas.autointerp.by_context import FACTS
 from atlas.autointerp.outcome import OUTCOMES, Deciding
 from atlas.codes.encode import identity_of
 from atlas.config.latents import Latents
@@ -151,7 +152,7 @@ class SiteScene:
             for kind in ("random", "hard")
         ).assign(explainer="lexical", scorer="embedding", n_positives=10, n_negatives=10)
         write_sae_table(folder / "scores.parquet", tested, ["dictionary", "latent"], sae_id, sha256)
-        by_token = pd.DataFrame(every | {"correlation": 0.1})
+        by_token = pd.concat(pd.DataFrame(every | {"fact": fact, "correlation": 0.1}) for fact in FACTS)
         write_sae_table(folder / "tokens.parquet", by_token, ["dictionary", "latent"], sae_id, sha256)
         rows = [
             (HOSTILE, kind, 0.1 * n, "chat", LENGTH * n, 10) for n, kind in enumerate(("activating", "random", "hard"))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from atlas.autointerp.by_token import TOLD_BY_TOKEN, token_correlation
+from atlas.autointerp.by_context import LEAST_TOLD, fact_correlations
 from atlas.autointerp.examples import choose_examples
 from atlas.autointerp.explainers import EXPLAINERS
 from atlas.autointerp.intruder import judge_intruders
@@ -58,7 +58,7 @@ def score_planted(
             asked = INTRUDERS[scorer](tools)
             judged = judge_intruders(examples, own, windows, asked, settings, samples=samples, seed=seed)
             rows.append(_row(None, scorer, name, dense, len(own), judged, 1 / settings.intruder_windows))
-    return [*rows, *_by_token(planted, groups, tools, settings, seed)]
+    return [*rows, *_by_fact(planted, groups, tools, settings, seed)]
 
 
 def _row(
@@ -78,18 +78,20 @@ def _row(
     }
 
 
-def _by_token(
+def _by_fact(
     planted: Planted, groups: Sequence[tuple[str, bool]], tools: ScorerTools, settings: Autointerp, seed: int
 ) -> list[dict[str, Any]]:
-    found = token_correlation(planted.codes, tools.tools.windows, seed, settings.min_examples)
+    texts = tools.tools.tokens.texts
+    found = fact_correlations(planted.codes, tools.tools.windows, texts, seed, settings.min_examples)
     rows = []
-    for name, dense in groups:
-        own = pd.Series(found[planted.members(name, dense)])
-        known = own.dropna()
-        row = {"explainer": None, "scorer": "token", "class": name, "dense": dense, "n_planted": len(own)}
-        row |= {"n_scored": len(known), "score": None, "share_told": None}
-        if len(known):
-            row["score"] = {"value": float(known.mean()), "interval": None}
-            row["share_told"] = float((known > TOLD_BY_TOKEN).mean())
-        rows.append(row)
+    for fact, correlations in found.items():
+        for name, dense in groups:
+            own = pd.Series(correlations[planted.members(name, dense)])
+            known = own.dropna()
+            row = {"explainer": None, "scorer": fact, "class": name, "dense": dense, "n_planted": len(own)}
+            row |= {"n_scored": len(known), "score": None, "share_told": None}
+            if len(known):
+                row["score"] = {"value": float(known.mean()), "interval": None}
+                row["share_told"] = float((known > LEAST_TOLD).mean())
+            rows.append(row)
     return rows

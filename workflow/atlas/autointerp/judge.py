@@ -44,12 +44,12 @@ class Judged:
 class Found:
     """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
 
-    Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and
-    `by_token` is the correlation of each latent's activation with its token's mean.
+    Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and `by_fact`
+    has the correlations of `fact_correlations`.
     """
 
     n_firings: Int[np.ndarray, " n_latents"]
-    by_token: Float[np.ndarray, " n_latents"]
+    by_fact: dict[str, Float[np.ndarray, " n_latents"]]
     n_alive: int
     n_chosen: int
     labels: pd.DataFrame

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from atlas.autointerp.by_token import TOLD_BY_TOKEN
+from atlas.autointerp.by_context import FACTS, LEAST_TOLD, column
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
@@ -19,7 +19,6 @@ CLOSE_COPY = 0.9
 # A latent is noisy when it fires more often than DENSE_RATE and than this many times the dictionary's mean latent.
 NOISY_TIMES_MEAN = 3.0
 OUTCOMES = ("dead", "untested", "duplicated", "noisy", "unscored", "uninterpreted", "deceptively-good", "good")
-BY_TOKEN = "token"
 # At most this share of the random dictionary's latents is told by anything.
 FALSE_SHARE = 0.05
 _MEASURES = ("score", "score_low", "score_high", "shuffled", "blind", "specificity", "specificity_low")
@@ -71,11 +70,12 @@ def judged_latents(
     label = own[1][(own[1].explainer == deciding.explainer) & (own[1].seed == deciding.seed)].set_index("latent")
     score = own[2][own[2].explainer == deciding.explainer]
     limits = told_limits(scores[scores.explainer == deciding.explainer], tokens, deciding.scorers)
-    rows = latent_outcomes(own[0], score, own[3].set_index("latent").correlation, limits)
+    by_fact = own[3].pivot(index="latent", columns="fact", values="correlation")
+    rows = latent_outcomes(own[0], score, by_fact, limits)
     rows["label"] = label.label.reindex(rows.latent).to_numpy()
     rows["scorer"] = rows.told_by.where(rows.told_by.isin(deciding.scorers), deciding.scorers[0])
     rows["limit"] = rows.scorer.map(limits)
-    rows["token_limit"] = limits[BY_TOKEN]
+    rows["fact_limit"] = rows.told_by.map({fact: limits[fact] for fact in FACTS})
     wanted = pd.MultiIndex.from_frame(rows[["latent", "scorer"]])
     for kind, part in score.groupby("negatives"):
         part = part.set_index(["latent", "scorer"]).reindex(wanted)
@@ -87,30 +87,28 @@ def judged_latents(
 
 
 def told_limits(scores: pd.DataFrame, tokens: pd.DataFrame, scorers: Sequence[str]) -> dict[str, float]:
-    """Values above which "token" and each scorer tell where a latent fires; all are at least .5.
+    """Values above which each fact and each scorer tells where a latent fires: at least LEAST_TOLD, and .5.
 
     Of the random dictionary's latents a share of FALSE_SHARE / (number of measures) lies above each limit, so that at
     most FALSE_SHARE of them are told by anything.
     """
-    level = 1 - FALSE_SHARE / (1 + len(scorers))
+    level = 1 - FALSE_SHARE / (len(FACTS) + len(scorers))
     random = scores[(scores.dictionary == "random") & (scores.negatives == "random")]
-    values = {BY_TOKEN: tokens[tokens.dictionary == "random"].correlation}
-    values |= {scorer: random[random.scorer == scorer].score for scorer in scorers}
-    floors = {BY_TOKEN: TOLD_BY_TOKEN}
-    known = {name: own.dropna().astype(float) for name, own in values.items()}
-    return {
-        name: max(floors.get(name, 0.5), float(own.quantile(level)) if len(own) else 0.5) for name, own in known.items()
-    }
+    by_fact = tokens[tokens.dictionary == "random"]
+    values = {fact: (by_fact.correlation[by_fact.fact == fact], LEAST_TOLD) for fact in FACTS}
+    values |= {scorer: (random.score[random.scorer == scorer], 0.5) for scorer in scorers}
+    known = {name: (own.dropna().astype(float), floor) for name, (own, floor) in values.items()}
+    return {name: max(floor, float(own.quantile(level))) if len(own) else floor for name, (own, floor) in known.items()}
 
 
 def latent_outcomes(
-    latents: pd.DataFrame, scores: pd.DataFrame, by_token: pd.Series, limits: Mapping[str, float]
+    latents: pd.DataFrame, scores: pd.DataFrame, by_fact: pd.DataFrame, limits: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Outcome of each latent of an SAE: columns latent, outcome, told_by, token_correlation, noisy_above.
+    """Outcome of each latent of an SAE: columns latent, outcome, told_by, noisy_above, and one for each fact.
 
     `latents` are its rows of latents.parquet, one per latent and corpus; `scores` its rows of the deciding explainer,
-    one per latent, scorer and kind of negatives; `by_token` maps latents to the correlation with the token's mean;
-    `limits` are those of "token" and of each scorer. `told_by` is the first of these that tells where the latent
+    one per latent, scorer and kind of negatives; `by_fact` has the correlations of each fact (columns) by
+    latent; `limits` are those of each fact and each scorer. `told_by` is the first of these that tells where the latent
     fires, else None: its value is above the limit, and for a scorer the intervals of score and specificity are above
     chance too. A latent that neither has a score on random negatives nor a correlation is `unscored`.
     """
@@ -119,11 +117,12 @@ def latent_outcomes(
     home = latents[latents.role == "in_sample"].drop_duplicates("latent").set_index("latent")
     fires = home.index.isin(alive)
     noisy_above = max(DENSE_RATE, NOISY_TIMES_MEAN * float(home.density[fires].mean())) if fires.any() else DENSE_RATE
-    correlation = by_token.reindex(home.index).astype(float)
-    by_token_limit = limits.get(BY_TOKEN, TOLD_BY_TOKEN)
-    told = pd.Series(np.where(correlation > by_token_limit, BY_TOKEN, None), home.index, dtype=object)
-    scored, above = correlation.notna(), pd.Series(False, home.index)
-    for scorer in [name for name in limits if name != BY_TOKEN]:
+    correlations = by_fact.reindex(index=home.index, columns=list(FACTS)).astype(float)
+    told = pd.Series(None, home.index, dtype=object)
+    for fact in FACTS:
+        told = told.mask(told.isna() & (correlations[fact] > limits.get(fact, LEAST_TOLD)), fact)
+    scored, above = correlations.notna().any(axis=1), pd.Series(False, home.index)
+    for scorer in [name for name in limits if name not in FACTS]:
         own = scores[(scores.negatives == "random") & (scores.scorer == scorer)].set_index("latent").reindex(home.index)
         scored |= own.score_low.notna() & own.specificity_low.notna()
         above |= own.score_low > 0.5
@@ -144,7 +143,7 @@ def latent_outcomes(
             "latent": home.index,
             "outcome": chosen,
             "told_by": told.to_numpy(),
-            "token_correlation": correlation.to_numpy(),
+            **{column(fact): correlations[fact].to_numpy() for fact in FACTS},
             "noisy_above": noisy_above,
         }
     )

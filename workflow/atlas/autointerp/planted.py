@@ -19,6 +19,7 @@ from atlas.latents.token_classes import CLASSES, TokenTable
 # Words of a class are chosen by the share of windows that have them.
 _FREQUENT, _RARE, _RARE_MIN_WINDOWS = (0.05, 0.25), 0.05, 30
 _MIN_WINDOWS = 20
+_SPELLED = 0.1  # letters that begin fewer tokens
 _NEAR = 2  # windows to either side
 _WEAK = 0.3  # strongest activation of the background; those of the meaning begin at 1
 _CLOSED = {
@@ -164,6 +165,28 @@ def _form(text: Text) -> Iterator[tuple[str, np.ndarray]]:
     yield from (("in capitals", upper), ("capitalised", title))
 
 
+def _before_token(text: Text) -> Iterator[tuple[str, np.ndarray]]:
+    """Every token before one certain token."""
+    tokens, width = text.windows.tokens, text.windows.width
+    used, place = np.unique(tokens, return_inverse=True)
+    rows = np.repeat(np.arange(len(tokens)), width)
+    n_windows = np.bincount(np.unique(np.stack([rows, place.reshape(-1)]), axis=1)[1], minlength=len(used))
+    fits = (n_windows >= _RARE_MIN_WINDOWS) & (n_windows < _FREQUENT[1] * len(tokens))
+    for token in text.some(used[fits]):
+        mask = np.zeros(tokens.shape, bool)
+        mask[:, :-1] = (tokens[:, 1:] == token) & text.windows.counted[:, :-1]
+        yield f"before “{text.tokens.texts[token]}”", mask
+
+
+def _spelling(text: Text) -> Iterator[tuple[str, np.ndarray]]:
+    """Tokens that begin with a certain letter, not one of the most frequent."""
+    first = np.array([each.strip().lower()[:1] for each in text.tokens.texts])[text.windows.tokens]
+    first = np.where(text.windows.counted, first, "")
+    letters, counts = np.unique(first[np.char.isalpha(first)], return_counts=True)
+    for letter in text.some(letters[counts < _SPELLED * first.size]):
+        yield f"begins with {letter}", first == letter
+
+
 def _two_words(text: Text) -> Iterator[tuple[str, np.ndarray]]:
     """Two words that share hardly a window."""
     fits = text.plain & (text.n_windows >= _MIN_WINDOWS) & (text.n_windows < _FREQUENT[1] * len(text.windows) / 2)
@@ -180,6 +203,8 @@ MEANINGFUL: dict[str, Planting] = {
     "word_in_context": _word_in_context,
     "topic": _topic,
     "form": _form,
+    "before_token": _before_token,
+    "spelling": _spelling,
     "two_words": _two_words,
 }
 RANDOM = "random_firing"

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from atlas.autointerp.by_token import token_correlation
+from atlas.autointerp.by_context import fact_correlations
 from atlas.autointerp.ceilings import score_planted
 from atlas.autointerp.clients import ClientFiles, make_client
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
@@ -69,7 +69,7 @@ class AutointerpInputs:
 @dataclass(frozen=True)
 class Outputs:
     """Tables of labels and of scores (one row per latent, dictionary and what they are of), of single answers, of what
-    the token alone tells (one row per latent and dictionary), and the summary.
+    plain facts of tokens tell (one row per latent, dictionary and fact), and the summary.
     """
 
     labels: Path
@@ -169,9 +169,11 @@ def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tu
                 )
     for name, own in by_explainer.items():
         quality[name] |= seed_stability(own, scene.tools.embed)
-    by_token = token_correlation(list(codes.values()), scene.windows, settings.seeds[0], settings.min_examples)
+    by_fact = fact_correlations(
+        list(codes.values()), scene.windows, tools.tokens.texts, settings.seeds[0], settings.min_examples
+    )
     table = pd.concat(rows, ignore_index=True)
-    return Found(examples.n_firings, by_token, len(alive), len(chosen), table, judged, quality)
+    return Found(examples.n_firings, by_fact, len(alive), len(chosen), table, judged, quality)
 
 
 def _densities(codes: Sequence[Codes], found: Found) -> Float[np.ndarray, " alive"]:
@@ -269,10 +271,11 @@ def _write(
     write_sae_table(outputs.scores, pd.concat(scores), first, sae_id, sha256)
     write_sae_table(outputs.answers, _answers(scene, found["sae"]), ["latent", "scorer", "kind"], sae_id, sha256)
     tokens = [
-        pd.DataFrame({"latent": np.arange(len(own.by_token)), "correlation": own.by_token, "dictionary": kind})
+        pd.DataFrame({"latent": np.arange(len(values)), "fact": fact, "correlation": values, "dictionary": kind})
         for kind, own in found.items()
+        for fact, values in own.by_fact.items()
     ]
-    write_sae_table(outputs.tokens, pd.concat(tokens), ["dictionary", "latent"], sae_id, sha256)
+    write_sae_table(outputs.tokens, pd.concat(tokens), ["dictionary", "latent", "fact"], sae_id, sha256)
     reasons: dict[str, str] = {}
     result = summarise(found, scene.windows, scene.settings) | {"ceilings": list(ceilings)}
     write_json(

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from atlas.autointerp.auc import Drawn
-from atlas.autointerp.by_token import TOLD_BY_TOKEN
+from atlas.autointerp.by_context import LEAST_TOLD, TOKEN
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import summary_of_trials
 from atlas.autointerp.judge import MEASURES, Found
+from atlas.autointerp.outcome import FALSE_SHARE
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
 
@@ -28,7 +28,7 @@ def summarise(found: Mapping[str, Found], windows: Windows, settings: Autointerp
         "n_windows": len(windows),
         "n_documents": len(windows.groups.documents),
         "n_train_windows": int(windows.training(settings.seeds[0]).sum()),
-        "by_token": {dictionary: _by_token(own.by_token) for dictionary, own in found.items()},
+        "by_token": {name: _by_token(own, found["random"]) for name, own in found.items()},
     }
     rows = [
         _row(found, settings, dictionary, explainer, scorer, kind)
@@ -39,13 +39,17 @@ def summarise(found: Mapping[str, Found], windows: Windows, settings: Autointerp
     return facts | {"rows": rows}
 
 
-def _by_token(correlation: Float[np.ndarray, " n_latents"]) -> dict[str, Any]:
-    """Return how far the token alone tells where the latents of a dictionary fire."""
-    known = correlation[np.isfinite(correlation)]
+def _by_token(found: Found, random: Found) -> dict[str, Any]:
+    """Return how far the token alone tells where the latents of a dictionary fire strongly.
+
+    `share_told` have a correlation above `limit`, which a twentieth of the random dictionary's latents reach.
+    """
+    known, null = (own.by_fact[TOKEN][np.isfinite(own.by_fact[TOKEN])] for own in (found, random))
     if not len(known):
-        return {"n_scored": 0, "median": None, "share_told": None}
-    share = float((known > TOLD_BY_TOKEN).mean())
-    return {"n_scored": len(known), "median": float(np.median(known)), "share_told": share}
+        return {"n_scored": 0, "median": None, "limit": None, "share_told": None}
+    limit = max(LEAST_TOLD, float(np.quantile(null, 1 - FALSE_SHARE))) if len(null) else LEAST_TOLD
+    share = float((known > limit).mean())
+    return {"n_scored": len(known), "median": float(np.median(known)), "limit": limit, "share_told": share}
 
 
 def _row(

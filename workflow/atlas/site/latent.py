@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from atlas.autointerp.explainers import Promoted, first_of_names
-from atlas.autointerp.outcome import BY_TOKEN
+from atlas.autointerp.by_context import FACTS, column
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
 from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
@@ -24,6 +24,13 @@ PAGE_BYTES = 20 * 1024
 SHOWN_ANSWERS = 2
 # How a scorer reads a label.
 READINGS = {"words": "word by word", "embedding": "as a topic", "detection": "by a language model"}
+# Facts of a token, as the subject of a sentence.
+TOLD_BY = {
+    "token": "The token alone",
+    "next token": "The token that follows",
+    "first letter": "The first letter of the token",
+    "last letters": "The last letters of the token",
+}
 KINDS = {
     "activating": "where it fires",
     "random": "where it is silent, at random",
@@ -123,11 +130,11 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
         f"Its label, read {reading}, scores {score}: above {limit}, which hardly a latent of a random dictionary "
         f"reaches, and more than other latents' labels do (difference {more})."
     )
-    if said.get("told_by") == BY_TOKEN:
+    if said.get("told_by") in FACTS:
         good = (
-            f"The token alone predicts where it fires: correlation {short(said['token_correlation'])} with the token's "
-            f"mean activation, on other documents; hardly a latent of a random dictionary reaches "
-            f"{short(said.get('token_limit'))}."
+            f"{TOLD_BY[said['told_by']]} predicts where it fires strongly: correlation "
+            f"{short(said[column(said['told_by'])])} on other documents; hardly a latent of a random dictionary reaches "
+            f"{short(said.get('fact_limit'))}."
         )
     reasons = {
         "dead": f"It never fires in {home['n_tokens']:,} tokens.",
@@ -136,7 +143,7 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
         "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}; above "
         f"{percent(said['noisy_above'])} is too often.",
         "unscored": f"Its label was not tested: {said.get('random_reason') or 'there are no labels'}.",
-        "uninterpreted": f"Neither the token nor its label tells where it fires: read {reading}, the label scores "
+        "uninterpreted": f"Neither a token nor its spelling nor its label tells where it fires: read {reading}, the label scores "
         f"{score}, and .5 is chance.",
         "deceptively-good": f"Its label, read {reading}, scores {score}: above chance, but labels of other latents or "
         f"of a random dictionary do as well (difference to other latents' {more}; limit {limit}).",

@@ -132,7 +132,7 @@ class Tables:
 
 
 def _without_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    outcomes = latent_outcomes(rows, _NO_SCORES, pd.Series(dtype=float), {})
+    outcomes = latent_outcomes(rows, _NO_SCORES, pd.DataFrame(), {})
     return outcomes.assign(label=None).set_index("latent")
 
 
