@@ -183,7 +183,7 @@ def test_planted_facts_are_told_by_their_own_fact_alone(scene):
         own = planted.members(name, False)
         assert len(own) == 6
         # How strongly a planted latent fires within its meaning is drawn: no fact tells which tenth is the strongest.
-        assert (found[fact][own] > 0.25).all()
+        assert (found[fact][own] > 0.15).all()
         assert (np.abs(found[other][own]) < 0.15).all()
 
 
@@ -191,6 +191,7 @@ def test_no_planted_latent_is_shown_to_a_language_model(scene, narrow):
     asking = {"explainers": ("lexical", "max_activation"), "scorers": ("words", "detection"), "window_tokens": NARROW}
     settings = scene.settings.model_copy(update=asking | {"planted": 2})
     rows = score_planted([scene.codes], np.full(5, 0.2), narrow, settings, samples=10)
-    assert {(row["explainer"], row["scorer"]) for row in rows} == {("lexical", "words"), *((None, fact) for fact in FACTS)}
+    by_fact = {(None, fact) for fact in FACTS}
+    assert {(row["explainer"], row["scorer"]) for row in rows} == {("lexical", "words")} | by_fact
     none = settings.model_copy(update={"planted": 0})
     assert not score_planted([scene.codes], np.full(5, 0.2), narrow, none, samples=10)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from label_scene import bag_of_words
 
-from atlas.autointerp.explainers import begins_word, promoted_tokens
 from atlas.autointerp.by_context import FACTS, LEAST_TOLD
+from atlas.autointerp.explainers import begins_word, promoted_tokens
 from atlas.autointerp.outcome import OUTCOMES, latent_outcomes, told_limits
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.safe import printable, prompt_text

@@ -197,5 +197,5 @@ def test_labels_of_another_sae_are_refused(scene, written):
         f"{GROUP}/seed-{seed}": LabelFiles(scene.sae(1 - seed), *(Path("unread.parquet") for _ in range(4)))
         for seed in (0, 1)
     }
-    with pytest.raises(EvaluationError, match="which is not there any more"):
+    with pytest.raises(EvaluationError, match="which is gone"):
         judged_items(sheet, files, Autointerp())

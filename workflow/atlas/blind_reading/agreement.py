@@ -59,7 +59,7 @@ def judged_items(sheet: Sheet, files: Mapping[str, LabelFiles], settings: Autoin
     for (sae_id, sha256), own in items.groupby(["sae_id", "sae_sha256"]):
         if sae_id not in files or sae_sha256(files[sae_id].folder) != sha256:
             raise EvaluationError(
-                f"{sae_id}: the sheet was made of an SAE with hash {sha256}, which is not there any more; read a new one"
+                f"{sae_id}: the sheet was made of an SAE with hash {sha256}, which is gone; read a new one"
             )
         given = files[sae_id]
         tables = [read_arrow(path) for path in (given.latents, given.labels, given.scores, given.tokens)]

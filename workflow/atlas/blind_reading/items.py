@@ -105,7 +105,8 @@ def _drawn(
             f"{sae.sae_id}: {len(alive)} of {corpora.n_latents} latents of its dictionary {dictionary!r} fire on "
             f"{', '.join(codes)}, but the sheet asks for {wanted}; lower reading.latents or reading.random_latents"
         )
-    chosen = set(np.random.Generator(np.random.PCG64([*seed, dictionary == RANDOM])).permutation(alive)[:wanted].tolist())
+    generator = np.random.Generator(np.random.PCG64([*seed, dictionary == RANDOM]))
+    chosen = set(generator.permutation(alive)[:wanted].tolist())
     pieces = TokenPieces.of(sae.model, TokenTable.of(sae.model))
     shown = ContextSettings(settings.contexts, 1, 0, settings.window_tokens)
     found = [
@@ -124,9 +125,7 @@ def _counted_firings(codes: Codes) -> np.ndarray:
     return found
 
 
-def _lines(
-    corpora: Corpora, firings: Firings, settings: ContextSettings, pieces: TokenPieces
-) -> tuple[Markup, ...]:
+def _lines(corpora: Corpora, firings: Firings, settings: ContextSettings, pieces: TokenPieces) -> tuple[Markup, ...]:
     """Contexts whose values are shares of the strongest: absolute ones would tell dictionaries apart."""
     lines = []
     for context in corpora.contexts(firings, settings):

@@ -30,7 +30,7 @@ def read_votes(paths: Sequence[Path], sheet: Sheet) -> pd.DataFrame:
 def _read(path: Path, sheet: Sheet) -> tuple[str, pd.Series]:
     found = read_plain_json(path)
     if not isinstance(found, dict) or not {"study", "sheet", "reader", "votes"} <= set(found):
-        raise EvaluationError(f"{path}: expected keys study, sheet, reader, votes; save the votes from the sheet's page")
+        raise EvaluationError(f"{path}: expected keys study, sheet, reader, votes; save them from the sheet's page")
     for name, expected in (("study", sheet.study), ("sheet", sheet.sheet_id)):
         if found[name] != expected:
             raise EvaluationError(

@@ -10,6 +10,7 @@ from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
+from atlas.config.reading import Reading
 from atlas.config.recipe import Recipe
 from atlas.config.sae_bench import SaeBench
 from atlas.config.saes import PublishedSae
@@ -60,6 +61,7 @@ class AtlasConfig(Section):
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
     causal: Causal = Field(default=Causal())
+    reading: Reading = Field(default=Reading())
     sae_bench: SaeBench = Field(default=SaeBench())
     studies: dict[Name, Study] = Field(min_length=1)
     shifts: dict[Name, Shift] = Field(
@@ -98,6 +100,13 @@ class AtlasConfig(Section):
         for name in self.site.studies or ():
             if name not in self.studies:
                 raise ValueError(f"site.studies names {name!r}: must be one of {sorted(self.studies)}")
+        return self
+
+    @model_validator(mode="after")
+    def _votes_name_studies(self):
+        for name in self.reading.votes:
+            if name not in self.studies:
+                raise ValueError(f"reading.votes names {name!r}: must be one of {sorted(self.studies)}")
         return self
 
     @model_validator(mode="after")

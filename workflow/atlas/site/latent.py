@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from atlas.autointerp.explainers import Promoted, first_of_names
 from atlas.autointerp.by_context import FACTS, column
+from atlas.autointerp.explainers import Promoted, first_of_names
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
 from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
@@ -133,8 +133,8 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
     if said.get("told_by") in FACTS:
         good = (
             f"{TOLD_BY[said['told_by']]} predicts where it fires strongly: correlation "
-            f"{short(said[column(said['told_by'])])} on other documents; hardly a latent of a random dictionary reaches "
-            f"{short(said.get('fact_limit'))}."
+            f"{short(said[column(said['told_by'])])} on other documents; hardly a latent of a random dictionary "
+            f"reaches {short(said.get('fact_limit'))}."
         )
     reasons = {
         "dead": f"It never fires in {home['n_tokens']:,} tokens.",
@@ -143,8 +143,8 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
         "noisy": f"It fires on {percent(home['density'])} of the tokens of {corpus}; above "
         f"{percent(said['noisy_above'])} is too often.",
         "unscored": f"Its label was not tested: {said.get('random_reason') or 'there are no labels'}.",
-        "uninterpreted": f"Neither a token nor its spelling nor its label tells where it fires: read {reading}, the label scores "
-        f"{score}, and .5 is chance.",
+        "uninterpreted": "Neither the token, nor the next one, nor the spelling, nor its label tells where it fires: "
+        f"read {reading}, the label scores {score}, and .5 is chance.",
         "deceptively-good": f"Its label, read {reading}, scores {score}: above chance, but labels of other latents or "
         f"of a random dictionary do as well (difference to other latents' {more}; limit {limit}).",
         "good": good,
