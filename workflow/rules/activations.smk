@@ -46,7 +46,7 @@ rule keep_facts:
     input:
         shard="results/activations/{model}/{corpus}/train-{shard}.h5",
     output:
-        facts="results/activations/{model}/{corpus}/facts-{shard}.h5",
+        target="results/activations/{model}/{corpus}/facts-{shard}.h5",
     log:
         "results/logs/keep_facts/{model}/{corpus}/{shard}.log",
     benchmark:
@@ -61,11 +61,11 @@ rule keep_facts:
         runtime=lambda w, attempt: 10 * attempt,
     params:
         statistics_shards=lambda w: CONFIG.models[w.model].harvest.statistics_shards,
-        code=code_of("keep_facts"),
+        call=function("atlas.activations.facts.keep_facts"),
     message:
         "Facts of {wildcards.model} on {wildcards.corpus}, training shard {wildcards.shard}"
     script:
-        "../scripts/keep_facts.py"
+        "../scripts/call.py"
 
 
 rule harvest_facts:

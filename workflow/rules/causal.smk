@@ -9,8 +9,7 @@ rule effects:
     """Effects of an SAE's latents on held-out text, each beside its nulls."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
+        sae=SAE_PAIR,
         codes=lambda w: f"results/codes/{sae_row(w).sae_id}/{in_sample_corpus(sae_row(w))}.h5",
         shards=lambda w: shard_paths(w.model, in_sample_corpus(sae_row(w)), "eval"),
         labels=lambda w: ([f"results/autointerp/{sae_row(w).sae_id}/labels.parquet"] if CONFIG.causal.labels else []),
@@ -33,12 +32,12 @@ rule effects:
         gpu=1,
     params:
         corpus=lambda w: in_sample_corpus(sae_row(w)),
-        causal=CONFIG.causal.model_dump(mode="json"),
-        code=code_of("effects"),
+        settings=CONFIG.causal.model_dump(mode="json"),
+        call=function("atlas.causal.run.run_effects"),
     message:
         "Effects of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
-        "../scripts/effects.py"
+        "../scripts/call.py"
 
 
 rule study_effects:
@@ -58,9 +57,9 @@ rule study_effects:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
-        code=code_of("study_effects"),
+        summaries_by=study_saes,
+        call=function("atlas.studies.effects.write_effects_table"),
     message:
         "Writing results/{wildcards.study}_effects.csv"
     script:
-        "../scripts/study_effects.py"
+        "../scripts/call.py"

@@ -68,13 +68,14 @@ rule study_finance:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
+        results_by=study_saes,
+        draws_by=study_saes,
         baselines=finance_baselines,
-        code=code_of("study_finance"),
+        call=function("atlas.studies.finance.write_finance_table"),
     message:
         "Writing results/{wildcards.study}_finance.csv"
     script:
-        "../scripts/study_finance.py"
+        "../scripts/call.py"
 
 
 rule finance_figure:
@@ -83,14 +84,16 @@ rule finance_figure:
         table="results/{study}.csv",
         finance=rules.study_finance.output.table,
     output:
-        pdf=report(
-            "results/figures/{study}.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "figure"},
-        ),
-        png="results/figures/{study}.png",
-        caption="results/figures/{study}.txt",
+        targets=[
+            report(
+                "results/figures/{study}.pdf",
+                category="Studies",
+                caption="../report/figure.rst",
+                labels={"study": "{study}", "kind": "figure"},
+            ),
+            "results/figures/{study}.png",
+            "results/figures/{study}.txt",
+        ],
     log:
         "results/logs/finance_figure/{study}.log",
     benchmark:
@@ -104,11 +107,11 @@ rule finance_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("finance_figure"),
+        call=function("atlas.figures.finance.draw_finance"),
     message:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:
-        "../scripts/finance_figure.py"
+        "../scripts/call.py"
 
 
 # A study of training text has one hook: its figure has mixes along x, where the others have layers.

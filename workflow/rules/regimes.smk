@@ -5,12 +5,11 @@
 rule regime:
     """The outcome of one SAE, its silent latents counted on few, more and all tokens of the training text."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         metrics=lambda w: judged_metrics(sae_row(w).sae_id, w.shift),
         train_shards=lambda w: training_shards_of(w.mix, judged_place(w).model),
     output:
-        regime="results/regimes/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.json",
+        target="results/regimes/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.json",
     log:
         "results/logs/regime/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.log",
     benchmark:
@@ -26,13 +25,13 @@ rule regime:
         hook=lambda w: judged_place(w).hook,
         scale=lambda w: judged_place(w).scale,
         corpus=lambda w: next(name for name, role in judged_place(w).roles.items() if role == "in_sample"),
-        regimes=CONFIG.regimes.model_dump(mode="json"),
+        settings=CONFIG.regimes.model_dump(mode="json"),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(mode="json"),
-        code=code_of("regime"),
+        call=function("atlas.regimes.run.run_regime"),
     message:
         "Regime of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}, {wildcards.shift}"
     script:
-        "../scripts/regime.py"
+        "../scripts/call.py"
 
 
 rule study_regimes:
@@ -60,11 +59,11 @@ rule study_regimes:
             {"sae_id": row.sae_id, "shift": row.shift, "intended": row.intended, "cause": row.cause}
             for row in regime_rows(w)
         ],
-        code=code_of("study_regimes"),
+        call=function("atlas.studies.regimes.write_regimes"),
     message:
         "Writing results/{wildcards.study}_regimes.csv"
     script:
-        "../scripts/study_regimes.py"
+        "../scripts/call.py"
 
 
 rule regimes_figure:
@@ -72,14 +71,16 @@ rule regimes_figure:
     input:
         table=rules.study_regimes.output.table,
     output:
-        pdf=report(
-            "results/figures/{study}.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "figure"},
-        ),
-        png="results/figures/{study}.png",
-        caption="results/figures/{study}.txt",
+        targets=[
+            report(
+                "results/figures/{study}.pdf",
+                category="Studies",
+                caption="../report/figure.rst",
+                labels={"study": "{study}", "kind": "figure"},
+            ),
+            "results/figures/{study}.png",
+            "results/figures/{study}.txt",
+        ],
     log:
         "results/logs/regimes_figure/{study}.log",
     benchmark:
@@ -94,11 +95,11 @@ rule regimes_figure:
         runtime=10,
     params:
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(mode="json"),
-        code=code_of("regimes_figure"),
+        call=function("atlas.figures.regimes.draw_regimes"),
     message:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:
-        "../scripts/regimes_figure.py"
+        "../scripts/call.py"
 
 
 # A study of causes has one line per cause: its figure has no layers along x.

@@ -70,11 +70,10 @@ rule sae_bench_probes:
 rule sae_bench_ours:
     """Our numbers on the tokens that SAE Bench is given, and what its formulas make of our rows."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae_folder=SAE_PAIR,
         shards=sae_bench_shards,
     output:
-        ours=f"{SAE_BENCH}/ours.json",
+        target=f"{SAE_BENCH}/ours.json",
     log:
         "results/logs/sae_bench_ours/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -88,11 +87,11 @@ rule sae_bench_ours:
     params:
         loss_tokens=CONFIG.evaluation.loss_tokens,
         batch_contexts=CONFIG.sae_bench.batch_contexts,
-        code=code_of("sae_bench_ours"),
+        call=function("atlas.sae_bench.ours.run_ours"),
     message:
         "Ours beside SAE Bench: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
-        "../scripts/sae_bench_ours.py"
+        "../scripts/call.py"
 
 
 rule study_sae_bench:
@@ -118,8 +117,8 @@ rule study_sae_bench:
     params:
         refusals=sae_bench_refusals,
         corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
-        code=code_of("study_sae_bench"),
+        call=function("atlas.sae_bench.table.write_study_table"),
     message:
         "Writing results/{wildcards.study}_sae_bench.csv"
     script:
-        "../scripts/study_sae_bench.py"
+        "../scripts/call.py"

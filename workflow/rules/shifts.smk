@@ -42,15 +42,14 @@ rule evaluate_shifted:
 rule transfer:
     """One SAE at home and away: metrics, rates of latents, and what they do on the same tokens."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         home_metrics=METRICS,
         away_metrics=rules.evaluate_shifted.output.metrics,
         home_shards=lambda w: [path for name in counterparts(w) for path in shard_paths(w.model, name, "eval")],
         away_shards=lambda w: evaluation_shards(away(w)),
     output:
-        transfer=f"{SHIFTED}/transfer.json",
-        latents=f"{SHIFTED}/latents.parquet",
+        target=f"{SHIFTED}/transfer.json",
+        table=f"{SHIFTED}/latents.parquet",
     log:
         "results/logs/transfer/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.log",
     benchmark:
@@ -66,11 +65,11 @@ rule transfer:
         home=lambda w: asdict(home(w)),
         away=lambda w: asdict(away(w)),
         corpora=counterparts,
-        code=code_of("transfer"),
+        call=function("atlas.transfer.run.run_transfer"),
     message:
         "Transfer of {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}: {wildcards.shift}"
     script:
-        "../scripts/transfer.py"
+        "../scripts/call.py"
 
 
 rule study_transfer:
@@ -94,11 +93,11 @@ rule study_transfer:
             {"sae_id": row.sae_id, "shift": row.shift, "corpora": list(row.roles), **asdict(row.judged)}
             for row in shifted_rows(w)
         ],
-        code=code_of("study_transfer"),
+        call=function("atlas.studies.transfer.write_transfer_table"),
     message:
         "Writing results/{wildcards.study}_transfer.csv"
     script:
-        "../scripts/study_transfer.py"
+        "../scripts/call.py"
 
 
 rule transfer_figure:
@@ -106,14 +105,16 @@ rule transfer_figure:
     input:
         table=rules.study_transfer.output.table,
     output:
-        pdf=report(
-            "results/figures/{study}_transfer.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "transfer"},
-        ),
-        png="results/figures/{study}_transfer.png",
-        caption="results/figures/{study}_transfer.txt",
+        targets=[
+            report(
+                "results/figures/{study}_transfer.pdf",
+                category="Studies",
+                caption="../report/figure.rst",
+                labels={"study": "{study}", "kind": "transfer"},
+            ),
+            "results/figures/{study}_transfer.png",
+            "results/figures/{study}_transfer.txt",
+        ],
     log:
         "results/logs/transfer_figure/{study}.log",
     benchmark:
@@ -125,8 +126,8 @@ rule transfer_figure:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("transfer_figure"),
+        call=function("atlas.figures.transfer.draw_transfer"),
     message:
         "Drawing results/figures/{wildcards.study}_transfer.pdf"
     script:
-        "../scripts/transfer_figure.py"
+        "../scripts/call.py"

@@ -7,8 +7,8 @@
 rule stability:
     """Partners of every latent in the other seeds, and how alike seeds are beside random dictionaries."""
     input:
-        weights=lambda w: [f"results/saes/{row.sae_id}/sae_weights.safetensors" for row in seed_rows(w)],
-        config=lambda w: [f"results/saes/{row.sae_id}/cfg.json" for row in seed_rows(w)],
+        lambda w: [f"results/saes/{row.sae_id}/cfg.json" for row in seed_rows(w)],
+        sae=lambda w: [f"results/saes/{row.sae_id}/sae_weights.safetensors" for row in seed_rows(w)],
         codes=lambda w: [f"results/codes/{row.sae_id}/{in_sample_corpus(row)}.h5" for row in seed_rows(w)],
         metrics=lambda w: [f"results/metrics/{row.sae_id}/metrics.json" for row in seed_rows(w)],
     output:
@@ -26,14 +26,14 @@ rule stability:
         runtime=lambda w, attempt: 240 * attempt,
         gpu=1,
     params:
-        seeds=lambda w: [row.seed for row in seed_rows(w)],
+        files_by=lambda w: [row.seed for row in seed_rows(w)],
         corpus=lambda w: in_sample_corpus(seed_rows(w)[0]),
-        stability=CONFIG.stability.model_dump(mode="json"),
-        code=code_of("stability"),
+        settings=CONFIG.stability.model_dump(mode="json"),
+        call=function("atlas.stability.run.run_stability"),
     message:
         "Stability in {wildcards.study}: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
     script:
-        "../scripts/stability.py"
+        "../scripts/call.py"
 
 
 rule study_stability:
@@ -53,9 +53,9 @@ rule study_stability:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
-        code=code_of("study_stability"),
+        summaries_by=study_saes,
+        call=function("atlas.studies.stability.write_stability_table"),
     message:
         "Writing results/{wildcards.study}_stability.csv"
     script:
-        "../scripts/study_stability.py"
+        "../scripts/call.py"

@@ -20,11 +20,11 @@ rule study_sources:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("study_sources"),
+        call=function("atlas.studies.sources.write_listing"),
     message:
         "Models, text and packages of {wildcards.study} are here"
     script:
-        "../scripts/study_sources.py"
+        "../scripts/call.py"
 
 
 rule study_table:
@@ -79,11 +79,11 @@ rule study_printed:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("study_printed"),
+        call=function("atlas.studies.printed.print_study"),
     message:
         "Writing results/tables/{wildcards.study}.md and .tex"
     script:
-        "../scripts/study_printed.py"
+        "../scripts/call.py"
 
 
 rule study_runs:
@@ -108,12 +108,12 @@ rule study_runs:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
-        code=code_of("study_runs"),
+        cards_by=study_saes,
+        call=function("atlas.studies.runs.write_runs_table"),
     message:
         "Writing results/{wildcards.study}_runs.csv"
     script:
-        "../scripts/study_runs.py"
+        "../scripts/call.py"
 
 
 rule study_cards:
@@ -141,13 +141,13 @@ rule study_cards:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
+        cards_by=study_saes,
         benchmarks=f"{RESULTS}/benchmarks",
-        code=code_of("study_cards"),
+        call=function("atlas.studies.cards.write_cards"),
     message:
         "Writing results/run_cards/{wildcards.study}.html"
     script:
-        "../scripts/study_cards.py"
+        "../scripts/call.py"
 
 
 rule card_difference:
@@ -155,7 +155,7 @@ rule card_difference:
     input:
         cards=lambda w: expand("results/saes/{sae}/run_card.yaml", sae=two_saes(w)),
     output:
-        page=report(
+        target=report(
             "results/run_cards/{study}/{first}-{second}.html",
             category="Studies",
             caption="../report/card_difference.rst",
@@ -176,8 +176,8 @@ rule card_difference:
         runtime=10,
     params:
         saes=two_saes,
-        code=code_of("card_difference"),
+        call=function("atlas.studies.cards.write_difference"),
     message:
         "Comparing runs {wildcards.first} and {wildcards.second} of {wildcards.study}"
     script:
-        "../scripts/card_difference.py"
+        "../scripts/call.py"

@@ -68,6 +68,23 @@ _AT_MOST_ONE = ("explained_variance", "explained_variance_legacy")
 _LEAK = 0.01
 
 
+def write_study_table(
+    study: str,
+    refusals: Mapping[str, str | None],
+    core: list[Path],
+    probes: list[Path],
+    ours: list[Path],
+    metrics: list[Path],
+    probing: list[Path],
+    corpora: Mapping[str, str],
+    table: Path,
+) -> None:
+    """Write the table of a study; `refusals` has the reason for an SAE without files, None for one with files."""
+    judged = iter(zip(core, probes, ours, metrics, probing, strict=True))
+    saes = {sae_id: Files(*next(judged)) if reason is None else reason for sae_id, reason in refusals.items()}
+    write_sae_bench_table(study, saes, corpora, table)
+
+
 def write_sae_bench_table(study: str, saes: Mapping[str, Files | str], corpora: Mapping[str, str], table: Path) -> None:
     """Write a row per SAE and number; `saes` has the files of an SAE (id →), or why SAE Bench cannot judge it.
 

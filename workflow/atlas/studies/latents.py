@@ -18,6 +18,19 @@ from atlas.tables import parquet_writer, read_arrow, write_csv
 _REMEDY = "delete this file and run again"
 
 
+def write_tables(
+    study: str,
+    tables: Mapping[str, Path],
+    summaries: Mapping[str, Path],
+    corpora: Mapping[str, Sequence[str]],
+    latents: Path,
+    health: Path,
+) -> None:
+    """Write the latents of all SAEs of a study, and what they say together."""
+    write_latents_table(study, tables, corpora, latents)
+    write_health_table(study, summaries, corpora, health)
+
+
 def write_latents_table(
     study: str, tables: Mapping[str, Path], corpora: Mapping[str, Sequence[str]], target: Path
 ) -> None:

@@ -16,6 +16,21 @@ from atlas.twins.downstream import hold_against, read_stage
 StageFiles = Mapping[tuple[TwinStage, str], Path]
 
 
+def write_learnt(
+    study: str,
+    comparisons: Mapping[str, Path],
+    corpora: Mapping[str, Sequence[str]],
+    twins: Mapping[str, Mapping[str, str]],
+    stages: Sequence[TwinStage],
+    asked: Sequence[Sequence[str]],
+    stage_files: Sequence[Path],
+    table: Path,
+) -> None:
+    """Write the table of `write_learnt_table`; `asked` has the stage and the SAE of each of `stage_files`."""
+    files = {(stage, sae_id): path for (stage, sae_id), path in zip(asked, stage_files, strict=True)}
+    write_learnt_table(study, comparisons, corpora, twins, stages, files, table)
+
+
 def write_learnt_table(
     study: str,
     comparisons: Mapping[str, Path],
