@@ -17,7 +17,7 @@ from atlas.folder import Folder
 from atlas.signatures import CallError, Parameter, Signatures, check_call
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
-SOURCES = [*(WORKFLOW / "rules").glob("*.smk"), *(WORKFLOW / "atlas").rglob("measure.py")]
+SOURCES = [*(WORKFLOW / "rules").glob("*.smk"), *(WORKFLOW / "atlas").rglob("study.py")]
 NAMED = sorted({name for path in SOURCES for name in re.findall(r'"(atlas(?:\.\w+){2,})"', path.read_text())})
 
 MODULE = '''

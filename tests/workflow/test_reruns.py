@@ -13,6 +13,8 @@ from atlas.code_hash import Code
 
 WORKFLOW = REPOSITORY / "workflow"
 RULES = {path.name: path.read_text() for path in sorted((WORKFLOW / "rules").glob("*.smk"))}
+# From which the rules of tables and figures are made.
+MEASURES = "".join(path.read_text() for path in sorted((WORKFLOW / "atlas").glob("*/study.py")))
 
 
 def scripts() -> list[str]:
@@ -23,7 +25,8 @@ def scripts() -> list[str]:
 
 def modules() -> list[str]:
     """Modules of the functions that rules name."""
-    return sorted({name.rpartition(".")[0] for name in re.findall(r'"(atlas(?:\.\w+){2,})"', "".join(RULES.values()))})
+    text = "".join(RULES.values()) + MEASURES
+    return sorted({name.rpartition(".")[0] for name in re.findall(r'"(atlas(?:\.\w+){2,})"', text)})
 
 
 @pytest.fixture(scope="module")

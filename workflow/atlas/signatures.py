@@ -14,6 +14,8 @@ from atlas.errors import AtlasError
 
 # What the call itself knows, without a name in the rule.
 DEVICE, THREADS = "torch.device", "threads"
+# The param that a rule's message shows; no function takes it.
+NOTE = "note"
 # Suffix of the param that has the keys of a mapping whose values are files of the rule.
 BY = "_by"
 
@@ -134,8 +136,7 @@ def check_call(
 ) -> None:
     """Raises CallError unless a rule gives every parameter of a function that has no default, and nothing else.
 
-    `given` are names of the rule's inputs, outputs and params. `free` are names that may go unused: its wildcards, and
-    what its message shows.
+    `given` are names of the rule's inputs, outputs and params. `free` are names of its wildcards, which may go unused.
     """
     names = {*given, *free, THREADS}
     if twice := [name for name, times in Counter(given).items() if times > 1]:

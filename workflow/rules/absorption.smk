@@ -88,28 +88,3 @@ rule absorption:
         "Absorption of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
         "../scripts/call.py"
-
-
-rule study_absorption:
-    """One row per SAE of a study and dictionary: absorption, and why it does not count where it does not."""
-    input:
-        results=lambda w: expand("results/absorption/{sae}/absorption.json", sae=study_saes(w)),
-    output:
-        table="results/{study}_absorption.csv",
-    log:
-        "results/logs/study_absorption/{study}.log",
-    benchmark:
-        "results/benchmarks/study_absorption/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        results_by=study_saes,
-        call=function("atlas.studies.absorption.write_absorption_table"),
-    message:
-        "Writing results/{wildcards.study}_absorption.csv"
-    script:
-        "../scripts/call.py"

@@ -53,9 +53,9 @@ rule keep_facts:
         "results/benchmarks/keep_facts/{model}/{corpus}/{shard}.tsv"
     wildcard_constraints:
         model=models_that(lambda harvest: harvest.window_shards is not None and harvest.mode == "store"),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=facts_mb,
         runtime=lambda w, attempt: 10 * attempt,

@@ -45,9 +45,9 @@ rule autointerp:
         delphi=f"{RESULTS}/environments/delphi/bin/python" if CONFIG.autointerp.needs_delphi else None,
         replies=f"{RESULTS}/replies",
         call=function("atlas.autointerp.run.run_autointerp"),
-        asks=lambda w: str(autointerp_cost(w)),
+        note=lambda w: str(autointerp_cost(w)),
     message:
-        "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}: {params.asks}"
+        "Labelling {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}: {params.note}"
     script:
         "../scripts/call.py"
 
@@ -76,67 +76,5 @@ rule latent_outcomes:
         call=function("atlas.autointerp.outcome.write_latent_outcomes"),
     message:
         "Outcomes of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
-    script:
-        "../scripts/call.py"
-
-
-rule study_autointerp:
-    """One row per SAE, dictionary, explainer, scorer and kind of negatives: score beside controls, labels that repeat."""
-    input:
-        summary=lambda w: expand("results/autointerp/{sae}/autointerp.json", sae=study_saes(w)),
-        latents=lambda w: expand("results/autointerp/{sae}/latents.parquet", sae=study_saes(w)),
-        metrics=study_metrics,
-    output:
-        table="results/{study}_autointerp.csv",
-    log:
-        "results/logs/study_autointerp/{study}.log",
-    benchmark:
-        "results/benchmarks/study_autointerp/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        saes_by=study_saes,
-        corpus=lambda w: [in_sample_corpus(SAES[sae]) for sae in study_saes(w)],
-        asks=study_autointerp_cost,
-        call=function("atlas.studies.autointerp.write_autointerp_table"),
-    message:
-        "Writing results/{wildcards.study}_autointerp.csv; labelling {params.asks}"
-    script:
-        "../scripts/call.py"
-
-
-rule autointerp_figure:
-    """Repetition of labels and their scores against redundancy and against FVU, with rank correlations."""
-    input:
-        table=rules.study_autointerp.output.table,
-    output:
-        targets=[
-            report(
-                "results/figures/{study}_autointerp.pdf",
-                category="Studies",
-                caption="../report/figure.rst",
-                labels={"study": "{study}", "kind": "labels"},
-            ),
-            "results/figures/{study}_autointerp.png",
-            "results/figures/{study}_autointerp.txt",
-        ],
-    log:
-        "results/logs/autointerp_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/autointerp_figure/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        call=function("atlas.figures.autointerp.draw_autointerp"),
-    message:
-        "Drawing results/figures/{wildcards.study}_autointerp.pdf"
     script:
         "../scripts/call.py"

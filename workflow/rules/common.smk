@@ -11,22 +11,22 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.sourcecache import infer_source_file
 
-from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
 from atlas.code_hash import Code, CodeError
 from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.layers import replace_whole
 from atlas.config.load import load_config
 from atlas.config.rows import expand_rows, stated_mixes
-from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.config.twins import expand_twins
 from atlas.errors import AtlasError, ConfigError
 from atlas.job import export_library_path
 from atlas.job_lock import claim_results
+from atlas.measure import of_saes
+from atlas.measures import endings, measures
 from atlas.sae_ids import STATED, is_stated
-from atlas.signatures import CallError, Signatures, check_call
+from atlas.signatures import NOTE, CallError, Signatures, check_call
 from atlas.sources.state import state_of
 from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
@@ -125,13 +125,17 @@ EFFECTS = "results/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 
+# No study is named like a file of another study, or like the comparison of frameworks.
+STUDY = "(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in endings())
+
+
 wildcard_constraints:
     model="[A-Za-z0-9._-]+",
     corpus="[A-Za-z0-9._-]+",
     other="[A-Za-z0-9._-]+",
     mix="[A-Za-z0-9._-]+",
     recipe="[A-Za-z0-9._-]+",
-    study="[A-Za-z0-9._-]+",
+    study=STUDY,
     wheel="[A-Za-z0-9._+!-]+",
     hook="[a-z_]+[.][0-9]+(-to-[a-z_]+[.][0-9]+)?",
     seed="[0-9]+",
@@ -202,10 +206,9 @@ def require_code():
                 "would not rerun it"
             )
         if called and workflow.is_main_process:
-            given = [*names_of(each.input), *names_of(each.output), *(names_of(each.params) - {"call"})]
-            shown = re.findall(r"{params[.](\w+)", each.message or "")
+            given = [*names_of(each.input), *names_of(each.output), *(names_of(each.params) - {"call", NOTE})]
             try:
-                check_call(each.name, called, SIGNATURES.of(called), given, [*each.wildcard_names, *shown])
+                check_call(each.name, called, SIGNATURES.of(called), given, each.wildcard_names)
             except CallError as error:
                 raise WorkflowError(str(error)) from None
         if LIBRARY / "rules" != Path(RULES):
@@ -489,8 +492,3 @@ def judged_metrics(sae_id, shift=None):
     """Metrics of an SAE, at home or under a shift."""
     at_home = shift in (None, HOME)
     return f"results/metrics/{sae_id}/metrics.json" if at_home else f"results/shifted/{sae_id}/{shift}/metrics.json"
-
-
-def study_metrics(wildcards):
-    """Metrics of every SAE of a study at home, in the order of `study_saes`."""
-    return [judged_metrics(sae_id) for sae_id in study_saes(wildcards)]

@@ -19,9 +19,9 @@ rule peer_environment:
     benchmark:
         "results/benchmarks/peer_environment/{peer}.tsv"
     retries: tried_again(1)
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=60,

@@ -25,11 +25,9 @@ rule study_figure:
         "results/logs/study_figure/{study}.log",
     benchmark:
         "results/benchmarks/study_figure/{study}.tsv"
-    wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -61,9 +59,9 @@ rule training_figure:
         "results/logs/training_figure/{study}.log",
     benchmark:
         "results/benchmarks/training_figure/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -98,9 +96,9 @@ rule width_figure:
         "results/benchmarks/width_figure/{study}.tsv"
     wildcard_constraints:
         study=GRID_STUDIES,
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -108,73 +106,5 @@ rule width_figure:
         call=function("atlas.figures.width.draw_width"),
     message:
         "Drawing results/figures/{wildcards.study}_width.pdf"
-    script:
-        "../scripts/call.py"
-
-
-rule health_figure:
-    """What the case-study table does not show: silent latents against tokens, massive activations, densities, neighbours."""
-    input:
-        table="results/{study}.csv",
-        latents=rules.study_latents.output.latents,
-    output:
-        targets=[
-            report(
-                "results/figures/{study}_health.pdf",
-                category="Studies",
-                caption="../report/figure.rst",
-                labels={"study": "{study}", "kind": "health"},
-            ),
-            "results/figures/{study}_health.png",
-            "results/figures/{study}_health.txt",
-        ],
-    log:
-        "results/logs/health_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/health_figure/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=10,
-    params:
-        call=function("atlas.figures.health.draw_health"),
-    message:
-        "Drawing results/figures/{wildcards.study}_health.pdf"
-    script:
-        "../scripts/call.py"
-
-
-rule stability_figure:
-    """How much of a dictionary comes back with another seed, and whether it fires as often on other text."""
-    input:
-        stability=rules.study_stability.output.table,
-        health=rules.study_latents.output.health,
-    output:
-        targets=[
-            report(
-                "results/figures/{study}_stability.pdf",
-                category="Studies",
-                caption="../report/figure.rst",
-                labels={"study": "{study}", "kind": "stability and drift"},
-            ),
-            "results/figures/{study}_stability.png",
-            "results/figures/{study}_stability.txt",
-        ],
-    log:
-        "results/logs/stability_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/stability_figure/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        call=function("atlas.figures.stability.draw_stability"),
-    message:
-        "Drawing results/figures/{wildcards.study}_stability.pdf"
     script:
         "../scripts/call.py"

@@ -132,9 +132,9 @@ rule frameworks_table:
         "results/logs/frameworks_table.log",
     benchmark:
         "results/benchmarks/frameworks_table.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -167,9 +167,9 @@ rule frameworks_figure:
         "results/logs/frameworks_figure.log",
     benchmark:
         "results/benchmarks/frameworks_figure.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,

@@ -129,32 +129,3 @@ rule latents:
         "Latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
         "../scripts/call.py"
-
-
-rule study_latents:
-    """The latents of all SAEs of a study in one table, and what they say together in another."""
-    input:
-        tables=lambda w: expand("results/latents/{sae}/latents.parquet", sae=study_saes(w)),
-        summaries=lambda w: expand("results/latents/{sae}/latents.json", sae=study_saes(w)),
-    output:
-        latents="results/{study}_latents.parquet",
-        health="results/{study}_health.csv",
-    log:
-        "results/logs/study_latents/{study}.log",
-    benchmark:
-        "results/benchmarks/study_latents/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        tables_by=study_saes,
-        summaries_by=study_saes,
-        corpora=study_corpora,
-        call=function("atlas.studies.latents.write_tables"),
-    message:
-        "Writing results/{wildcards.study}_latents.parquet and results/{wildcards.study}_health.csv"
-    script:
-        "../scripts/call.py"

@@ -66,9 +66,9 @@ rule describe_sample:
         "results/benchmarks/describe_sample/{corpus}.tsv"
     wildcard_constraints:
         corpus=ONLY_PLANTED_CORPORA,
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -158,36 +158,5 @@ rule recovery:
         call=function("atlas.planted.run.run_recovery"),
     message:
         "Looking for planted features in {wildcards.recipe} on {wildcards.model}, seed {wildcards.seed}"
-    script:
-        "../scripts/call.py"
-
-
-rule study_recovery:
-    """One row per SAE and corpus: what was found, and all that is said of the same dictionary; and verdicts by share."""
-    input:
-        metrics=lambda w: [judged_metrics(row.sae_id) for row in planted_study(w)],
-        recoveries=lambda w: [f"results/recovery/{row.sae_id}/recovery.json" for row in planted_study(w)],
-    output:
-        table="results/{study}_recovery.csv",
-        verdicts="results/{study}_verdicts.csv",
-    log:
-        "results/logs/study_recovery/{study}.log",
-    benchmark:
-        "results/benchmarks/study_recovery/{study}.tsv"
-    wildcard_constraints:
-        study=ONLY_PLANTED_STUDIES,
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        metrics_by=lambda w: [row.sae_id for row in planted_study(w)],
-        recoveries_by=lambda w: [row.sae_id for row in planted_study(w)],
-        corpora=study_corpora,
-        call=function("atlas.studies.recovery.write_recovery"),
-    message:
-        "Writing results/{wildcards.study}_recovery.csv"
     script:
         "../scripts/call.py"

@@ -62,28 +62,3 @@ rule probing:
         "Probing {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
         "../scripts/call.py"
-
-
-rule study_probing:
-    """One row per SAE of a study, data set and number of latents."""
-    input:
-        results=lambda w: expand("results/probing/{sae}/probing.json", sae=study_saes(w)),
-    output:
-        table="results/{study}_probing.csv",
-    log:
-        "results/logs/study_probing/{study}.log",
-    benchmark:
-        "results/benchmarks/study_probing/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        results_by=study_saes,
-        call=function("atlas.studies.probing.write_probing_table"),
-    message:
-        "Writing results/{wildcards.study}_probing.csv"
-    script:
-        "../scripts/call.py"

@@ -92,33 +92,3 @@ rule sae_bench_ours:
         "Ours beside SAE Bench: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
         "../scripts/call.py"
-
-
-rule study_sae_bench:
-    """SAE Bench's numbers beside ours for the same SAE and tokens; its known faults are flagged."""
-    input:
-        core=judged("results/sae_bench/{sae}/core_run.json"),
-        probes=judged("results/sae_bench/{sae}/probes_run.json"),
-        ours=judged("results/sae_bench/{sae}/ours.json"),
-        metrics=judged("results/metrics/{sae}/metrics.json"),
-        probing=judged("results/probing/{sae}/probing.json"),
-    output:
-        table="results/{study}_sae_bench.csv",
-    log:
-        "results/logs/study_sae_bench/{study}.log",
-    benchmark:
-        "results/benchmarks/study_sae_bench/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        refusals=sae_bench_refusals,
-        corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
-        call=function("atlas.sae_bench.table.write_study_table"),
-    message:
-        "Writing results/{wildcards.study}_sae_bench.csv"
-    script:
-        "../scripts/call.py"

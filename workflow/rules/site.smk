@@ -100,9 +100,9 @@ rule site_index:
         "results/logs/site_index.log",
     benchmark:
         "results/benchmarks/site_index.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,

@@ -13,9 +13,9 @@ rule study_sources:
         "results/logs/study_sources/{study}.log",
     benchmark:
         "results/benchmarks/study_sources/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -38,11 +38,9 @@ rule study_table:
         "results/logs/study_table/{study}.log",
     benchmark:
         "results/benchmarks/study_table/{study}.tsv"
-    wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -70,11 +68,9 @@ rule study_printed:
         "results/logs/study_printed/{study}.log",
     benchmark:
         "results/benchmarks/study_printed/{study}.tsv"
-    wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -101,9 +97,9 @@ rule study_runs:
         "results/logs/study_runs/{study}.log",
     benchmark:
         "results/benchmarks/study_runs/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -132,11 +128,9 @@ rule study_cards:
         "results/logs/study_cards/{study}.log",
     benchmark:
         "results/benchmarks/study_cards/{study}.tsv"
-    wildcard_constraints:
-        study="[A-Za-z0-9._-]+(?<!_public)",
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -168,9 +162,9 @@ rule card_difference:
     wildcard_constraints:
         first="[0-9]+",
         second="[0-9]+",
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
