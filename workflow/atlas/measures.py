@@ -7,6 +7,7 @@ from atlas.measure import Measure
 
 PACKAGES = (
     "latents",
+    "densities",
     "stability",
     "probing",
     "absorption",

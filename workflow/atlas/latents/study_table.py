@@ -45,7 +45,7 @@ def write_latents_table(
         writer = None
         for sae_id, path in tables.items():
             table = read_arrow(path)
-            _require_sae(path, (table.schema.metadata or {}).get(b"sae_id", b"").decode(), sae_id)
+            require_sae(path, (table.schema.metadata or {}).get(b"sae_id", b"").decode(), sae_id)
             table = table.filter(pc.is_in(table["corpus"], pa.array(corpora[sae_id]))).replace_schema_metadata(None)
             table = _with_names(table, study, sae_id)
             schema = schema or table.schema
@@ -66,7 +66,7 @@ def write_health_table(
     rows: list[dict[str, Any]] = []
     for sae_id, path in summaries.items():
         summary = read_json(path)
-        _require_sae(path, summary["sae_id"], sae_id)
+        require_sae(path, summary["sae_id"], sae_id)
         rows += [_health_row(study, sae_id, corpus, summary) for corpus in corpora[sae_id]]
     write_csv(target, frame_of(rows))
 
@@ -96,6 +96,7 @@ def _with_names(table: pa.Table, study: str, sae_id: str) -> pa.Table:
     return table
 
 
-def _require_sae(path: Path, found: str, expected: str) -> None:
+def require_sae(path: Path, found: str, expected: str) -> None:
+    """Raises EvaluationError if the file `path` says that it is of another SAE."""
     if found != expected:
         raise EvaluationError(f"{path}: is of SAE {found!r}, expected {expected!r}; {_REMEDY}")
