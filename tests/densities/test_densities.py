@@ -29,7 +29,7 @@ def test_planted_firings_are_in_their_bins():
         (round(low, 9), round(high, 9)): int(n) for low, high, n in zip(EDGES[:-1], EDGES[1:], counts, strict=True)
     }
     assert never == 2
-    half = 10**-0.5
+    half = 0.316
     expected = {
         (0.001, 0.01 * half): 1,
         (0.01 * half, 0.01): 1,

@@ -37,15 +37,16 @@ def describe_densities(rows: pd.DataFrame) -> str:
 
 
 def plot_densities(rows: pd.DataFrame) -> Figure:
-    """The figure: a panel for each hook."""
+    """The figure: a panel for each hook of each model."""
     shown = rows[rows.role == "in_sample"]
-    hooks = list(dict.fromkeys(shown.hook))
+    places = shown.hook if shown.model.nunique() == 1 else shown.model + " " + shown.hook
+    hooks = list(dict.fromkeys(places))
     n_columns = min(_COLUMNS, len(hooks))
     n_rows = -(-len(hooks) // n_columns)
     size = (WIDTH * max(n_columns, 2) / _COLUMNS, 1.9 * n_rows + 0.4)
     figure, _ = plt.subplots(n_rows, n_columns, figsize=size, sharex=True, sharey=True, layout="constrained")
     for axis, hook in zip(figure.axes, hooks, strict=False):
-        _draw_panel(axis, shown[shown.hook == hook])
+        _draw_panel(axis, shown[places == hook])
         axis.set_title(hook)
     for axis in figure.axes[len(hooks) :]:
         axis.set_visible(False)

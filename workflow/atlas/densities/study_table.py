@@ -13,7 +13,8 @@ from atlas.tables import read_arrow, write_csv
 
 DECADES, BINS_PER_DECADE = 6, 2
 # Edges of the bins; a bin has its lower edge. The first begins at 0 and has what fires, however rarely.
-EDGES = np.concatenate([[0.0], 10.0 ** (np.arange(1 - DECADES * BINS_PER_DECADE, 1) / BINS_PER_DECADE)])
+_EXPONENTS = [place / BINS_PER_DECADE for place in range(1 - DECADES * BINS_PER_DECADE, 1)]
+EDGES = np.array([0.0, *(float(f"{10**exponent:.2e}") for exponent in _EXPONENTS)])
 
 
 def write_densities_table(
