@@ -138,3 +138,10 @@ def test_what_is_not_there_and_what_is_no_python_are_errors(folder):
     (folder / "scripts/other.py").write_text("def (:\n")
     with pytest.raises(CodeError, match=r"scripts/other\.py: not Python"):
         hash_of(folder, "scripts/other.py")
+
+
+def test_a_module_has_the_files_of_the_packages_around_it(folder):
+    code = Code(folder)
+    assert code.files_of("atlas.stage.work") == ("atlas/__init__.py", "atlas/stage/__init__.py", "atlas/stage/work.py")
+    with pytest.raises(CodeError, match=r"has no module atlas\.stage\.lost"):
+        code.files_of("atlas.stage.lost")

@@ -9,12 +9,12 @@ import torch
 
 from atlas.absorption.letters import candidates, dense_probe, few_latents_f1, main_latents
 from atlas.absorption.run import absorption, raw_absorption, run_absorption, run_raw_absorption
+from atlas.absorption.study_table import write_absorption_table
 from atlas.absorption.words import GROUP
 from atlas.config.downstream import Absorption
 from atlas.files import read_json, write_json
 from atlas.probing.probes import stratified_split
 from atlas.probing.rows import LabelledRows, write_rows
-from atlas.studies.absorption import write_absorption_table
 from atlas.training.sae import Sae
 
 D_MODEL = 64

@@ -12,9 +12,9 @@ from atlas.config.load import load_config, read_config
 from atlas.config.recipe import Recipe
 from atlas.config.reference import FOLDER, readme_text, schema_text
 from atlas.config.rows import expand_rows
-from atlas.config.sections import ENDINGS
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint
+from atlas.measures import endings, measures
 
 DEFAULT = FOLDER / "config.yaml"
 RAW = yaml.safe_load(DEFAULT.read_text())
@@ -171,7 +171,7 @@ def test_average_shares_of_a_curriculum():
     assert mean_weights(Mix(phases=phases)) == pytest.approx({"a": 0.25 + 0.75 * 0.6, "b": 0.75 * 0.4})
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, "_runs", "_public"])
+@pytest.mark.parametrize("ending", [*endings(), "_runs", "_public"])
 def test_a_study_must_not_be_named_as_a_file_of_another(ending):
     raw = copy.deepcopy(RAW)
     raw["studies"][f"a{ending}"] = raw["studies"]["llama_sweep"]
@@ -180,10 +180,11 @@ def test_a_study_must_not_be_named_as_a_file_of_another(ending):
 
 
 def test_every_ending_of_a_file_of_a_study_is_known():
-    """Endings of the rules' outputs: tables, figures, pages."""
+    """Endings of the rules' outputs: tables, figures, pages. Measures tell their own."""
     rules = "".join(path.read_text() for path in sorted((FOLDER.parent / "workflow/rules").glob("*.smk")))
     found = set(re.findall(r'"results/(?:\w+/)?\{study\}(_\w+)\.', rules))
-    assert found == set(ENDINGS)
+    assert found | {ending for each in measures() for ending in each.endings()} == set(endings())
+    assert {"_health", "_confusion", "_sae_bench", "_transfer", "_width"} <= set(endings())
 
 
 @pytest.mark.parametrize("name", ["frameworks", "frameworks.v2"])

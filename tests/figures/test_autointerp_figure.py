@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlas.figures.autointerp import draw_autointerp, rank_correlation
+from atlas.autointerp.figure import draw_autointerp, rank_correlation
 
 
 def test_rank_correlation_of_an_order_that_is_kept():

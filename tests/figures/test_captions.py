@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from atlas.figures.captions import counted_tokens, listed, saes, span
-from atlas.figures.regimes import describe_regimes
 from atlas.figures.style import as_restructured_text, save
-from atlas.figures.transfer import describe_transfer
+from atlas.regimes.figure import describe_regimes
+from atlas.transfer.figure import describe_transfer
 
-FIGURES = Path(__file__).parents[2] / "workflow/atlas/figures"
+LIBRARY = Path(__file__).parents[2] / "workflow/atlas"
 
 
 @pytest.mark.parametrize(("values", "text"), [("a", "a"), ("ab", "a and b"), ("bab", "b and a"), ("cab", "c, a and b")])
@@ -67,7 +67,8 @@ def test_transfer_names_its_shifts():
 
 def test_every_figure_of_saes_names_its_models():
     """A figure whose caption says of which models it is says so above the axes too."""
-    sources = {path.stem: path.read_text() for path in FIGURES.glob("*.py")}
+    sources = {path.stem: path.read_text() for path in (LIBRARY / "figures").glob("*.py")}
+    sources |= {path.parent.name: path.read_text() for path in LIBRARY.glob("*/figure.py")}
     named = {name for name, source in sources.items() if "listed(" in source and ".model)" in source} - {"captions"}
-    assert {"study", "training", "health", "stability", "width", "autointerp", "transfer", "regimes"} <= named
+    assert {"study", "training", "latents", "stability", "width", "autointerp", "transfer", "regimes"} <= named
     assert {name for name in named if "name_models(figure, " not in sources[name]} == set()

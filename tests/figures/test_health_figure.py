@@ -8,8 +8,8 @@ from scipy.stats import hypergeom
 
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import expected_false_dead
-from atlas.figures.health import at_home, draw_health, named_latents, plot_health, silent_on
 from atlas.figures.series import name_series, series_colours
+from atlas.latents.figure import at_home, draw_health, named_latents, plot_health, silent_on
 
 mpl.use("Agg")
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from atlas.figures.series import name_series, with_series
-from atlas.figures.stability import draw_stability, plot_stability
+from atlas.stability.figure import draw_stability, plot_stability
 
 mpl.use("Agg")
 

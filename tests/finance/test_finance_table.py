@@ -10,8 +10,8 @@ import pytest
 
 from atlas.errors import EvaluationError
 from atlas.figures.captions import listed
-from atlas.figures.finance import PANELS, draw_finance, plot_finance
-from atlas.studies.finance import write_finance_table
+from atlas.finance.figure import PANELS, draw_finance, plot_finance
+from atlas.finance.study_table import write_finance_table
 
 MIXES = {"generic": 0.0, "finance": 0.2, "static": 0.1}
 SAES = {f"m/resid_post.1/{mix}/topk/seed-{seed}": gain for mix, gain in MIXES.items() for seed in (0, 1)}

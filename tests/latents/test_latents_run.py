@@ -20,9 +20,9 @@ from atlas.errors import EvaluationError, StoreError
 from atlas.latents.embedded_windows import embed_windows
 from atlas.latents.embedder import Embedder, embedder_sha256, prepare_embedder
 from atlas.latents.run import LatentInputs, LatentSettings, run_latents
+from atlas.latents.study_table import write_health_table, write_latents_table
 from atlas.models.load import load_tokenizer
 from atlas.models.prepare import prepare_model
-from atlas.studies.latents import write_health_table, write_latents_table
 from atlas.training.sae import Sae, save_sae
 from tiny import describe_model, tiny_llama
 

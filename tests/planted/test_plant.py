@@ -18,8 +18,8 @@ from atlas.files import read_json
 from atlas.planted import plant
 from atlas.planted.plant import HOOK, audit_truth, describe_sample, plant_shard, sampler_of
 from atlas.planted.run import RecoveryInputs, run_recovery
+from atlas.planted.study_table import verdict_table, write_recovery
 from atlas.planted.truth import read_truth, write_truth
-from atlas.studies.recovery import verdict_table, write_recovery
 from atlas.training.run import TrainingInputs, run_training
 
 LENGTH = 16

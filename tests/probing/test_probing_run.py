@@ -16,7 +16,7 @@ from atlas.probing.last_token import framed_ids, last_token_rows
 from atlas.probing.prompts import make_probe_rows
 from atlas.probing.rows import LabelledRows, read_facts, read_rows
 from atlas.probing.run import encode_rows, over_datasets, probe_dataset
-from atlas.studies.probing import write_probing_table
+from atlas.probing.study_table import write_probing_table
 from atlas.training.sae import Sae
 from tiny import prepare_and_load, tiny_bert, tiny_llama
 

@@ -5,7 +5,7 @@ import pytest
 
 from atlas.files import write_json
 from atlas.sae_bench.refusals import refusal
-from atlas.sae_bench.table import CORE, Files, write_sae_bench_table
+from atlas.sae_bench.study_table import CORE, Files, write_sae_bench_table
 
 SAE = "tiny/resid_post.3/chat/topk/seed-0"
 FORMULA = {"explained_variance": 1.09, "explained_variance_of_the_mean": 1.4, "explained_variance_legacy": 0.7}

@@ -222,7 +222,7 @@ class SiteScene:
             place = Place(HOOK, seed, ("sweep",), (0, 1))
             target = self.site / f"saes/{GROUP}/seed-{seed}"
             build_sae_pages(self.inputs(seed, labels), self.results(seed, labels), place, settings, Taxonomy(), target)
-        build_index({"sweep": [f"{GROUP}/seed-{seed}" for seed in seeds]}, self.site, self.site / "index.html")
+        build_index({"sweep": [f"{GROUP}/seed-{seed}" for seed in seeds]}, self.site / "index.html")
         return self.site
 
 

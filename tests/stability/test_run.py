@@ -14,7 +14,7 @@ from atlas.codes.writer import CodeRows, CodesWriter
 from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError
 from atlas.stability.run import ONE_SEED, SeedFiles, run_stability
-from atlas.studies.stability import write_stability_table
+from atlas.stability.study_table import write_stability_table
 from atlas.training.sae import Sae, save_sae
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+from atlas.autointerp.study_table import SaeFiles, beside_random_model, write_autointerp_table
 from atlas.errors import EvaluationError
-from atlas.studies.autointerp import SaeFiles, beside_random_model, write_autointerp_table
 
 IDS = ["m/resid_post.4/chat/topk/seed-0", "m/resid_post.4/finance/topk/seed-0"]
 

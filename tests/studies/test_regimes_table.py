@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from atlas.config.study import Taxonomy
-from atlas.figures.regimes import plot_regimes
-from atlas.studies.regimes import RANDOM, confusion_table
+from atlas.regimes.figure import plot_regimes
+from atlas.regimes.study_table import RANDOM, confusion_table
 
 
 def table() -> pd.DataFrame:

@@ -56,7 +56,7 @@ def test_pages_say_what_differs_and_withhold_the_recipe(cards, tmp_path):
 
 
 def test_two_runs_are_compared_field_by_field(cards, tmp_path):
-    write_difference(list(cards.items()), tmp_path / "page.html")
+    write_difference(list(cards), list(cards.values()), tmp_path / "page.html")
     parts = Text((tmp_path / "page.html").read_text()).parts
     assert "2 fields differ; everything else on the two cards is the same." in parts
     assert [part for part in parts if part in ("seed", "optimisation.lr")] == ["optimisation.lr", "seed"]

@@ -8,9 +8,9 @@ from scipy import stats
 from atlas.errors import EvaluationError
 from atlas.files import write_json
 from atlas.intervals import welch_interval
-from atlas.studies.learnt import write_learnt_table
 from atlas.tables import read_csv, write_parquet
 from atlas.twins.downstream import Found, hold_against, read_stage
+from atlas.twins.study_table import write_learnt_table
 
 OWN, TWIN, OTHER = "m/resid_post.1/x/r/seed-0", "m/resid_post.1/x/r.near_decoder/seed-0", "m/x"
 

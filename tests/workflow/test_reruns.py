@@ -13,12 +13,20 @@ from atlas.code_hash import Code
 
 WORKFLOW = REPOSITORY / "workflow"
 RULES = {path.name: path.read_text() for path in sorted((WORKFLOW / "rules").glob("*.smk"))}
+# From which the rules of tables and figures are made.
+MEASURES = "".join(path.read_text() for path in sorted((WORKFLOW / "atlas").glob("*/study.py")))
 
 
 def scripts() -> list[str]:
     return sorted(
         f"scripts/{name}.py" for name in set(re.findall(r'"\.\./scripts/(\w+)\.py"', "".join(RULES.values())))
     )
+
+
+def modules() -> list[str]:
+    """Modules of the functions that rules name."""
+    text = "".join(RULES.values()) + MEASURES
+    return sorted({name.rpartition(".")[0] for name in re.findall(r'"(atlas(?:\.\w+){2,})"', text)})
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +54,21 @@ class Finder(modulefinder.ModuleFinder):
         return module
 
 
-@pytest.mark.parametrize("script", scripts())
-def test_hash_of_a_rule_covers_every_module_that_its_script_reaches(executed, script):
+@pytest.mark.parametrize("entry", [*scripts(), *modules()])
+def test_hash_of_a_rule_covers_every_module_that_its_code_reaches(executed, entry):
     """As Python's modulefinder finds them: it compiles, and reads the byte code."""
     finder = Finder(path=[str(executed), str(executed / "scripts")])
-    finder.run_script(str(executed / script))
+    if is_script := entry.startswith("scripts/"):
+        finder.run_script(str(executed / entry))
+    else:
+        finder.import_hook(entry)
     files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
     found = {file.relative_to(executed).as_posix() for file in files}
     # Not imported, but started by a job: their names are strings.
     named = {name for file in files for name in re.findall(r'"(\w+\.py)"', file.read_text())}
     started = {f"peers/{name}" for name in named if (executed / "peers" / name).exists()}
-    reached = Code(WORKFLOW).reached(script)
+    code = Code(WORKFLOW)
+    reached = code.reached(*([entry] if is_script else code.files_of(entry)))
     assert {name for name in reached if name.endswith(".py")} == found | started
 
 
@@ -64,7 +76,8 @@ def test_every_script_and_every_file_of_the_library_belongs_to_a_rule():
     code = Code(WORKFLOW)
     assert scripts() == sorted(f"scripts/{path.name}" for path in (WORKFLOW / "scripts").glob("*.py"))
     runners = [f"peers/{path.name}" for path in (WORKFLOW / "peers").glob("train_*.py")]
-    reached = set(code.reached(*scripts(), *runners, "atlas/frameworks/ours.py"))
+    files_of_modules = [f"{name.replace('.', '/')}.py" for name in modules()]
+    reached = set(code.reached(*scripts(), *files_of_modules, *runners, "atlas/frameworks/ours.py"))
     files = [path for path in (WORKFLOW / "atlas").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert {path.relative_to(WORKFLOW).as_posix() for path in files} <= reached
     # Of use beside the workflow alone: read by rules, by tests or by a person.

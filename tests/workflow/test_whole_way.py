@@ -174,6 +174,20 @@ def test_a_rule_without_the_hash_of_its_script_is_refused(finished, old, new, me
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("references.run_references", "references.run_reference", "the rule names atlas.evaluation.references.run_ref"),
+        ("        loss_tokens=CONFIG.evaluation.loss_tokens,\n", "", "gives nothing for its parameter loss_tokens"),
+        ("loss_tokens=", "wide=1,\n        loss_tokens=", "rule references gives 'wide', which atlas.evaluation"),
+        ("call=function(", "calls=function(", "has no param call=function(...)"),
+    ],
+)
+def test_a_rule_that_does_not_fit_its_function_is_refused(finished, old, new, message):
+    with edited(finished / "workflow/rules/evaluation.smk", old, new):
+        assert message in snakemake(finished, "--dry-run", TABLE, fails=True)
+
+
+@pytest.mark.parametrize(
     ("file", "old", "new", "jobs"),
     [
         # A root module: which activations are massive.

@@ -59,6 +59,13 @@ class Code:
                 left += new
         return sorted(found)
 
+    def files_of(self, module: str) -> tuple[str, ...]:
+        """File of a module of the library and of the packages around it. Raises CodeError if there is none."""
+        files = self._files_of("", module)
+        if not files:
+            raise CodeError(f"{self._folder}: has no module {module}; correct the name")
+        return files
+
     def require(self, entry: str) -> None:
         """Raises CodeError unless there is such a file."""
         if entry not in self._files:

@@ -45,7 +45,7 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
         with only_one(str(log_file)):
             to_file.stream.truncate(0)  # of an earlier run, which may have been going on until now
             with lease(granted := _on_cpu_if_asked(gpus or 0)):
-                yield None if gpus is None else _prepare_torch(threads, granted)
+                yield None if gpus is None else prepare_torch(threads, granted)
     except AtlasError as error:
         logging.getLogger("atlas").error("%s: %s", type(error).__name__, error)
         sys.exit(1)
@@ -90,7 +90,8 @@ def _on_cpu_if_asked(gpus: int) -> int:
     return gpus
 
 
-def _prepare_torch(threads: int, gpus: int):
+def prepare_torch(threads: int, gpus: int):
+    """Give torch `threads` threads and the same results on each run; return the torch.device for so many GPUs."""
     # Imported here, after the thread count is in the environment: OpenMP reads it once.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from atlas.devices import choose_device, keep_freed_memory, make_deterministic, use_threads

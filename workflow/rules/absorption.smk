@@ -10,10 +10,10 @@ ABSORPTION = "results/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 rule word_rows:
     """Activations at the last token of words whose first letter is looked for, at all hooks of a model."""
     input:
+        "results/audits/{model}.json",
         model="results/models/{model}",
-        audit="results/audits/{model}.json",
     output:
-        rows="results/absorption/{model}/rows.safetensors",
+        target="results/absorption/{model}/rows.safetensors",
     log:
         "results/logs/word_rows/{model}.log",
     benchmark:
@@ -27,21 +27,21 @@ rule word_rows:
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
-        absorption=CONFIG.absorption.model_dump(mode="json", include={"words_per_letter", "examples", "example_sets"}),
-        code=code_of("word_rows"),
+        settings=CONFIG.absorption.model_dump(mode="json", include={"words_per_letter", "examples", "example_sets"}),
+        call=function("atlas.absorption.prompts.read_words"),
     message:
         "Reading words with {wildcards.model}"
     script:
-        "../scripts/word_rows.py"
+        "../scripts/call.py"
 
 
 rule raw_absorption:
     """First-letter absorption of the raw activation's dimensions at a hook."""
     input:
-        rows="results/absorption/{model}/rows.safetensors",
+        rows_file="results/absorption/{model}/rows.safetensors",
         train_shards=training_facts,
     output:
-        result="results/absorption/{model}/{hook}/{mix}/raw.json",
+        target="results/absorption/{model}/{hook}/{mix}/raw.json",
     log:
         "results/logs/raw_absorption/{model}/{hook}/{mix}.log",
     benchmark:
@@ -53,24 +53,23 @@ rule raw_absorption:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 120 * attempt,
     params:
-        absorption=CONFIG.absorption.model_dump(mode="json"),
-        code=code_of("raw_absorption"),
+        settings=CONFIG.absorption.model_dump(mode="json"),
+        call=function("atlas.absorption.run.run_raw_absorption"),
     message:
         "Absorption of raw dimensions of {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
     script:
-        "../scripts/raw_absorption.py"
+        "../scripts/call.py"
 
 
 rule absorption:
     """First-letter absorption of one SAE beside a random dictionary and raw dimensions."""
     input:
-        rows="results/absorption/{model}/rows.safetensors",
-        raw=rules.raw_absorption.output.result,
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        rows_file="results/absorption/{model}/rows.safetensors",
+        raw_file=rules.raw_absorption.output.target,
+        sae_folder=SAE_PAIR,
         train_shards=training_facts,
     output:
-        result=f"{ABSORPTION}/absorption.json",
+        target=f"{ABSORPTION}/absorption.json",
     log:
         "results/logs/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -83,34 +82,9 @@ rule absorption:
         runtime=lambda w, attempt: 120 * attempt,
         gpu=1,
     params:
-        absorption=CONFIG.absorption.model_dump(mode="json"),
-        code=code_of("absorption"),
+        settings=CONFIG.absorption.model_dump(mode="json"),
+        call=function("atlas.absorption.run.run_absorption"),
     message:
         "Absorption of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
-        "../scripts/absorption.py"
-
-
-rule study_absorption:
-    """One row per SAE of a study and dictionary: absorption, and why it does not count where it does not."""
-    input:
-        results=lambda w: expand("results/absorption/{sae}/absorption.json", sae=study_saes(w)),
-    output:
-        table="results/{study}_absorption.csv",
-    log:
-        "results/logs/study_absorption/{study}.log",
-    benchmark:
-        "results/benchmarks/study_absorption/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        saes=study_saes,
-        code=code_of("study_absorption"),
-    message:
-        "Writing results/{wildcards.study}_absorption.csv"
-    script:
-        "../scripts/study_absorption.py"
+        "../scripts/call.py"

@@ -46,26 +46,26 @@ rule keep_facts:
     input:
         shard="results/activations/{model}/{corpus}/train-{shard}.h5",
     output:
-        facts="results/activations/{model}/{corpus}/facts-{shard}.h5",
+        target="results/activations/{model}/{corpus}/facts-{shard}.h5",
     log:
         "results/logs/keep_facts/{model}/{corpus}/{shard}.log",
     benchmark:
         "results/benchmarks/keep_facts/{model}/{corpus}/{shard}.tsv"
     wildcard_constraints:
         model=models_that(lambda harvest: harvest.window_shards is not None and harvest.mode == "store"),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=facts_mb,
         runtime=lambda w, attempt: 10 * attempt,
     params:
         statistics_shards=lambda w: CONFIG.models[w.model].harvest.statistics_shards,
-        code=code_of("keep_facts"),
+        call=function("atlas.activations.facts.keep_facts"),
     message:
         "Facts of {wildcards.model} on {wildcards.corpus}, training shard {wildcards.shard}"
     script:
-        "../scripts/keep_facts.py"
+        "../scripts/call.py"
 
 
 rule harvest_facts:

@@ -9,10 +9,9 @@ rule effects:
     """Effects of an SAE's latents on held-out text, each beside its nulls."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
-        codes=lambda w: f"results/codes/{sae_row(w).sae_id}/{in_sample_corpus(sae_row(w))}.h5",
-        shards=lambda w: shard_paths(w.model, in_sample_corpus(sae_row(w)), "eval"),
+        sae=SAE_PAIR,
+        codes=lambda w: f"results/codes/{sae_row(w).sae_id}/{sae_row(w).in_sample_corpus}.h5",
+        shards=lambda w: shard_paths(w.model, sae_row(w).in_sample_corpus, "eval"),
         labels=lambda w: ([f"results/autointerp/{sae_row(w).sae_id}/labels.parquet"] if CONFIG.causal.labels else []),
     output:
         effects=f"{EFFECTS}/effects.parquet",
@@ -32,35 +31,10 @@ rule effects:
         runtime=lambda w, attempt: 240 * attempt,
         gpu=1,
     params:
-        corpus=lambda w: in_sample_corpus(sae_row(w)),
-        causal=CONFIG.causal.model_dump(mode="json"),
-        code=code_of("effects"),
+        corpus=lambda w: sae_row(w).in_sample_corpus,
+        settings=CONFIG.causal.model_dump(mode="json"),
+        call=function("atlas.causal.run.run_effects"),
     message:
         "Effects of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
-        "../scripts/effects.py"
-
-
-rule study_effects:
-    """One row per SAE: what its latents do, beside random directions and beside each other."""
-    input:
-        summaries=lambda w: expand("results/effects/{sae}/effects.json", sae=study_saes(w)),
-    output:
-        table="results/{study}_effects.csv",
-    log:
-        "results/logs/study_effects/{study}.log",
-    benchmark:
-        "results/benchmarks/study_effects/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        saes=study_saes,
-        code=code_of("study_effects"),
-    message:
-        "Writing results/{wildcards.study}_effects.csv"
-    script:
-        "../scripts/study_effects.py"
+        "../scripts/call.py"

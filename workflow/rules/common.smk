@@ -11,21 +11,22 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.sourcecache import infer_source_file
 
-from atlas.autointerp.cost import Cost
 from atlas.autointerp.cost import cost as labelling_cost
 from atlas.code_hash import Code, CodeError
 from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.layers import replace_whole
 from atlas.config.load import load_config
 from atlas.config.rows import expand_rows, stated_mixes
-from atlas.config.sections import ENDINGS
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.config.twins import expand_twins
 from atlas.errors import AtlasError, ConfigError
 from atlas.job import export_library_path
 from atlas.job_lock import claim_results
+from atlas.measure import of_saes
+from atlas.measures import endings, measures
 from atlas.sae_ids import STATED, is_stated
+from atlas.signatures import NOTE, CallError, Signatures, check_call
 from atlas.sources.state import state_of
 from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
@@ -112,6 +113,8 @@ SAE_FILES = {
     "card": f"{SAE}/run_card.yaml",
     "curves": f"{SAE}/training.parquet",
 }
+# Both files of an SAE, for a function that takes its folder.
+SAE_PAIR = [SAE_FILES["weights"], SAE_FILES["config"]]
 METRICS = "results/metrics/{model}/{hook}/{mix}/{recipe}/seed-{seed}/metrics.json"
 DOCUMENT_SUMS = METRICS.replace("metrics.json", "document_sums.safetensors")
 COMPARISON = "results/twins/{model}/{hook}/{mix}/{recipe}/seed-{seed}/twins.json"
@@ -122,13 +125,17 @@ EFFECTS = "results/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 
+# No study is named like a file of another study, or like the comparison of frameworks.
+STUDY = "(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in endings())
+
+
 wildcard_constraints:
     model="[A-Za-z0-9._-]+",
     corpus="[A-Za-z0-9._-]+",
     other="[A-Za-z0-9._-]+",
     mix="[A-Za-z0-9._-]+",
     recipe="[A-Za-z0-9._-]+",
-    study="[A-Za-z0-9._-]+",
+    study=STUDY,
     wheel="[A-Za-z0-9._+!-]+",
     hook="[a-z_]+[.][0-9]+(-to-[a-z_]+[.][0-9]+)?",
     seed="[0-9]+",
@@ -139,43 +146,71 @@ wildcard_constraints:
     format="saelens|dictionary_learning|sparsify|huggingface",
 
 
-# Snakemake does not notice an edited module that a script imports. The param `code` of every rule is a hash of all code
-# that its script can reach, so that an edit reruns what it can change and what depends on that, and nothing else.
+# Snakemake does not notice an edited module that a script imports. Every rule has a param with a hash of all code that its
+# script or function can reach, so that an edit reruns what it can change and what depends on that, and nothing else.
 CODE = Code(LIBRARY)
+SIGNATURES = Signatures(LIBRARY)
 
 
-def code_of(script, also=()):
-    """Param `code` of a rule that runs scripts/<script>.py.
+def hash_of(*files):
+    """Hash of all code that files of this workflow can reach."""
+    try:
+        return CODE.hash_of(*files)
+    except CodeError as error:
+        raise WorkflowError(str(error)) from None
 
-    `also` are files that the script starts under names which it puts together, or a function of the wildcards for them.
-    """
+
+def code_of(script):
+    """Param `code` of a rule that runs scripts/<script>.py."""
     CODE.require(f"scripts/{script}.py")
-
-    def code(wildcards):
-        try:
-            return CODE.hash_of(f"scripts/{script}.py", *(also(wildcards) if callable(also) else also))
-        except CodeError as error:
-            raise WorkflowError(str(error)) from None
-
+    code = lambda wildcards: hash_of(f"scripts/{script}.py")
     code.script = script
     return code
 
 
+def function(name, also=None):
+    """Param `call` of rules that run scripts/call.py, with the name of the function and the hash of its code.
+
+    `also` is a function of the wildcards, for files that the function starts under names which it puts together.
+    """
+
+    def call(wildcards):
+        files = CODE.files_of(name.rpartition(".")[0])
+        return f"{name} {hash_of('scripts/call.py', *files, *(also(wildcards) if also else []))}"
+
+    call.function = name
+    return call
+
+
+def names_of(items):
+    """Names of the inputs, outputs or params of a rule that have one."""
+    return {name for name, _ in items._allitems() if name}
+
+
 def require_code():
-    """Refuse a rule of this workflow that runs a script and does not have the hash of that script as a param.
+    """Refuse a rule of this workflow that runs a script and does not have the hash of that script as a param, or that
+    names a function which does not exist, lacks one of its parameters, or gives one too many.
 
     Scripts are run as they are on this disk: of a workflow at git+file:, Snakemake 9.27 cannot find them.
     """
     for each in workflow.rules:
         if each.script is None or str(each.basedir) != RULES:
             continue
-        code = dict(each.params._allitems()).get("code")
-        script = Path(each.script).stem
-        if getattr(code, "script", None) != script:
+        params, script = dict(each.params._allitems()), Path(each.script).stem
+        called = getattr(params.get("call"), "function", None)
+        if script == "call" and called is None:
+            raise WorkflowError(f"rules.{each.name} runs {each.script}, but has no param call=function(...)")
+        if script != "call" and getattr(params.get("code"), "script", None) != script:
             raise WorkflowError(
                 f'rules.{each.name} runs {each.script}, but its param `code` is not code_of("{script}"); edits of code '
                 "would not rerun it"
             )
+        if called and workflow.is_main_process:
+            given = [*names_of(each.input), *names_of(each.output), *(names_of(each.params) - {"call", NOTE})]
+            try:
+                check_call(each.name, called, SIGNATURES.of(called), given, each.wildcard_names)
+            except CallError as error:
+                raise WorkflowError(str(error)) from None
         if LIBRARY / "rules" != Path(RULES):
             each.basedir = infer_source_file(LIBRARY / "rules")
 
@@ -217,9 +252,17 @@ def wheel_path(wheel):
 
 def source_input(key, entry):
     """Input of a job that reads the source of an entry: its wheels, the local path, or nothing for a hub."""
+    return wheel_inputs(entry) + local_input(key, entry)
+
+
+def wheel_inputs(entry):
+    """Wheels that the source of an entry is in."""
+    return [wheel_path(wheel) for wheel in wheels_of(entry.source)]
+
+
+def local_input(key, entry):
+    """The local path that the source of an entry is, if it is one."""
     source = entry.source
-    if wheels := wheels_of(source):
-        return [wheel_path(wheel) for wheel in wheels]
     # A workflow that uses this one may make the file itself, and on a storage it is no file of this machine.
     alone = not IS_MODULE and workflow.storage_settings.default_storage_provider is None
     if isinstance(source, PathSource) and alone and not Path(source.path).exists():
@@ -449,8 +492,3 @@ def judged_metrics(sae_id, shift=None):
     """Metrics of an SAE, at home or under a shift."""
     at_home = shift in (None, HOME)
     return f"results/metrics/{sae_id}/metrics.json" if at_home else f"results/shifted/{sae_id}/{shift}/metrics.json"
-
-
-def study_metrics(wildcards):
-    """Metrics of every SAE of a study at home, in the order of `study_saes`."""
-    return [judged_metrics(sae_id) for sae_id in study_saes(wildcards)]

@@ -31,11 +31,11 @@ rule build_documents:
 rule check_apart:
     """Evaluation text that is training text of another corpus is refused, near-duplicates are counted, pair by pair."""
     input:
+        lambda w: sorted({f"results/corpora/{each}/corpus.json" for each in (w.corpus, w.other)}),
         trained="results/corpora/{corpus}/documents.parquet",
         judged="results/corpora/{other}/documents.parquet",
-        summaries=lambda w: sorted({f"results/corpora/{each}/corpus.json" for each in (w.corpus, w.other)}),
     output:
-        report="results/corpora/{corpus}/apart_from/{other}.json",
+        target="results/corpora/{corpus}/apart_from/{other}.json",
     log:
         "results/logs/check_apart/{corpus}/{other}.log",
     benchmark:
@@ -48,11 +48,11 @@ rule check_apart:
         # All words of both are read; 109 million characters, 35 MB packed, took 4 minutes on a busy core.
         runtime=lambda w, input, attempt: int((20 + 0.3 * input.size_mb) * attempt),
     params:
-        code=code_of("check_apart"),
+        call=function("atlas.corpora.apart.write_apart"),
     message:
         "Checking that no text of {wildcards.corpus} that is trained on is judged in {wildcards.other}"
     script:
-        "../scripts/check_apart.py"
+        "../scripts/call.py"
 
 
 rule tokenise:

@@ -1,5 +1,4 @@
 # What stability, probing, absorption, autointerp, SAE Bench, the site and clusters look up: seeds, corpora, sources.
-from atlas.sae_bench.refusals import refusal
 
 
 def study_sources(wildcards):
@@ -54,11 +53,6 @@ def page_stability(name):
     return lambda w: f"results/stability/{page_study(w)}/{w.model}/{w.hook}/{w.mix}/{w.recipe}/{name}"
 
 
-def in_sample_corpus(row):
-    """The corpus of training on whose held-out documents an SAE is judged."""
-    return next(corpus for corpus, role in row.roles.items() if role == "in_sample")
-
-
 def stability_mb(wildcards, attempt):
     """Weights of all seeds with as many random ones, and all cosines of two dictionaries where they are kept."""
     rows = seed_rows(wildcards)
@@ -83,12 +77,6 @@ def autointerp_corpora(wildcards):
 def autointerp_cost(wildcards):
     """What labelling an SAE asks of a language model at most; a dry run prints it."""
     return labelling_cost(CONFIG.autointerp, sae_row(wildcards).n_latents)
-
-
-def study_autointerp_cost(wildcards):
-    """The same of all SAEs of a study, as text."""
-    rows = STUDIES[wildcards.study]
-    return str(sum((labelling_cost(CONFIG.autointerp, row.n_latents) for row in rows), Cost()))
 
 
 def client_model(wildcards):
@@ -139,21 +127,7 @@ def effect_files(wildcards):
 
 def sae_bench_shards(wildcards):
     """Evaluation shards of the corpus that the SAE was trained on, for its held-out documents."""
-    return shard_paths(wildcards.model, in_sample_corpus(sae_row(wildcards)), "eval")
-
-
-def sae_bench_refusals(wildcards):
-    """SAEs of a study -> why SAE Bench does not judge them; None: it does."""
-    study_saes(wildcards)
-    seeds = CONFIG.sae_bench.seeds
-    return {
-        row.sae_id: (
-            f"seed {row.seed} is none of sae_bench.seeds"
-            if seeds is not None and row.seed not in seeds
-            else refusal(row.hook, row.target_hook, CONFIG.models[row.model].objective)
-        )
-        for row in STUDIES[wildcards.study]
-    }
+    return shard_paths(wildcards.model, sae_row(wildcards).in_sample_corpus, "eval")
 
 
 def sae_bench_mb(wildcards, attempt):
@@ -161,8 +135,3 @@ def sae_bench_mb(wildcards, attempt):
     row, bench = CONFIG.models[wildcards.model], CONFIG.sae_bench
     logits = 4 * 50_000 * bench.batch_contexts * row.harvest.context_length
     return int(attempt * (3000 + (8 * SIZES[wildcards.model].weights + 10 * logits) / 1e6))
-
-
-def judged(file):
-    """Input function: a file of every SAE of a study that SAE Bench judges."""
-    return lambda w: [file.format(sae=sae) for sae, reason in sae_bench_refusals(w).items() if reason is None]

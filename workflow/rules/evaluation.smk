@@ -7,7 +7,7 @@ rule references:
         model="results/models/{model}",
         shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
     output:
-        references="results/references/{model}/{corpus}.h5",
+        target="results/references/{model}/{corpus}.h5",
     log:
         "results/logs/references/{model}/{corpus}.log",
     benchmark:
@@ -21,13 +21,13 @@ rule references:
         gpu=1,
     params:
         hooks=lambda w: list(CONFIG.models[w.model].hooks),
-        evaluation=CONFIG.evaluation.model_dump(include={"loss_tokens"}),
+        loss_tokens=CONFIG.evaluation.loss_tokens,
         batch_contexts=lambda w: CONFIG.models[w.model].harvest.batch_contexts,
-        code=code_of("references"),
+        call=function("atlas.evaluation.references.run_references"),
     message:
         "Reference losses of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/references.py"
+        "../scripts/call.py"
 
 
 rule evaluate:

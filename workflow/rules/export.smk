@@ -13,24 +13,24 @@ rule peer_environment:
     input:
         requirements=beside_results(f"{ENVS}/peers/{{peer}}.txt"),
     output:
-        ready="results/environments/{peer}/ready",
+        folder="results/environments/{peer}/ready",
     log:
         "results/logs/peer_environment/{peer}.log",
     benchmark:
         "results/benchmarks/peer_environment/{peer}.tsv"
     retries: tried_again(1)
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        code=code_of("peer_environment"),
+        call=function("atlas.export.environments.build_environment"),
     message:
         "Installing {wildcards.peer} in an environment of its own"
     script:
-        "../scripts/peer_environment.py"
+        "../scripts/call.py"
 
 
 for export_format in FILES:
@@ -39,12 +39,10 @@ for export_format in FILES:
         name:
             f"export_{export_format}"
         input:
-            weights=f"{SAE}/sae_weights.safetensors",
-            config=f"{SAE}/cfg.json",
-            card=f"{SAE}/run_card.yaml",
+            sae_folder=[*SAE_PAIR, SAE_FILES["card"]],
         output:
-            files=[f"{EXPORT_OF[export_format]}/{file}" for file in files_of(export_format, "{hook}")],
-            identity=f"{EXPORT_OF[export_format]}/export.json",
+            [f"{EXPORT_OF[export_format]}/{file}" for file in files_of(export_format, "{hook}")],
+            folder=f"{EXPORT_OF[export_format]}/export.json",
         log:
             f"results/logs/export_{export_format}/{{model}}/{{hook}}/{{mix}}/{{recipe}}/seed-{{seed}}.log",
         benchmark:
@@ -56,24 +54,22 @@ for export_format in FILES:
             mem_mb=training_mb,
             runtime=30,
         params:
-            format=export_format,
-            code=code_of("export_sae"),
+            format_name=export_format,
+            call=function("atlas.export.formats.export_sae"),
         message:
             f"Exporting {{wildcards.recipe}} on {{wildcards.model}} {{wildcards.hook}} for {export_format}"
         script:
-            "../scripts/export_sae.py"
+            "../scripts/call.py"
 
 
 rule export_check:
     """The peer's own loader reads the export, and its latents and reconstructions are ours."""
     input:
-        weights=f"{SAE}/sae_weights.safetensors",
-        config=f"{SAE}/cfg.json",
-        card=f"{SAE}/run_card.yaml",
-        identity=f"{EXPORT}/export.json",
-        environment=lambda w: f"results/environments/{READERS[w.format]}/ready",
+        lambda w: f"results/environments/{READERS[w.format]}/ready",
+        sae_folder=[*SAE_PAIR, SAE_FILES["card"]],
+        folder=f"{EXPORT}/export.json",
     output:
-        check=f"{EXPORT}/check.json",
+        target=f"{EXPORT}/check.json",
     log:
         "results/logs/export_check/{format}/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -85,8 +81,10 @@ rule export_check:
         mem_mb=lambda w, attempt: training_mb(w, attempt) + 2000,
         runtime=lambda w, attempt: 30 * attempt,
     params:
-        code=code_of("export_check"),
+        format_name="{format}",
+        python=lambda w: f"{RESULTS}/environments/{READERS[w.format]}/bin/python",
+        call=function("atlas.export.check.check_export"),
     message:
         "Checking the {wildcards.format} export of {wildcards.recipe} on {wildcards.model} {wildcards.hook}"
     script:
-        "../scripts/export_check.py"
+        "../scripts/call.py"

@@ -11,32 +11,32 @@ rule study_figure:
     input:
         table="results/{study}.csv",
     output:
-        pdf=report(
-            "results/figures/{study}.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "figure"},
-        ),
-        png="results/figures/{study}.png",
-        caption="results/figures/{study}.txt",
+        targets=[
+            report(
+                "results/figures/{study}.pdf",
+                category="Studies",
+                caption="../report/figure.rst",
+                labels={"study": "{study}", "kind": "figure"},
+            ),
+            "results/figures/{study}.png",
+            "results/figures/{study}.txt",
+        ],
     log:
         "results/logs/study_figure/{study}.log",
     benchmark:
         "results/benchmarks/study_figure/{study}.tsv"
-    wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("study_figure"),
+        call=function("atlas.figures.study.draw_study"),
     message:
         "Drawing results/figures/{wildcards.study}.pdf"
     script:
-        "../scripts/study_figure.py"
+        "../scripts/call.py"
 
 
 rule training_figure:
@@ -45,31 +45,33 @@ rule training_figure:
         table=rules.study_runs.output.table,
         curves=lambda w: expand("results/saes/{sae}/training.parquet", sae=trained_saes(w)),
     output:
-        pdf=report(
-            "results/figures/{study}_training.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "trainings, curves"},
-        ),
-        png="results/figures/{study}_training.png",
-        caption="results/figures/{study}_training.txt",
+        targets=[
+            report(
+                "results/figures/{study}_training.pdf",
+                category="Studies",
+                caption="../report/figure.rst",
+                labels={"study": "{study}", "kind": "trainings, curves"},
+            ),
+            "results/figures/{study}_training.png",
+            "results/figures/{study}_training.txt",
+        ],
     log:
         "results/logs/training_figure/{study}.log",
     benchmark:
         "results/benchmarks/training_figure/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=trained_saes,
-        code=code_of("training_figure"),
+        curves_by=trained_saes,
+        call=function("atlas.figures.training.draw_training"),
     message:
         "Drawing results/figures/{wildcards.study}_training.pdf"
     script:
-        "../scripts/training_figure.py"
+        "../scripts/call.py"
 
 
 rule width_figure:
@@ -78,93 +80,31 @@ rule width_figure:
         table="results/{study}.csv",
         labels="results/{study}_autointerp.csv",
     output:
-        pdf=report(
-            "results/figures/{study}_width.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "sizes"},
-        ),
-        png="results/figures/{study}_width.png",
-        caption="results/figures/{study}_width.txt",
+        targets=[
+            report(
+                "results/figures/{study}_width.pdf",
+                category="Studies",
+                caption="../report/figure.rst",
+                labels={"study": "{study}", "kind": "sizes"},
+            ),
+            "results/figures/{study}_width.png",
+            "results/figures/{study}_width.txt",
+        ],
     log:
         "results/logs/width_figure/{study}.log",
     benchmark:
         "results/benchmarks/width_figure/{study}.tsv"
     wildcard_constraints:
         study=GRID_STUDIES,
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("width_figure"),
+        call=function("atlas.figures.width.draw_width"),
     message:
         "Drawing results/figures/{wildcards.study}_width.pdf"
     script:
-        "../scripts/width_figure.py"
-
-
-rule health_figure:
-    """What the case-study table does not show: silent latents against tokens, massive activations, densities, neighbours."""
-    input:
-        table="results/{study}.csv",
-        latents=rules.study_latents.output.latents,
-    output:
-        pdf=report(
-            "results/figures/{study}_health.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "health"},
-        ),
-        png="results/figures/{study}_health.png",
-        caption="results/figures/{study}_health.txt",
-    log:
-        "results/logs/health_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/health_figure/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=10,
-    params:
-        code=code_of("health_figure"),
-    message:
-        "Drawing results/figures/{wildcards.study}_health.pdf"
-    script:
-        "../scripts/health_figure.py"
-
-
-rule stability_figure:
-    """How much of a dictionary comes back with another seed, and whether it fires as often on other text."""
-    input:
-        stability=rules.study_stability.output.table,
-        health=rules.study_latents.output.health,
-    output:
-        pdf=report(
-            "results/figures/{study}_stability.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "stability and drift"},
-        ),
-        png="results/figures/{study}_stability.png",
-        caption="results/figures/{study}_stability.txt",
-    log:
-        "results/logs/stability_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/stability_figure/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=code_of("stability_figure"),
-    message:
-        "Drawing results/figures/{wildcards.study}_stability.pdf"
-    script:
-        "../scripts/stability_figure.py"
+        "../scripts/call.py"

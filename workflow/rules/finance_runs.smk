@@ -1,9 +1,7 @@
 # What the rules of finance look up: the study's section, its corpora, whom an SAE is compared with.
-import re
 
 FINANCE = "results/finance/{study}/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
-# (?!) matches none.
-FINANCE_STUDIES = "|".join(map(re.escape, CONFIG.finance)) or "(?!)"
+FINANCE_STUDIES = only(CONFIG.finance)
 
 
 def finance_section(wildcards):
@@ -19,13 +17,3 @@ def finance_shards(key):
 def finance_codes(key, folder=""):
     """Codes of an SAE on the corpus that a section names under a key."""
     return lambda w: f"results/codes/{sae_row(w).sae_id}/{folder}{getattr(finance_section(w), key)}.h5"
-
-
-def finance_baselines(wildcards):
-    """Of each SAE of a study the one of its seed that saw no financial text, None where there is none."""
-    rows, corpus = STUDIES[wildcards.study], CONFIG.finance[wildcards.study].corpus
-    general = {}
-    for row in rows:
-        if corpus not in CONFIG.mixes[row.mix].corpora:
-            general.setdefault((row.model, row.hook, row.recipe, row.seed), row.sae_id)
-    return {row.sae_id: general.get((row.model, row.hook, row.recipe, row.seed)) for row in rows}

@@ -5,12 +5,13 @@
 rule framework_train:
     """Train with one framework, alone on the machine, because its speed is measured."""
     input:
-        audit=lambda w: f"results/audits/{framework_run(w).model}.json",
+        framework_environment,
+        lambda w: f"results/audits/{framework_run(w).model}.json",
         shards=framework_shards,
-        environment=framework_environment,
     output:
-        weights=f"{FRAMEWORK_RUN}/trained/weights.safetensors",
-        result=f"{FRAMEWORK_RUN}/trained/result.json",
+        folder=expand(
+            f"{FRAMEWORK_RUN}/trained/{{file}}", file=["weights.safetensors", "result.json"], allow_missing=True
+        ),
     log:
         "results/logs/framework_train/{contender}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -36,24 +37,25 @@ rule framework_train:
         mix=lambda w: CONFIG.mixes[framework_run(w).mix].model_dump(mode="json"),
         recipe=lambda w: framework_run(w).recipe.model_dump(mode="json"),
         environments=f"{RESULTS}/environments",
-        code=code_of("framework_train", also=framework_runner),
+        call=function("atlas.frameworks.run.train_run", also=framework_runner),
     message:
         "Training {wildcards.recipe} with {wildcards.contender}, seed {wildcards.seed}"
     script:
-        "../scripts/framework_train.py"
+        "../scripts/call.py"
 
 
 rule framework_sae:
     """A framework's weights as an SAE of ours, and its loss on held-out rows."""
     input:
-        weights=rules.framework_train.output.weights,
-        result=rules.framework_train.output.result,
+        folder=rules.framework_train.output.folder,
         training=framework_shards,
         shards=framework_eval_shards,
     output:
-        weights=f"{FRAMEWORK_RUN}/sae_weights.safetensors",
-        config=f"{FRAMEWORK_RUN}/cfg.json",
-        held_out=f"{FRAMEWORK_RUN}/held_out.json",
+        target=expand(
+            f"{FRAMEWORK_RUN}/{{file}}",
+            file=["sae_weights.safetensors", "cfg.json", "held_out.json"],
+            allow_missing=True,
+        ),
     log:
         "results/logs/framework_sae/{contender}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -70,24 +72,23 @@ rule framework_sae:
         model=lambda w: framework_run(w).model,
         hook=lambda w: framework_run(w).hook,
         rows=CONFIG.evaluation.monitor_rows,
-        code=code_of("framework_sae"),
+        call=function("atlas.frameworks.run.convert_run"),
     message:
         "Reading what {wildcards.contender} trained with {wildcards.recipe}, seed {wildcards.seed}"
     script:
-        "../scripts/framework_sae.py"
+        "../scripts/call.py"
 
 
 rule framework_evaluate:
     """Judge what a framework trained as our own SAEs are judged."""
     input:
         model=lambda w: f"results/models/{framework_run(w).model}",
-        weights=rules.framework_sae.output.weights,
-        config=rules.framework_sae.output.config,
-        training=framework_shards,
+        sae=expand(f"{FRAMEWORK_RUN}/{{file}}", file=["sae_weights.safetensors", "cfg.json"], allow_missing=True),
+        train_shards=framework_shards,
         shards=framework_eval_shards,
         references=lambda w: [f"results/references/{framework_run(w).model}/{framework_run(w).corpus}.h5"],
     output:
-        metrics=f"{FRAMEWORK_RUN}/metrics.json",
+        target=f"{FRAMEWORK_RUN}/metrics.json",
     log:
         "results/logs/framework_evaluate/{contender}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -105,20 +106,20 @@ rule framework_evaluate:
         hook=lambda w: framework_run(w).hook,
         roles=lambda w: {framework_run(w).corpus: "in_sample"},
         recipe=lambda w: framework_run(w).recipe.model_dump(mode="json"),
-        evaluation=CONFIG.evaluation.model_dump(mode="json"),
+        settings=CONFIG.evaluation.model_dump(mode="json"),
         batch_contexts=lambda w: CONFIG.models[framework_run(w).model].harvest.batch_contexts,
-        code=code_of("framework_evaluate"),
+        call=function("atlas.evaluation.run.run_evaluation"),
     message:
         "Evaluating what {wildcards.contender} trained with {wildcards.recipe}, seed {wildcards.seed}"
     script:
-        "../scripts/framework_evaluate.py"
+        "../scripts/call.py"
 
 
 rule frameworks_table:
     """Every run of every framework in one table; columns are documented in docs/frameworks.md."""
     input:
-        results=expand("results/frameworks/{run}/trained/result.json", run=FRAMEWORK_RUNS),
-        losses=expand("results/frameworks/{run}/held_out.json", run=FRAMEWORK_RUNS),
+        result=expand("results/frameworks/{run}/trained/result.json", run=FRAMEWORK_RUNS),
+        held_out=expand("results/frameworks/{run}/held_out.json", run=FRAMEWORK_RUNS),
         metrics=expand("results/frameworks/{run}/metrics.json", run=FRAMEWORK_RUNS),
     output:
         table=report(
@@ -131,20 +132,20 @@ rule frameworks_table:
         "results/logs/frameworks_table.log",
     benchmark:
         "results/benchmarks/frameworks_table.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        runs=list(FRAMEWORK_RUNS),
+        runs_by=list(FRAMEWORK_RUNS),
         corpus=next((run.corpus for run in FRAMEWORK_RUNS.values()), None),
-        code=code_of("frameworks_table"),
+        call=function("atlas.frameworks.table.write_frameworks_table"),
     message:
         "Writing results/frameworks.csv"
     script:
-        "../scripts/frameworks_table.py"
+        "../scripts/call.py"
 
 
 rule frameworks_figure:
@@ -152,27 +153,29 @@ rule frameworks_figure:
     input:
         table=rules.frameworks_table.output.table,
     output:
-        pdf=report(
-            "results/figures/frameworks.pdf",
-            category="Frameworks",
-            caption="../report/figure.rst",
-            labels={"kind": "figure"},
-        ),
-        png="results/figures/frameworks.png",
-        caption="results/figures/frameworks.txt",
+        targets=[
+            report(
+                "results/figures/frameworks.pdf",
+                category="Frameworks",
+                caption="../report/figure.rst",
+                labels={"kind": "figure"},
+            ),
+            "results/figures/frameworks.png",
+            "results/figures/frameworks.txt",
+        ],
     log:
         "results/logs/frameworks_figure.log",
     benchmark:
         "results/benchmarks/frameworks_figure.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("frameworks_figure"),
+        call=function("atlas.figures.frameworks.draw_frameworks"),
     message:
         "Drawing results/figures/frameworks.pdf"
     script:
-        "../scripts/frameworks_figure.py"
+        "../scripts/call.py"

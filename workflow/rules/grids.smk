@@ -1,8 +1,5 @@
 # What figures of sizes look up: studies that are a grid of latents and k at one hook.
-import re
-
 from atlas.config.grid import is_grid
 
 GRIDS = [name for name, rows in STUDIES.items() if is_grid(rows)]
-# (?!) matches none.
-GRID_STUDIES = "|".join(map(re.escape, GRIDS)) or "(?!)"
+GRID_STUDIES = only(GRIDS)

@@ -8,13 +8,12 @@
 rule encode:
     """Sparse codes of an SAE on a corpus, and of the random dictionary beside it: rows are read once."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         train_shards=training_facts,
         shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
     output:
-        codes=f"{CODES}/{{corpus}}.h5",
-        random=f"{CODES}/random/{{corpus}}.h5",
+        target=f"{CODES}/{{corpus}}.h5",
+        random_target=f"{CODES}/random/{{corpus}}.h5",
     log:
         "results/logs/encode/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{corpus}.log",
     benchmark:
@@ -27,17 +26,18 @@ rule encode:
         runtime=encoding_minutes(corpus_rows, least=120),
         gpu=1,
     params:
-        code=code_of("encode"),
+        call=function("atlas.codes.encode.run_encoding"),
     message:
         "Encoding {wildcards.corpus} by {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
-        "../scripts/encode.py"
+        "../scripts/call.py"
 
 
 rule prepare_embedder:
     """The sentence encoder behind coherence, and how it pools."""
     input:
-        source=lambda w: source_input("latents.embedder", CONFIG.latents.embedder),
+        lambda w: local_input("latents.embedder", CONFIG.latents.embedder),
+        wheel=lambda w: wheel_inputs(CONFIG.latents.embedder),
     output:
         folder=directory("results/embedder"),
     log:
@@ -51,13 +51,13 @@ rule prepare_embedder:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,
     params:
+        lambda w: source_state(CONFIG.latents.embedder.source),
         spec=lambda w: CONFIG.latents.embedder.model_dump(mode="json"),
-        files=lambda w: source_state(CONFIG.latents.embedder.source),
-        code=code_of("prepare_embedder"),
+        call=function("atlas.latents.embedder.prepare_embedder"),
     message:
         "Preparing the sentence encoder"
     script:
-        "../scripts/prepare_embedder.py"
+        "../scripts/call.py"
 
 
 rule embed_windows:
@@ -67,7 +67,7 @@ rule embed_windows:
         shards=lambda w: shard_paths(w.model, w.corpus, "eval"),
         embedder="results/embedder",
     output:
-        windows="results/windows/{model}/{corpus}.h5",
+        target="results/windows/{model}/{corpus}.h5",
     log:
         "results/logs/embed_windows/{model}/{corpus}.log",
     benchmark:
@@ -81,23 +81,22 @@ rule embed_windows:
         gpu=1,
     params:
         width=CONFIG.latents.window_tokens,
-        code=code_of("embed_windows"),
+        call=function("atlas.latents.embedded_windows.run_embedding"),
     message:
         "Embedding windows of {wildcards.corpus} for {wildcards.model}"
     script:
-        "../scripts/embed_windows.py"
+        "../scripts/call.py"
 
 
 rule latents:
     """One row per latent, corpus and dictionary: firings, classes of tokens, coherence, drift, clusters."""
     input:
         model="results/models/{model}",
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         train_shards=training_facts,
         metrics=METRICS,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
-        random=lambda w: expand(
+        random_codes=lambda w: expand(
             f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]
         ),
         embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
@@ -119,38 +118,14 @@ rule latents:
         runtime=encoding_minutes(judged_rows, least=240),
     params:
         roles=lambda w: ROLES[sae_row(w).sae_id],
+        codes_by=lambda w: list(ROLES[sae_row(w).sae_id]),
+        random_codes_by=lambda w: list(ROLES[sae_row(w).sae_id]),
+        windows_by=lambda w: list(ROLES[sae_row(w).sae_id]) if CONFIG.latents.embedder else [],
         latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),
-        evaluation=CONFIG.evaluation.model_dump(include={"dead_min_tokens", "bootstrap_samples"}),
-        code=code_of("latents"),
+        dead_min_tokens=CONFIG.evaluation.dead_min_tokens,
+        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
+        call=function("atlas.latents.run.run_latents"),
     message:
         "Latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
-        "../scripts/latents.py"
-
-
-rule study_latents:
-    """The latents of all SAEs of a study in one table, and what they say together in another."""
-    input:
-        tables=lambda w: expand("results/latents/{sae}/latents.parquet", sae=study_saes(w)),
-        summaries=lambda w: expand("results/latents/{sae}/latents.json", sae=study_saes(w)),
-    output:
-        latents="results/{study}_latents.parquet",
-        health="results/{study}_health.csv",
-    log:
-        "results/logs/study_latents/{study}.log",
-    benchmark:
-        "results/benchmarks/study_latents/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        saes=study_saes,
-        corpora=study_corpora,
-        code=code_of("study_latents"),
-    message:
-        "Writing results/{wildcards.study}_latents.parquet and results/{wildcards.study}_health.csv"
-    script:
-        "../scripts/study_latents.py"
+        "../scripts/call.py"

@@ -10,9 +10,9 @@ rule download_wheel:
     benchmark:
         "results/benchmarks/download_wheel/{wheel}.tsv"
     retries: tried_again(2)
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=20,

@@ -20,20 +20,21 @@ rule plant_truth:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w, attempt: 30 * attempt,
     params:
-        spec=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
-        code=code_of("plant_truth"),
+        name="{model}",
+        model=lambda w: CONFIG.models[w.model].model_dump(mode="json", include=set(ModelSpec.model_fields)),
+        call=function("atlas.planted.truth.write_truth"),
     message:
         "Drawing the truth of {wildcards.model}"
     script:
-        "../scripts/plant_truth.py"
+        "../scripts/call.py"
 
 
 rule audit_truth:
     """Check that drawn rows are what the truth says; gates all trainings on them."""
     input:
-        model="results/models/{model}",
+        folder="results/models/{model}",
     output:
-        audit="results/audits/{model}.json",
+        target="results/audits/{model}.json",
     log:
         "results/logs/audit_truth/{model}.log",
     benchmark:
@@ -48,45 +49,46 @@ rule audit_truth:
         runtime=lambda w, attempt: 30 * attempt,
     params:
         storage_dtype=lambda w: CONFIG.models[w.model].harvest.storage_dtype,
-        code=code_of("audit_truth"),
+        call=function("atlas.planted.plant.audit_truth"),
     message:
         "Auditing the truth of {wildcards.model}"
     script:
-        "../scripts/audit_truth.py"
+        "../scripts/call.py"
 
 
 rule describe_sample:
     """Facts about a planted corpus, for run cards."""
     output:
-        summary="results/corpora/{corpus}/corpus.json",
+        target="results/corpora/{corpus}/corpus.json",
     log:
         "results/logs/describe_sample/{corpus}.log",
     benchmark:
         "results/benchmarks/describe_sample/{corpus}.tsv"
     wildcard_constraints:
         corpus=ONLY_PLANTED_CORPORA,
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
+        name="{corpus}",
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json", include={"source"}),
-        code=code_of("describe_sample"),
+        call=function("atlas.planted.plant.describe_sample"),
     message:
         "Describing sample {wildcards.corpus}"
     script:
-        "../scripts/describe_sample.py"
+        "../scripts/call.py"
 
 
 rule plant:
     """Draw the rows of one shard of a planted corpus into an activation file."""
     input:
-        model="results/models/{model}",
-        audit="results/audits/{model}.json",
+        "results/audits/{model}.json",
+        folder="results/models/{model}",
     output:
-        shard="results/activations/{model}/{corpus}/{split}-{shard}.h5",
+        target="results/activations/{model}/{corpus}/{split}-{shard}.h5",
     log:
         "results/logs/plant/{model}/{corpus}/{split}-{shard}.log",
     benchmark:
@@ -104,15 +106,16 @@ rule plant:
             attempt * (20 + 2e-7 * shard_tokens(w) * CONFIG.models[w.model].source.n_features / 60)
         ),
     params:
+        name="{corpus}",
         corpus=lambda w: CONFIG.corpora[w.corpus].model_dump(mode="json", include={"source"}),
         harvest=lambda w: CONFIG.models[w.model]
         .harvest.of(w.corpus)
         .model_dump(mode="json", exclude={"keep_train", "corpora"}),
-        code=code_of("plant"),
+        call=function("atlas.planted.plant.plant_shard"),
     message:
         "Planting {wildcards.model} in {wildcards.corpus}, {wildcards.split} shard {wildcards.shard}"
     script:
-        "../scripts/plant.py"
+        "../scripts/call.py"
 
 
 # Of a planted model these are drawn, not taken from a source.
@@ -126,12 +129,11 @@ rule recovery:
     """Which planted features one SAE found, beside a random dictionary and the truth itself."""
     input:
         model="results/models/{model}",
-        weights=rules.train.output.weights,
-        config=rules.train.output.config,
+        sae=SAE_PAIR,
         train_shards=training_shards,
         shards=lambda w: evaluation_shards(home(w)),
     output:
-        recovery="results/recovery/{model}/{hook}/{mix}/{recipe}/seed-{seed}/recovery.json",
+        target="results/recovery/{model}/{hook}/{mix}/{recipe}/seed-{seed}/recovery.json",
     log:
         "results/logs/recovery/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -153,38 +155,8 @@ rule recovery:
             name: CONFIG.corpora[name].model_dump(mode="json", include={"source"}) for name in home(w).roles
         },
         draws=CONFIG.evaluation.null_dictionaries,
-        code=code_of("recovery"),
+        call=function("atlas.planted.run.run_recovery"),
     message:
         "Looking for planted features in {wildcards.recipe} on {wildcards.model}, seed {wildcards.seed}"
     script:
-        "../scripts/recovery.py"
-
-
-rule study_recovery:
-    """One row per SAE and corpus: what was found, and all that is said of the same dictionary; and verdicts by share."""
-    input:
-        metrics=lambda w: [judged_metrics(row.sae_id) for row in planted_study(w)],
-        recoveries=lambda w: [f"results/recovery/{row.sae_id}/recovery.json" for row in planted_study(w)],
-    output:
-        table="results/{study}_recovery.csv",
-        verdicts="results/{study}_verdicts.csv",
-    log:
-        "results/logs/study_recovery/{study}.log",
-    benchmark:
-        "results/benchmarks/study_recovery/{study}.tsv"
-    wildcard_constraints:
-        study=ONLY_PLANTED_STUDIES,
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        saes=lambda w: [row.sae_id for row in planted_study(w)],
-        corpora=study_corpora,
-        code=code_of("study_recovery"),
-    message:
-        "Writing results/{wildcards.study}_recovery.csv"
-    script:
-        "../scripts/study_recovery.py"
+        "../scripts/call.py"

@@ -1,13 +1,8 @@
-# What the rules of planted models look up: which models and corpora are drawn, and the studies that judge recovery.
-import re
-
+# What the rules of planted models look up: which models and corpora are drawn.
 PLANTED_MODELS = [name for name, model in CONFIG.models.items() if model.is_planted]
 PLANTED_CORPORA = [name for name, corpus in CONFIG.corpora.items() if corpus.is_planted]
-PLANTED_STUDIES = [study for study, rows in STUDIES.items() if any(row.model in PLANTED_MODELS for row in rows)]
-# (?!) matches none.
-ONLY_PLANTED_MODELS = "|".join(map(re.escape, PLANTED_MODELS)) or "(?!)"
-ONLY_PLANTED_CORPORA = "|".join(map(re.escape, PLANTED_CORPORA)) or "(?!)"
-ONLY_PLANTED_STUDIES = "|".join(map(re.escape, PLANTED_STUDIES)) or "(?!)"
+ONLY_PLANTED_MODELS = only(PLANTED_MODELS)
+ONLY_PLANTED_CORPORA = only(PLANTED_CORPORA)
 
 
 def text_of(corpus, name):
@@ -23,11 +18,3 @@ def text_of(corpus, name):
 def references_of(model, corpora):
     """Reference losses of a model on corpora; a planted one has no losses."""
     return [] if model in PLANTED_MODELS else [f"results/references/{model}/{corpus}.h5" for corpus in corpora]
-
-
-def planted_study(wildcards):
-    """Rows of a study whose truth is known; all of them must be of planted models."""
-    rows = study_rows(wildcards)
-    if others := [row.sae_id for row in rows if row.model not in PLANTED_MODELS]:
-        raise WorkflowError(f"{others[0]} has no planted truth, so that {wildcards.study}_recovery.csv cannot be made")
-    return rows

@@ -7,7 +7,8 @@
 rule fetch_published:
     """The files of an SAE that was trained elsewhere, and whether they fit what the configuration says of them."""
     input:
-        source=lambda w: source_input(f"saes.{w.sae}", CONFIG.saes[w.sae]),
+        lambda w: local_input(f"saes.{w.sae}", CONFIG.saes[w.sae]),
+        wheels=lambda w: wheel_inputs(CONFIG.saes[w.sae]),
     output:
         folder=directory("results/published/{sae}"),
     log:
@@ -26,28 +27,27 @@ rule fetch_published:
         disk_mb=lambda w, attempt: int(attempt * (100 + 2 * 4 * published_values(w) / 1e6)),
         runtime=lambda w, attempt: 60 * attempt,
     params:
+        lambda w: source_state(CONFIG.saes[w.sae].source),
+        name="{sae}",
         spec=lambda w: CONFIG.saes[w.sae].model_dump(mode="json", exclude={"accept_reading"}),
         d_model=lambda w: CONFIG.models[CONFIG.saes[w.sae].model].d_model,
-        files=lambda w: source_state(CONFIG.saes[w.sae].source),
-        code=code_of("fetch_published"),
+        call=function("atlas.published.fetch.fetch_published"),
     message:
         "Fetching SAE {wildcards.sae}"
     script:
-        "../scripts/fetch_published.py"
+        "../scripts/call.py"
 
 
 rule publish:
     """A published SAE in this project's own files, after its reading is audited on stored rows of its hook."""
     input:
+        "results/audits/{model}.json",
         model="results/models/{model}",
-        audit="results/audits/{model}.json",
         fetched=lambda w: f"results/published/{w.recipe}",
         shards=training_shards,
         corpora=lambda w: expand("results/corpora/{corpus}/corpus.json", corpus=CONFIG.mixes[w.mix].corpora),
     output:
-        weights=f"{SAE}/sae_weights.safetensors",
-        config=f"{SAE}/cfg.json",
-        card=f"{SAE}/run_card.yaml",
+        folder=[*SAE_PAIR, SAE_FILES["card"]],
     log:
         "results/logs/publish/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -61,10 +61,11 @@ rule publish:
         mem_mb=publishing_mb,
         runtime=lambda w, attempt: 60 * attempt,
     params:
+        name="{recipe}",
         spec=lambda w: sae_row(w).published.model_dump(mode="json"),
         roles=lambda w: sae_row(w).roles,
-        code=code_of("publish"),
+        call=function("atlas.published.publish.publish_sae"),
     message:
         "Auditing the reading of {wildcards.recipe} on {wildcards.model} {wildcards.hook}"
     script:
-        "../scripts/publish.py"
+        "../scripts/call.py"

@@ -5,12 +5,11 @@
 rule regime:
     """The outcome of one SAE, its silent latents counted on few, more and all tokens of the training text."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         metrics=lambda w: judged_metrics(sae_row(w).sae_id, w.shift),
         train_shards=lambda w: training_shards_of(w.mix, judged_place(w).model),
     output:
-        regime="results/regimes/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.json",
+        target="results/regimes/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.json",
     log:
         "results/logs/regime/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.log",
     benchmark:
@@ -26,80 +25,10 @@ rule regime:
         hook=lambda w: judged_place(w).hook,
         scale=lambda w: judged_place(w).scale,
         corpus=lambda w: next(name for name, role in judged_place(w).roles.items() if role == "in_sample"),
-        regimes=CONFIG.regimes.model_dump(mode="json"),
+        settings=CONFIG.regimes.model_dump(mode="json"),
         taxonomy=CONFIG.evaluation.taxonomy.model_dump(mode="json"),
-        code=code_of("regime"),
+        call=function("atlas.regimes.run.run_regime"),
     message:
         "Regime of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}, {wildcards.shift}"
     script:
-        "../scripts/regime.py"
-
-
-rule study_regimes:
-    """One row per provoked regime and seed, and how often each was called by its name."""
-    input:
-        metrics=lambda w: [judged_metrics(row.sae_id, row.shift) for row in regime_rows(w)],
-        regimes=lambda w: [f"results/regimes/{row.sae_id}/{row.shift or HOME}.json" for row in regime_rows(w)],
-    output:
-        table="results/{study}_regimes.csv",
-        confusion="results/{study}_confusion.csv",
-    log:
-        "results/logs/study_regimes/{study}.log",
-    benchmark:
-        "results/benchmarks/study_regimes/{study}.tsv"
-    wildcard_constraints:
-        study=REGIME_STUDIES,
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        rows=lambda w: [
-            {"sae_id": row.sae_id, "shift": row.shift, "intended": row.intended, "cause": row.cause}
-            for row in regime_rows(w)
-        ],
-        code=code_of("study_regimes"),
-    message:
-        "Writing results/{wildcards.study}_regimes.csv"
-    script:
-        "../scripts/study_regimes.py"
-
-
-rule regimes_figure:
-    """Every cause a line: what it does to reconstruction, dead latents, redundancy and density, and the verdict."""
-    input:
-        table=rules.study_regimes.output.table,
-    output:
-        pdf=report(
-            "results/figures/{study}.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "figure"},
-        ),
-        png="results/figures/{study}.png",
-        caption="results/figures/{study}.txt",
-    log:
-        "results/logs/regimes_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/regimes_figure/{study}.tsv"
-    wildcard_constraints:
-        study=REGIME_STUDIES,
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        taxonomy=CONFIG.evaluation.taxonomy.model_dump(mode="json"),
-        code=code_of("regimes_figure"),
-    message:
-        "Drawing results/figures/{wildcards.study}.pdf"
-    script:
-        "../scripts/regimes_figure.py"
-
-
-# A study of causes has one line per cause: its figure has no layers along x.
-ruleorder: regimes_figure > study_figure
+        "../scripts/call.py"

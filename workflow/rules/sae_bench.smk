@@ -70,11 +70,10 @@ rule sae_bench_probes:
 rule sae_bench_ours:
     """Our numbers on the tokens that SAE Bench is given, and what its formulas make of our rows."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae_folder=SAE_PAIR,
         shards=sae_bench_shards,
     output:
-        ours=f"{SAE_BENCH}/ours.json",
+        target=f"{SAE_BENCH}/ours.json",
     log:
         "results/logs/sae_bench_ours/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -88,38 +87,8 @@ rule sae_bench_ours:
     params:
         loss_tokens=CONFIG.evaluation.loss_tokens,
         batch_contexts=CONFIG.sae_bench.batch_contexts,
-        code=code_of("sae_bench_ours"),
+        call=function("atlas.sae_bench.ours.run_ours"),
     message:
         "Ours beside SAE Bench: {wildcards.recipe} on {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
-        "../scripts/sae_bench_ours.py"
-
-
-rule study_sae_bench:
-    """SAE Bench's numbers beside ours for the same SAE and tokens; its known faults are flagged."""
-    input:
-        core=judged("results/sae_bench/{sae}/core_run.json"),
-        probes=judged("results/sae_bench/{sae}/probes_run.json"),
-        ours=judged("results/sae_bench/{sae}/ours.json"),
-        metrics=judged("results/metrics/{sae}/metrics.json"),
-        probing=judged("results/probing/{sae}/probing.json"),
-    output:
-        table="results/{study}_sae_bench.csv",
-    log:
-        "results/logs/study_sae_bench/{study}.log",
-    benchmark:
-        "results/benchmarks/study_sae_bench/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        refusals=sae_bench_refusals,
-        corpora=lambda w: {row.sae_id: in_sample_corpus(row) for row in STUDIES[w.study]},
-        code=code_of("study_sae_bench"),
-    message:
-        "Writing results/{wildcards.study}_sae_bench.csv"
-    script:
-        "../scripts/study_sae_bench.py"
+        "../scripts/call.py"

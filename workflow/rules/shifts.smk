@@ -42,15 +42,14 @@ rule evaluate_shifted:
 rule transfer:
     """One SAE at home and away: metrics, rates of latents, and what they do on the same tokens."""
     input:
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         home_metrics=METRICS,
         away_metrics=rules.evaluate_shifted.output.metrics,
         home_shards=lambda w: [path for name in counterparts(w) for path in shard_paths(w.model, name, "eval")],
         away_shards=lambda w: evaluation_shards(away(w)),
     output:
-        transfer=f"{SHIFTED}/transfer.json",
-        latents=f"{SHIFTED}/latents.parquet",
+        target=f"{SHIFTED}/transfer.json",
+        table=f"{SHIFTED}/latents.parquet",
     log:
         "results/logs/transfer/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}.log",
     benchmark:
@@ -66,67 +65,8 @@ rule transfer:
         home=lambda w: asdict(home(w)),
         away=lambda w: asdict(away(w)),
         corpora=counterparts,
-        code=code_of("transfer"),
+        call=function("atlas.transfer.run.run_transfer"),
     message:
         "Transfer of {wildcards.recipe} of {wildcards.model} {wildcards.hook}, seed {wildcards.seed}: {wildcards.shift}"
     script:
-        "../scripts/transfer.py"
-
-
-rule study_transfer:
-    """One row per SAE, shift and corpus: what changes away from home, beside what chance does."""
-    input:
-        results=lambda w: [f"results/shifted/{row.judged_id}/transfer.json" for row in shifted_rows(w)],
-    output:
-        table="results/{study}_transfer.csv",
-    log:
-        "results/logs/study_transfer/{study}.log",
-    benchmark:
-        "results/benchmarks/study_transfer/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        rows=lambda w: [
-            {"sae_id": row.sae_id, "shift": row.shift, "corpora": list(row.roles), **asdict(row.judged)}
-            for row in shifted_rows(w)
-        ],
-        code=code_of("study_transfer"),
-    message:
-        "Writing results/{wildcards.study}_transfer.csv"
-    script:
-        "../scripts/study_transfer.py"
-
-
-rule transfer_figure:
-    """Each SAE at home and away: what it explains, what fires, and what chance would do."""
-    input:
-        table=rules.study_transfer.output.table,
-    output:
-        pdf=report(
-            "results/figures/{study}_transfer.pdf",
-            category="Studies",
-            caption="../report/figure.rst",
-            labels={"study": "{study}", "kind": "transfer"},
-        ),
-        png="results/figures/{study}_transfer.png",
-        caption="results/figures/{study}_transfer.txt",
-    log:
-        "results/logs/transfer_figure/{study}.log",
-    benchmark:
-        "results/benchmarks/transfer_figure/{study}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=code_of("transfer_figure"),
-    message:
-        "Drawing results/figures/{wildcards.study}_transfer.pdf"
-    script:
-        "../scripts/transfer_figure.py"
+        "../scripts/call.py"

@@ -61,13 +61,12 @@ rule neuronpedia:
     """Latents of one SAE as Neuronpedia's batches: contexts, logits, activations; results/neuronpedia/<sae id>/."""
     input:
         model="results/models/{model}",
-        weights=SAE_FILES["weights"],
-        config=SAE_FILES["config"],
+        sae=SAE_PAIR,
         codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
-        latents=rules.latents.output.table,
+        latents=f"{LATENTS}/latents.parquet",
         partners=page_stability("latents.parquet"),
     output:
-        folder=directory("results/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
+        target=directory("results/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),
     log:
         "results/logs/neuronpedia/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:
@@ -79,39 +78,41 @@ rule neuronpedia:
         mem_mb=lambda w, attempt: model_mb(w, attempt) + codes_mb(w, attempt),
         runtime=lambda w, attempt: 120 * attempt,
     params:
-        corpora=lambda w: list(ROLES[sae_row(w).sae_id]),
-        site=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
-        code=code_of("neuronpedia"),
+        codes_by=lambda w: list(ROLES[sae_row(w).sae_id]),
+        studies=[],
+        seeds=[],
+        settings=CONFIG.site.model_dump(mode="json", exclude={"studies"}),
+        call=function("atlas.site.run.export_neuronpedia"),
     message:
         "Neuronpedia batches of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
     script:
-        "../scripts/neuronpedia.py"
+        "../scripts/call.py"
 
 
 rule site_index:
     """The first page, from which all others are reached, and what they share."""
     input:
-        folders=expand("results/atlas/saes/{sae}", sae=SITE_SAES),
+        expand("results/atlas/saes/{sae}", sae=SITE_SAES),
     output:
-        index="results/atlas/index.html",
-        assets=directory("results/atlas/assets"),
+        directory("results/atlas/assets"),
+        target="results/atlas/index.html",
     log:
         "results/logs/site_index.log",
     benchmark:
         "results/benchmarks/site_index.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         studies={study: saes_of(study) for study in SITE_STUDIES},
-        code=code_of("site_index"),
+        call=function("atlas.site.index.build_index"),
     message:
         "Writing results/atlas/index.html"
     script:
-        "../scripts/site_index.py"
+        "../scripts/call.py"
 
 
 rule prompts:

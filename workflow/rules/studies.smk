@@ -13,18 +13,18 @@ rule study_sources:
         "results/logs/study_sources/{study}.log",
     benchmark:
         "results/benchmarks/study_sources/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("study_sources"),
+        call=function("atlas.studies.sources.write_listing"),
     message:
         "Models, text and packages of {wildcards.study} are here"
     script:
-        "../scripts/study_sources.py"
+        "../scripts/call.py"
 
 
 rule study_table:
@@ -38,11 +38,9 @@ rule study_table:
         "results/logs/study_table/{study}.log",
     benchmark:
         "results/benchmarks/study_table/{study}.tsv"
-    wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -70,20 +68,18 @@ rule study_printed:
         "results/logs/study_printed/{study}.log",
     benchmark:
         "results/benchmarks/study_printed/{study}.tsv"
-    wildcard_constraints:
-        study="(?!frameworks[.])[A-Za-z0-9._-]+" + "".join(f"(?<!{ending})" for ending in ENDINGS),
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code_of("study_printed"),
+        call=function("atlas.studies.printed.print_study"),
     message:
         "Writing results/tables/{wildcards.study}.md and .tex"
     script:
-        "../scripts/study_printed.py"
+        "../scripts/call.py"
 
 
 rule study_runs:
@@ -101,19 +97,19 @@ rule study_runs:
         "results/logs/study_runs/{study}.log",
     benchmark:
         "results/benchmarks/study_runs/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
-        code=code_of("study_runs"),
+        cards_by=study_saes,
+        call=function("atlas.studies.runs.write_runs_table"),
     message:
         "Writing results/{wildcards.study}_runs.csv"
     script:
-        "../scripts/study_runs.py"
+        "../scripts/call.py"
 
 
 rule study_cards:
@@ -132,22 +128,20 @@ rule study_cards:
         "results/logs/study_cards/{study}.log",
     benchmark:
         "results/benchmarks/study_cards/{study}.tsv"
-    wildcard_constraints:
-        study="[A-Za-z0-9._-]+(?<!_public)",
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        saes=study_saes,
+        cards_by=study_saes,
         benchmarks=f"{RESULTS}/benchmarks",
-        code=code_of("study_cards"),
+        call=function("atlas.studies.cards.write_cards"),
     message:
         "Writing results/run_cards/{wildcards.study}.html"
     script:
-        "../scripts/study_cards.py"
+        "../scripts/call.py"
 
 
 rule card_difference:
@@ -155,7 +149,7 @@ rule card_difference:
     input:
         cards=lambda w: expand("results/saes/{sae}/run_card.yaml", sae=two_saes(w)),
     output:
-        page=report(
+        target=report(
             "results/run_cards/{study}/{first}-{second}.html",
             category="Studies",
             caption="../report/card_difference.rst",
@@ -168,16 +162,16 @@ rule card_difference:
     wildcard_constraints:
         first="[0-9]+",
         second="[0-9]+",
+    localrule: True
     conda:
         "../../envs/atlas.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         saes=two_saes,
-        code=code_of("card_difference"),
+        call=function("atlas.studies.cards.write_difference"),
     message:
         "Comparing runs {wildcards.first} and {wildcards.second} of {wildcards.study}"
     script:
-        "../scripts/card_difference.py"
+        "../scripts/call.py"

@@ -7,9 +7,14 @@ import torch
 from atlas.absorption.words import GROUP, Prompts, Words, choose_words, vocabulary_words, word_prompts
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
-from atlas.models.load import LoadedModel
+from atlas.models.load import LoadedModel, load_model
 from atlas.probing.last_token import last_token_rows
 from atlas.probing.rows import write_rows
+
+
+def read_words(model: Path, hooks: list[str], settings: Absorption, device: torch.device, target: Path) -> None:
+    """Write the rows of words (see `make_word_rows`) of a prepared model."""
+    make_word_rows(load_model(model, device), model, hooks, settings, target)
 
 
 def make_word_rows(

@@ -18,6 +18,7 @@ from atlas.config.downstream import Absorption
 from atlas.evaluation.bootstrap import cluster_interval
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import read_json, write_json
+from atlas.folder import Folder
 from atlas.hook_points import SaeHooks
 from atlas.probing.probes import Split, stratified_split
 from atlas.probing.rows import LabelledRows, read_facts, read_rows
@@ -72,7 +73,7 @@ def run_raw_absorption(
 
 
 def run_absorption(
-    sae_folder: Path,
+    sae_folder: Folder,
     rows_file: Path,
     raw_file: Path,
     train_shards: list[Path],

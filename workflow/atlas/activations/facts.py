@@ -37,6 +37,11 @@ def write_facts(shard: Shard, n_files: int, target: Path) -> None:
             group.attrs.update({name: value for name, value in statistics.items() if name not in _MEANS})
 
 
+def keep_facts(shard: Path, statistics_shards: int, target: Path) -> None:
+    """Write the facts of a stored shard (see `write_facts`)."""
+    write_facts(Shard.open(shard), statistics_shards, target)
+
+
 def harvest_facts(
     loaded: LoadedModel, split: TokenSplit, shard: int, harvest: Harvest, hooks: Sequence[str], target: Path
 ) -> None:

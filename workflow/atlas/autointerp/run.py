@@ -32,6 +32,7 @@ from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import write_json
+from atlas.folder import Folder
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.drift import require_distinct
 from atlas.latents.embedder import Embedder
@@ -56,7 +57,7 @@ class AutointerpInputs:
     """
 
     model: Path
-    sae: Path
+    sae: Folder
     train_shards: list[Path]
     codes: Mapping[str, Path]
     random_codes: Mapping[str, Path]

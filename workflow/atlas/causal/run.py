@@ -25,6 +25,7 @@ from atlas.errors import CausalError, TrainingError
 from atlas.evaluation.references import require_model
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import write_json
+from atlas.folder import Folder
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.table import write_sae_table
 from atlas.latents.token_classes import TokenTable
@@ -45,7 +46,7 @@ class CausalInputs:
     """Prepared model, SAE folder, codes and eval shards of one corpus, the table of labels or None."""
 
     model: Path
-    sae: Path
+    sae: Folder
     codes: Path
     shards: Sequence[Path]
     labels: Path | None

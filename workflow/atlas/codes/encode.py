@@ -19,6 +19,7 @@ from atlas.evaluation.baseline import random_sae, random_transcoder
 from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import atomic_path, sha256_file, sha256_strings
+from atlas.folder import Folder
 from atlas.hook_points import SaeHooks
 from atlas.progress import progress
 from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae, read_atlas_metadata
@@ -28,7 +29,7 @@ from atlas.training.sae import CONFIG_FILE, WEIGHTS_FILE, Sae, load_sae, read_at
 class EncodingInputs:
     """Files of one encoding: SAE folder, training shards of its mix, eval shards of one corpus."""
 
-    sae: Path
+    sae: Folder
     train_shards: list[Path]
     shards: list[Path]
 

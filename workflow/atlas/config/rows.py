@@ -54,6 +54,11 @@ class SaeRow:
         """The SAE and, if there is one, the shift under which it is judged: a study has each once."""
         return f"{self.sae_id}/{self.shift}" if self.shift else self.sae_id
 
+    @property
+    def in_sample_corpus(self) -> str:
+        """The corpus of training on whose held-out documents the SAE is judged."""
+        return next(corpus for corpus, role in self.roles.items() if role == "in_sample")
+
     @cached_property
     def sae_id(self) -> str:
         """Path of the SAE below results/saes/, and its name everywhere."""

@@ -18,30 +18,8 @@ from atlas.config.shifts import HOME, Regimes, Shift
 from atlas.config.site import Prompts, Site
 from atlas.config.study import Evaluation, Study
 from atlas.config.tracking import Tracking
+from atlas.measures import endings
 from atlas.sae_ids import STATED
-
-# Files of a study are named by the study and one of these.
-ENDINGS = (
-    "_runs",
-    "_learnt",
-    "_training",
-    "_width",
-    "_health",
-    "_latents",
-    "_stability",
-    "_probing",
-    "_absorption",
-    "_autointerp",
-    "_effects",
-    "_finance",
-    "_regimes",
-    "_confusion",
-    "_transfer",
-    "_sae_bench",
-    "_recovery",
-    "_verdicts",
-    "_public",
-)
 
 
 class AtlasConfig(Section):
@@ -132,7 +110,7 @@ class AtlasConfig(Section):
                 raise ValueError(
                     f"studies.{name}: results/frameworks.csv is the table of section 'frameworks'; choose another name"
                 )
-            for ending in ENDINGS:
+            for ending in endings():
                 if name.endswith(ending):
                     raise ValueError(
                         f"studies.{name} ends in {ending!r}: files of {name.removesuffix(ending)!r} would have its "

@@ -13,7 +13,7 @@ from atlas.corpora.ordered import SCHEMA
 from atlas.corpora.templates import Template
 from atlas.corpora.tokens import open_documents
 from atlas.errors import SourceError
-from atlas.files import read_json
+from atlas.files import read_json, write_json
 from atlas.tables import parquet_writer
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ class _Split:
     def ids(self) -> list[str]:
         """Ids in order."""
         return [document_id for document_id, _ in self.documents()]
+
+
+def write_apart(trained: Path, judged: Path, target: Path) -> None:
+    """Write what `check_apart` finds."""
+    write_json(target, check_apart(trained, judged))
 
 
 def check_apart(trained: Path, judged: Path) -> dict[str, Any]:

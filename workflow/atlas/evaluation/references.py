@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from atlas.activations.store import Shard
+from atlas.activations.store import Shard, open_shards
 from atlas.errors import DamagedFileError, EvaluationError
 from atlas.evaluation.facts import counted_mean
 from atlas.evaluation.units import MASKED_SHARE, MASKING_SEED, ContextBatch, Task, context_batches
@@ -20,12 +20,25 @@ from atlas.files import AGAIN
 from atlas.hdf5 import new_hdf5, open_sealed
 from atlas.hook_points import HookPoint
 from atlas.models.forward import capture, final_hidden, run_from
-from atlas.models.load import LoadedModel
+from atlas.models.load import LoadedModel, load_model
 from atlas.progress import progress
 
 FORMAT, FORMAT_VERSION = "sae-atlas-references", 2
 ABLATIONS = ("zero", "mean")
 _IDENTITY = ("weights_sha256", "tokenizer_sha256", "corpus", "corpus_fingerprint", "context_length")
+
+
+def run_references(
+    model: Path,
+    shards: list[Path],
+    hooks: list[str],
+    loss_tokens: int,
+    batch_contexts: int,
+    device: torch.device,
+    target: Path,
+) -> None:
+    """Write reference losses (see `compute_references`) of a prepared model on shards of a corpus."""
+    compute_references(load_model(model, device), open_shards(shards), hooks, loss_tokens, batch_contexts, target)
 
 
 def compute_references(

@@ -14,6 +14,7 @@ from atlas.evaluation.document_sums import DocumentSums, write_document_sums
 from atlas.evaluation.evaluate import CorpusInputs, evaluate_sae
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
+from atlas.folder import Folder
 from atlas.models.load import PlantedModel, load_subject
 
 
@@ -22,7 +23,7 @@ class EvaluationInputs:
     """Files of one evaluation: prepared model and SAE folders, training shards, eval shards, references by corpus."""
 
     model: Path
-    sae: Path
+    sae: Folder
     train_shards: list[Path]
     shards: list[Path]
     references: list[Path]

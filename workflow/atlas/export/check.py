@@ -21,6 +21,7 @@ from atlas.export.environments import run_isolated
 from atlas.export.formats import verify_files
 from atlas.export.source import TrainedSae, read_trained
 from atlas.files import write_json, write_plain_json
+from atlas.folder import Folder
 from atlas.training.sae import Sae
 
 TOLERANCE = 1e-5
@@ -34,8 +35,8 @@ class Export:
     """An export in `folder` of the SAE in `sae_folder`."""
 
     format_name: str
-    sae_folder: Path
-    folder: Path
+    sae_folder: Folder
+    folder: Folder
 
 
 def check_export(export: Export, python: Path, target: Path) -> None:

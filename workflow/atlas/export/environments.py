@@ -14,6 +14,7 @@ from pathlib import Path
 
 from atlas.errors import ExportError
 from atlas.files import read_json, sha256_file, write_json
+from atlas.folder import Folder
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ READY = "ready"
 _SHOWN = 4000  # characters of the end of a failed command's output
 
 
-def build_environment(peer: str, requirements: Path, folder: Path) -> Path:
+def build_environment(peer: str, requirements: Path, folder: Folder) -> Path:
     """Make the virtual environment of a peer in `folder` and return its Python.
 
     An environment that was finished from the same pins is taken as it is; anything else in `folder` is replaced, but

@@ -9,6 +9,7 @@ from atlas.export import dictionary_learning, huggingface, saelens, sparsify
 from atlas.export.layout import CHECK_FILE, FILES, IDENTITY_FILE, READERS, files_of
 from atlas.export.source import TrainedSae, read_trained
 from atlas.files import read_json, sha256_file, write_json
+from atlas.folder import Folder
 from atlas.training.sae import Sae
 
 
@@ -28,7 +29,7 @@ FORMATS = {
 }
 
 
-def export_sae(sae_folder: Path, format_name: str, folder: Path) -> None:
+def export_sae(sae_folder: Folder, format_name: str, folder: Folder) -> None:
     """Write a trained SAE to `folder` in a format, and last an export.json that says what it is.
 
     Raises ExportError when the SAE cannot be read, the format cannot hold it, or `folder` holds something else.

@@ -27,6 +27,7 @@ from atlas.finance.latents import Rule, firings_of, latent_kinds
 from atlas.finance.reconstruction import as_columns, explained_by_group, loss_by_group
 from atlas.finance.template import Passage, match_tokens, rows_moved
 from atlas.finance.text import KindedRows
+from atlas.folder import Folder
 from atlas.latents.drift import drift_from, require_distinct
 from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
@@ -48,7 +49,7 @@ class FinanceInputs:
     """
 
     model: Path
-    sae: Path
+    sae: Folder
     train_shards: list[Path]
     shards: Mapping[str, list[Path]]
     references: Path

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from atlas.activations.store import shards_by_corpus
 from atlas.activations.stream import BatchStream, median_norm, sample_rows
 from atlas.config.data import Mix
 from atlas.config.recipe import Recipe
 from atlas.errors import DamagedFileError
 from atlas.files import AGAIN, atomic_path, read_json, read_plain_json, sha256_file, write_json
+from atlas.folder import Folder
 from atlas.frameworks.job import order_of_stream, rows_files, scale_of_stream, write_job
 from atlas.frameworks.launch import RESULT_FILE, WEIGHTS_FILE, train_with
 from atlas.frameworks.weights import held_out_loss, sae_of
@@ -29,8 +32,8 @@ def train_run(
     options: Mapping[str, Any],
     environments: Path,
     threads: int,
-    device: str,
-    folder: Path,
+    device: torch.device,
+    folder: Folder,
 ) -> None:
     """Train with a framework on the batches that our trainer would draw; weights and result go to `folder`.
 
@@ -54,7 +57,7 @@ def train_run(
             scale,
             seed,
             threads,
-            device,
+            device.type,
             dict(options),
         )
         result = train_with(framework, place / "job.json", place / "out", environments)
@@ -68,7 +71,7 @@ def train_run(
 
 
 def convert_run(
-    folder: Path, shards: list[Path], *, model: str, hook: str, training: list[Path], rows: int, target: Path
+    folder: Folder, shards: list[Path], *, model: str, hook: str, training: list[Path], rows: int, target: Folder
 ) -> None:
     """Write a run's weights as an SAE of ours to `target`, and its loss on a sample of eval rows to held_out.json.
 

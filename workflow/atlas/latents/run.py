@@ -15,6 +15,7 @@ from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import read_json, write_json
+from atlas.folder import Folder
 from atlas.latents.coherence import Coherence, coherence_null, measure_coherence, null_rows, random_tuples
 from atlas.latents.drift import drift_from, metric_changes, require_distinct
 from atlas.latents.embedded_windows import EmbeddedWindows
@@ -38,7 +39,7 @@ class LatentInputs:
     """
 
     model: Path
-    sae: Path
+    sae: Folder
     train_shards: list[Path]
     codes: Mapping[str, Path]
     random_codes: Mapping[str, Path]

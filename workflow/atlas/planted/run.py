@@ -18,6 +18,7 @@ from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.files import write_json
+from atlas.folder import Folder
 from atlas.planted.draw import Sampler
 from atlas.planted.plant import HOOK, require_drawn, sampler_of
 from atlas.planted.recovery import FOUND_COSINE, Chance, FiringMatch, Partners, most_frequent
@@ -30,7 +31,7 @@ class RecoveryInputs:
     """Files of one look: planted model and SAE folders, training shards, and eval shards of all judged corpora."""
 
     model: Path
-    sae: Path
+    sae: Folder
     train_shards: list[Path]
     shards: list[Path]
 

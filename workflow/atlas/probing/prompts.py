@@ -7,10 +7,17 @@ import torch
 
 from atlas.config.downstream import Probing
 from atlas.corpora.encoding import make_encoder
-from atlas.models.load import LoadedModel
+from atlas.models.load import LoadedModel, load_model
 from atlas.probing.datasets import opened, read_datasets
 from atlas.probing.last_token import framed_ids, last_token_rows
 from atlas.probing.rows import write_rows
+
+
+def read_prompts(
+    model: Path, source: Path, hooks: Sequence[str], settings: Probing, device: torch.device, target: Path
+) -> None:
+    """Write the rows of labelled prompts (see `make_probe_rows`) of a prepared model."""
+    make_probe_rows(load_model(model, device), model, hooks, settings, source, target)
 
 
 def make_probe_rows(

@@ -17,6 +17,7 @@ from atlas.evaluation.bootstrap import cluster_interval
 from atlas.evaluation.chunks import chunk_rows, fill
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
+from atlas.folder import Folder
 from atlas.hook_points import SaeHooks
 from atlas.probing.auc import normal_interval
 from atlas.probing.probes import (
@@ -38,7 +39,7 @@ _ALL = "(all)"
 
 
 def run_probing(
-    sae_folder: Path,
+    sae_folder: Folder,
     rows_file: Path,
     train_shards: list[Path],
     *,

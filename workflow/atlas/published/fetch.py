@@ -15,7 +15,7 @@ from atlas.files import atomic_path, read_json, sha256_file, write_json
 from atlas.hook_points import SaeHooks
 from atlas.published.base import Published
 from atlas.published.read import FORMATS, read_published
-from atlas.sources.hub import download_files, list_files, resolve_revision
+from atlas.sources.hub import LOCK_FILE, download_files, list_files, resolve_revision
 from atlas.sources.packages import unpack
 from atlas.training.sae import Sae
 
@@ -26,7 +26,7 @@ _SHOWN = 5
 
 
 def fetch_published(
-    name: str, spec: PublishedSae, d_model: int, wheels: Sequence[Path], folder: Path, lock: Path
+    name: str, spec: PublishedSae, d_model: int, wheels: Sequence[Path], folder: Path, lock: Path = LOCK_FILE
 ) -> None:
     """Copy the files of `saes.<name>` that its format needs to `folder`/files, and write published.json beside them.
 

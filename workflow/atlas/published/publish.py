@@ -14,6 +14,7 @@ from atlas.activations.store import Shard, shards_by_corpus
 from atlas.config.saes import PublishedSae
 from atlas.errors import ReadingError
 from atlas.files import read_json
+from atlas.folder import Folder
 from atlas.hook_points import SaeHooks
 from atlas.prepared import read_identity
 from atlas.published.audit import AuditRows, ReadingReport, audit_reading
@@ -42,7 +43,7 @@ class PublishingInputs:
 
 
 def publish_sae(
-    inputs: PublishingInputs, name: str, spec: PublishedSae, roles: Mapping[str, str], folder: Path
+    inputs: PublishingInputs, name: str, spec: PublishedSae, roles: Mapping[str, str], folder: Folder
 ) -> None:
     """Write the SAE `saes.<name>` to `folder` as `save_sae` does, with a run card of what is known of it.
 

@@ -15,6 +15,7 @@ from atlas.evaluation.outcome import atlas_evidence, judge
 from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.sparsity import sparsity_metrics
 from atlas.files import read_json, write_json
+from atlas.folder import Folder
 from atlas.regimes.deadness import firings_on
 from atlas.training.sae import load_sae
 
@@ -23,7 +24,7 @@ from atlas.training.sae import load_sae
 class RegimeInputs:
     """Files of one look: SAE folder, its metrics.json, and the training shards of where it is judged."""
 
-    sae: Path
+    sae: Folder
     metrics: Path
     train_shards: list[Path]
 

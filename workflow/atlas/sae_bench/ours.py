@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.activations.store import Shard
+from atlas.activations.store import shards_by_corpus
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.chunks import reconstruct
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.evaluation.units import context_batches
 from atlas.files import write_json
+from atlas.folder import Folder
 from atlas.sae_bench.launch import even_batch, loss_contexts
 from atlas.training.sae import Sae, load_sae
 
@@ -34,20 +35,21 @@ def explained_variance_of_sae_bench(
 
 @torch.inference_mode()
 def run_ours(
-    sae_folder: Path, shards: Sequence[Shard], hook: str, loss_tokens: int, batch_contexts: int, target: Path
+    sae_folder: Folder, shards: Sequence[Path], hook: str, loss_tokens: int, batch_contexts: int, target: Path
 ) -> None:
-    """Write ours.json; raises EvaluationError for an SAE whose width is not that of the rows."""
+    """Write ours.json from eval shards of one corpus; raises EvaluationError if SAE and rows differ in width."""
+    (opened,) = shards_by_corpus(shards, {}).values()
     try:
         sae = load_sae(sae_folder)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
-    if sae.d_model != shards[0].d_model(hook):
+    if sae.d_model != opened[0].d_model(hook):
         raise EvaluationError(
-            f"{sae_folder}: reads rows of width {sae.d_model}, but those of {hook} have {shards[0].d_model(hook)}: "
+            f"{sae_folder}: reads rows of width {sae.d_model}, but those of {hook} have {opened[0].d_model(hook)}: "
             "it was trained on another hook or model"
         )
-    n_contexts = len(loss_contexts(shards, loss_tokens))
-    batches = list(context_batches(shards, n_contexts, even_batch(n_contexts, batch_contexts)))
+    n_contexts = len(loss_contexts(opened, loss_tokens))
+    batches = list(context_batches(opened, n_contexts, even_batch(n_contexts, batch_contexts)))
     write_json(target, measure(sae, [batch.rows(hook)[batch.counted] for batch in batches]))
 
 

@@ -15,11 +15,12 @@ from atlas.site.run import LINE_FILE, title
 COLUMNS = ("explained", "recovered", "l0", "dead", "dense", "redundancy", "coherent", "stable", "labels")
 
 
-def build_index(studies: Mapping[str, Sequence[str]], root: Path, target: Path) -> None:
-    """Write the first page and what all pages share; `studies` maps names to ids of SAEs, whose folders exist.
+def build_index(studies: Mapping[str, Sequence[str]], target: Path) -> None:
+    """Write the first page and what all pages share; `studies` maps names to ids of SAEs, whose folders are beside it.
 
     Raises EvaluationError for a folder of another SAE.
     """
+    root = target.parent
     shown = [_study(name, [_line(root, sae_id) for sae_id in saes]) for name, saes in studies.items()]
     copy_assets(root / "assets")
     with atomic_path(target) as temporary:

@@ -20,6 +20,7 @@ from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_decoder
 from atlas.files import atomic_path, write_json
+from atlas.folder import Folder
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import LoadedModel, load_model
@@ -56,7 +57,7 @@ class SiteInputs:
     """
 
     model: Path
-    sae: Path
+    sae: Folder
     codes: Mapping[str, Path]
     tables: TableFiles
     random_codes: Mapping[str, Path] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.bootstrap import MAX_GROUPS, cluster_interval, half_width
 from atlas.files import read_json, write_json
+from atlas.folder import Folder
 from atlas.ranks import rank_correlation
 from atlas.stability.firing import Firing, firing_jaccard
 from atlas.stability.measures import MEASURES, Directions, Likeness, isotropic_nulls, spectrum_nulls
@@ -36,7 +37,7 @@ ONE_SEED = (
 class SeedFiles:
     """Of one seed: SAE folder, its codes on the in-sample corpus, its metrics.json."""
 
-    sae: Path
+    sae: Folder
     codes: Path
     metrics: Path
 

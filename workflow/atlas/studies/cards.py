@@ -44,9 +44,9 @@ def write_cards(study: str, cards: Mapping[str, Path], benchmarks: Path, full: P
     write_text(public, _page(f"Public run cards of {study}", [_heading(f"Public run cards of {study}"), *shown]))
 
 
-def write_difference(cards: Sequence[tuple[str, Path]], target: Path) -> None:
-    """Write a page with every field, settings and results, in which two runs (SAE id, run_card.yaml) differ."""
-    (one, first), (other, second) = cards
+def write_difference(saes: Sequence[str], cards: Sequence[Path], target: Path) -> None:
+    """Write a page with every field, settings and results, in which the run cards of two SAEs (ids `saes`) differ."""
+    (one, other), (first, second) = saes, cards
     found = differences(read_run_card(first), read_run_card(second))
     names = [name for name, *_ in found]
     table = pd.DataFrame({"field": names, one: [a for _, a, _ in found], other: [b for *_, b in found]})

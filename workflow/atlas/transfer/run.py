@@ -15,6 +15,7 @@ from atlas.errors import EvaluationError
 from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.undefined import without_nonfinite
 from atlas.files import read_json, write_json
+from atlas.folder import Folder
 from atlas.latents.drift import drift_from, log_ratio, metric_changes, newly_silent
 from atlas.tables import write_parquet
 from atlas.training.sae import Sae, load_sae
@@ -25,7 +26,7 @@ from atlas.transfer.usage import Side, TokenByToken, firings, same_tokens
 class TransferInputs:
     """Files of one transfer: SAE folder; metrics.json and eval shards at home and away."""
 
-    sae: Path
+    sae: Folder
     home_metrics: Path
     away_metrics: Path
     home_shards: list[Path]

@@ -41,6 +41,21 @@ def write_comparison(
     write_json(target, {"sae_id": sae_id, "twins": names, "corpora": found})
 
 
+def compare_twins(
+    sae_id: str,
+    own: Judged,
+    twins: Mapping[str, str],
+    twin_metrics: list[Path],
+    twin_sums: list[Path],
+    corpora: Sequence[str],
+    target: Path,
+) -> None:
+    """Write the comparison of `write_comparison`; `twins` has the id of each kind, in the order of their files."""
+    files = zip(twins.items(), twin_metrics, twin_sums, strict=True)
+    judged = {kind: (name, Judged(metrics, sums)) for (kind, name), metrics, sums in files}
+    write_comparison(sae_id, own, judged, corpora, target)
+
+
 @dataclass(frozen=True)
 class _Read:
     path: Path

@@ -1,0 +1,1 @@
+"""How often latents fire: histograms of firing densities."""
