@@ -1,5 +1,6 @@
 """The tables of latents by the real workflow, on a tiny model; they are targets of their own."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from peer_environments import peer_python
 from project import make_project, planned, read_config, snakemake, write_config
 
 from atlas.autointerp.outcome import OUTCOMES
+from atlas.files import read_json
 from atlas.intervals import LEAST_CLUSTERS
 
 pytestmark = pytest.mark.slow
@@ -82,6 +84,33 @@ def test_labels_of_a_study_with_their_controls(finished):
     assert latents.outcome.isin(OUTCOMES).all()
     assert (finished / figure).stat().st_size > 10_000
     assert "autointerp" not in planned(finished, HEALTH)
+
+
+def test_a_sheet_is_read_blind_and_compared_with_outcomes(finished):
+    page, table = "results/llama_study_reading.html", "results/llama_study_reading.csv"
+    asked = {"autointerp": {"scorers": ["embedding"], "window_tokens": 8, "min_examples": 5, "swaps": 2}}
+    reading = {"latents": 6, "random_latents": 4, "contexts": 3, "window_tokens": 4}
+    config = read_config(finished)
+    write_config(finished, config | asked | {"reading": reading})
+    snakemake(finished, page)
+    with pytest.raises(AssertionError, match=r"reading\.votes names no file for study 'llama_study'"):
+        snakemake(finished, table)
+    key = read_json(finished / page.replace(".html", ".json"))
+    assert len(key["items"]) == 10
+    votes = {str(item["number"]): {"vote": "clear" if item["dictionary"] == "sae" else "none"} for item in key["items"]}
+    for reader in ("ada", "ben"):
+        saved = {"study": "llama_study", "sheet": key["sheet"], "reader": reader, "votes": votes}
+        (finished / f"{reader}.json").write_text(json.dumps(saved))
+    reading["votes"] = {"llama_study": ["ada.json", "ben.json"]}
+    write_config(finished, config | asked | {"reading": reading})
+    snakemake(finished, table)
+    assert planned(finished, table) == {}
+    rows = pd.read_csv(finished / table)
+    assert rows.value[rows.measure == "kappa"].tolist() == [1]
+    assert rows[rows.measure == "share_clear"].groupby("dictionary").value.unique().str[0].to_dict() == {
+        "random": 0,
+        "sae": 1,
+    }
 
 
 def test_effects_of_a_study_with_their_nulls(finished):

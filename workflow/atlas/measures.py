@@ -12,6 +12,7 @@ PACKAGES = (
     "probing",
     "absorption",
     "autointerp",
+    "blind_reading",
     "causal",
     "twins",
     "transfer",

@@ -18,6 +18,7 @@ from atlas.codes.encode import sae_sha256
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.bootstrap import cluster_interval
+from atlas.folder import Folder
 from atlas.intervals import rate_interval
 from atlas.tables import read_arrow, write_csv
 
@@ -33,7 +34,7 @@ _RANKED = {"label score": "random_score", "token correlation": "token_correlatio
 class LabelFiles:
     """Of one SAE: its folder, latents.parquet, and labels, scores and tokens of autointerp."""
 
-    folder: Path
+    folder: Folder
     latents: Path
     labels: Path
     scores: Path

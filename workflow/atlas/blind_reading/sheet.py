@@ -11,7 +11,32 @@ from atlas.blind_reading.items import Item, ReadSae, Sheet, make_sheet, sheet_id
 from atlas.config.reading import Reading
 from atlas.errors import DamagedFileError
 from atlas.files import atomic_path, read_json, write_json
-from atlas.site.pages import FOLDER, write_page
+from atlas.folder import Folder
+from atlas.site.pages import FOLDER, without_indentation, write_page
+
+
+def write_reading_sheet(
+    study: str,
+    saes: Sequence[str],
+    models: Sequence[Path],
+    folders: Sequence[Folder],
+    corpora: Sequence[Sequence[str]],
+    codes: Sequence[Path],
+    random: Sequence[Path],
+    settings: Reading,
+    page: Path,
+    key: Path,
+) -> None:
+    """Write the sheet of a study. `saes` are ids, each with its model, folder and corpora; codes follow in that order.
+
+    Raises EvaluationError when fewer latents fire than the sheet asks for.
+    """
+    own, nulls, read = iter(codes), iter(random), []
+    for sae_id, model, folder, names in zip(saes, models, folders, corpora, strict=True):
+        _, hook, _, _, seed = sae_id.split("/")
+        files, random_files = ({name: next(each) for name in names} for each in (own, nulls))
+        read.append(ReadSae(sae_id, folder, hook, int(seed.removeprefix("seed-")), model, files, random_files))
+    write_sheet(study, read, settings, page, key)
 
 
 def write_sheet(study: str, saes: Sequence[ReadSae], settings: Reading, page: Path, key: Path) -> None:
@@ -21,7 +46,8 @@ def write_sheet(study: str, saes: Sequence[ReadSae], settings: Reading, page: Pa
     """
     sheet = make_sheet(study, saes, settings)
     kinds = json.dumps({item.number: item.dictionary for item in sheet.items})
-    script = (FOLDER / "assets" / "reading.js").read_text(encoding="utf-8")
+    # The page names its script by hash; templates are written without indentation, so the script is too.
+    script = without_indentation((FOLDER / "assets" / "reading.js").read_text(encoding="utf-8"))
     with atomic_path(page) as temporary:
         write_page(
             temporary,

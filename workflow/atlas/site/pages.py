@@ -36,7 +36,12 @@ def write_page(target: Path, template: str, root: str, **values: Any) -> None:
 def render(template: str, root: str, **values: Any) -> bytes:
     """A page. Indentation of the templates is left out: a page of a latent is small because there are so many."""
     html = _environment().get_template(template).render(root=root, **values)
-    return re.sub(r"\n\s*", "\n", html).encode("utf-8", errors="backslashreplace")
+    return without_indentation(html).encode("utf-8", errors="backslashreplace")
+
+
+def without_indentation(text: str) -> str:
+    """A text whose lines begin at its margin, without empty lines."""
+    return re.sub(r"\n\s*", "\n", text)
 
 
 def write_data(target: Path, name: str, value: Any) -> None:
