@@ -162,9 +162,9 @@ def training_mb(wildcards, attempt):
 
 
 def publishing_mb(wildcards, attempt):
-    """The SAE as it is read and as it is written, other readings of it, and sampled rows of all stored hooks."""
-    rows = 4 * 4096 * CONFIG.models[wildcards.model].d_model * len(CONFIG.models[wildcards.model].hooks)
-    encoded = 3 * 4 * 4096 * sae_row(wildcards).n_latents
+    """The SAE as it is read and as it is written, another reading of it, sampled rows of all hooks, a block of latents."""
+    rows = 2 * 4 * 4096 * CONFIG.models[wildcards.model].d_model * len(CONFIG.models[wildcards.model].hooks)
+    encoded = 8 * 4 * 2**23
     return cost.megabytes(4 * 4 * sae_values(wildcards) + rows + encoded, attempt)
 
 

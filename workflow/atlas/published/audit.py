@@ -33,7 +33,8 @@ _FEWER, _AS_MUCH = 0.5, 0.05
 _L0_FACTOR = 2.5
 # Rows above this many times the median norm are left out: one of them may hold more variance than all others.
 _MASSIVE = 10.0
-_CHUNK = 512
+# Rows that are encoded at a time, and float32 elements of their latents at most: 32 MiB.
+_CHUNK, _CHUNK_ELEMENTS = 512, 2**23
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,12 @@ def audit_reading(
     # A few first positions do not decide anything; where they are most rows there is nothing to leave out.
     has_first = 0 < first.sum() < 0.5 * kept.sum()
     sums = _Sums.of(stated, rows, kept)
-    others = list(other_readings(stated, _kept(rows, kept), bool(has_first), published.alternatives))
-    compared = [_compare(sums, _Sums.of(other, rows, kept), len(others)) for other in others]
+    readings = other_readings(stated, _kept(rows, kept), bool(has_first), published.alternatives)
+    # One after the other: some have a dictionary of their own.
+    others = [(_Sums.of(other, rows, kept), other.may_keep_more) for other in readings]
+    compared = [_compare(sums, other, len(others)) for other, _ in others]
     compared.sort(key=lambda each: np.inf if each.fvu is None else each.fvu)
-    fewer = {other.name for other in others if not other.may_keep_more}
+    fewer = {other.name for other, may_keep_more in others if not may_keep_more}
     better = next((each for each in compared if _is_better(sums, each, each.reading not in fewer)), None)
     report = ReadingReport(
         hook=hooks.source,
@@ -212,12 +215,13 @@ class _Sums:
         owner = torch.from_numpy(document[wanted])
         error, total = torch.zeros(n_documents, dtype=torch.float64), torch.zeros(n_documents, dtype=torch.float64)
         mean, fired = target.double().mean(dim=0), 0
-        for start in range(0, len(source), _CHUNK):
-            part, aim = source[start : start + _CHUNK].float(), target[start : start + _CHUNK].double()
-            latents = reading.sae.encode(part)
+        step = max(16, min(_CHUNK, _CHUNK_ELEMENTS // reading.sae.n_latents))
+        for start in range(0, len(source), step):
+            part, aim = source[start : start + step].float(), target[start : start + step].double()
+            latents = reading.latents(part)
             fired += int((latents > 0).sum())
-            difference = aim - reading.sae.decode(latents, part).double()
-            where = owner[start : start + _CHUNK]
+            difference = aim - reading.reconstruction(latents, part).double()
+            where = owner[start : start + step]
             error.index_add_(0, where, difference.square().sum(dim=1))
             total.index_add_(0, where, (aim - mean).square().sum(dim=1))
         return cls(reading.name, error.numpy(), total.numpy(), fired / len(source))
