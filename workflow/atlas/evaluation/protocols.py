@@ -60,8 +60,7 @@ class AtlasSums:
             if bool(mine.any()):
                 sums.update(rows[mine], reconstruction[mine], groups[mine])
         fired = latents > 0
-        self.firings.update(fired, massive)
-        self._fired.index_add_(0, groups, fired.sum(1).double())
+        self._fired.index_add_(0, groups, self.firings.update(fired, massive).double())
         self._pairs.update(fired)
         self._random.update(fired)
 
@@ -137,7 +136,7 @@ class GuideSums:
         """Add rows (a transcoder's targets) with the pre-activations of the inference path (b_dec subtracted)."""
         positive = torch.relu(pre + self._offset)
         self._sums.update(rows, self._sae.decode(self._sae.activate(positive), encoded))
-        self._fired += (positive > 0).sum(0)
+        self._fired += (positive > 0).float().sum(0).long()  # exact: rows at a time are far below 2^24
         self._strength += positive.sum(0, dtype=torch.float64)
         self._n_rows += len(rows)
 
