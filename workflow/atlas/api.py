@@ -127,7 +127,10 @@ def _open_published(
     elif _HUB_ID.fullmatch(name):
         hub = HubSource(kind="hub", id=name, revision=revision or "main", licence=NOT_STATED)
         kept, lock = results / "downloads" / "hub", results.parent / LOCK_FILE
-        place, record = download_published(hub, folder, format, kept, lock)
+        try:
+            place, record = download_published(hub, folder, format, kept, lock)
+        except SourceError as error:
+            raise SourceError(f"{name}: no folder or file here, hence looked for on the hub: {error}") from error
         source = {"source": {"hub": name, "folder": folder, "revision": record["revision"]}}
     else:
         raise ReadingError(
