@@ -1,7 +1,8 @@
-"""Peak memory of the jobs that run a model with a large vocabulary, beside what they are granted.
+"""Peak memory of jobs with a large vocabulary or a large dictionary, beside what they are granted.
 
     python benchmarks/memory.py --vocabulary 262144 --d-model 640 --dtype bfloat16     # the shape of Gemma 3 270M
     python benchmarks/memory.py --vocabulary 262144 --d-model 640 --dtype float32 --stages audit references
+    python benchmarks/memory.py --vocabulary 4096 --latents 131072 --stages fetch_published publish evaluate
 
 Makes a model with random weights and random text, then runs each stage as its job does, in a process of its own, and
 reads the process' peak (VmHWM of Linux: its libraries and the pages of mapped files too). Nothing is downloaded. Prints
@@ -9,6 +10,9 @@ a table and, as the last line, JSON. `--allocator default` leaves the C library 
 
 Stages: `prepare_model` and `audit` as the rules of these names, `harvest` of one shard, `references`, `evaluate` of an
 SAE with random weights, and `latents`, the promoted tokens and logits of all its latents (labels and pages).
+`fetch_published` and `publish` bring and audit that SAE from files of SAELens' format. An evaluation compares all pairs
+of latents in each of `--null-dictionaries` random dictionaries, one after the other in the same memory: with fewer it
+takes less time.
 """
 
 import argparse
@@ -30,7 +34,7 @@ from atlas.config.recipe import Recipe
 from atlas.corpora.tokens import TokenSplit
 from atlas.studies import cost
 
-STAGES = ("prepare_model", "audit", "harvest", "references", "evaluate", "latents")
+STAGES = ("prepare_model", "audit", "harvest", "references", "evaluate", "latents", "fetch_published", "publish")
 HOOK, SPECIALS = "resid_post.0", {"<pad>": 0, "<s>": 1, "</s>": 2}
 
 
@@ -42,6 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         arguments.folder = Path(folder)
         child(arguments, "source")
+        if "fetch_published" in needed(arguments.stages):
+            child(arguments, "release")
+        # In the order of `STAGES`, in which each finds what it needs.
         found = {stage: child(arguments, stage) for stage in STAGES if stage in needed(arguments.stages)}
     size = cost.ModelSize(
         arguments.n_layers, arguments.d_model, 2 if arguments.dtype == "bfloat16" else 4, arguments.vocabulary
@@ -66,27 +73,29 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-contexts", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a split, all of them compared")
     parser.add_argument("--latents", type=int, default=2048)
+    parser.add_argument("--null-dictionaries", type=int, default=8, help="2 or more")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--allocator", choices=("job", "default"), default="job")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--scratch", type=Path, help="where the model is written; default: the system's")
-    parser.add_argument("--stage", choices=("source", *STAGES), help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=("source", "release", *STAGES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def needed(stages: list[str]) -> set[str]:
     """The stages that were asked for, and those whose files they read."""
-    earlier = {"audit": 1, "harvest": 1, "references": 3, "evaluate": 4, "latents": 1}
-    return {*stages, *(one for stage in stages for one in STAGES[: earlier.get(stage, 0)] if one != "audit")}
+    earlier = {"audit": 1, "harvest": 1, "references": 3, "evaluate": 4, "latents": 1, "publish": 3}
+    before = {one for stage in stages for one in STAGES[: earlier.get(stage, 0)] if one != "audit"}
+    return {*stages, *before, *(["fetch_published"] if "publish" in stages else [])}
 
 
 def child(arguments: argparse.Namespace, stage: str) -> dict[str, float]:
     """Run one stage in a new process; what it prints last."""
     call = [sys.executable, __file__, "--stage", stage, "--folder", str(arguments.folder)]
-    for key in ("vocabulary", "d_model", "n_layers", "dtype", "context_length", "batch_contexts", "tokens", "latents"):
+    sizes = ("vocabulary", "d_model", "n_layers", "context_length", "batch_contexts", "tokens", "latents")
+    for key in (*sizes, "dtype", "null_dictionaries", "threads", "allocator"):
         call += [f"--{key.replace('_', '-')}", str(getattr(arguments, key))]
-    call += ["--threads", str(arguments.threads), "--allocator", arguments.allocator]
     call += ["--untied"] if arguments.untied else []
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -99,7 +108,11 @@ def granted(stage: str, size: cost.ModelSize, arguments: argparse.Namespace) -> 
     memory = cost.model_memory_mb(size, 1, arguments.tokens if stage in ("audit", "harvest") else 0)
     values = cost.dictionary_values(arguments.latents, arguments.d_model)
     if stage == "evaluate":
-        memory += int((8 * values + cost.JUDGED_BYTES * arguments.tokens) / 1e6)
+        return cost.evaluation_memory_mb(size, values, arguments.tokens, 1)
+    if stage == "fetch_published":
+        return cost.fetching_memory_mb(values, 1)
+    if stage == "publish":
+        return cost.publishing_memory_mb(values, arguments.d_model, 1, 1)
     return memory + int(8 * values / 1e6) + 1000 if stage == "latents" else memory
 
 
@@ -204,12 +217,59 @@ def stage_evaluate(arguments: argparse.Namespace) -> None:
         hook=HOOK,
         roles={"eval": "in_sample"},
         recipe=Recipe(architecture="topk", n_latents=arguments.latents, k=32, steps=2000),
-        settings=Evaluation(loss_tokens=arguments.tokens),
+        # A copy is not validated: fewer nulls than a study may have.
+        settings=Evaluation(loss_tokens=arguments.tokens).model_copy(
+            update={"null_dictionaries": arguments.null_dictionaries}
+        ),
         seed=0,
         device=torch.device("cpu"),
         target=arguments.folder / "metrics.json",
         batch_contexts=arguments.batch_contexts,
     )
+
+
+def stage_release(arguments: argparse.Namespace) -> None:
+    """The files that another project would have written."""
+    from safetensors.torch import save_file
+
+    sae, folder = dictionary(arguments), arguments.folder / "release"
+    folder.mkdir()
+    tensors = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    save_file(tensors, folder / "sae_weights.safetensors")
+    config = {"architecture": "topk", "k": sae.k, "d_in": sae.d_model, "d_sae": sae.n_latents, "dtype": "float32"}
+    metadata = {"sae_lens_version": "6.0.0", "hook_name": "blocks.0.hook_resid_post"}
+    (folder / "cfg.json").write_text(json.dumps(config | {"apply_b_dec_to_input": True, "metadata": metadata}))
+
+
+def published_sae(arguments: argparse.Namespace):
+    from atlas.config.saes import PublishedSae
+
+    return PublishedSae.model_validate(
+        {
+            "source": {"kind": "path", "path": str(arguments.folder / "release"), "licence": "CC0-1.0"},
+            "format": "saelens",
+            "model": "large_vocabulary",
+            "hook": HOOK,
+            "n_latents": arguments.latents,
+            "accept_reading": True,  # random weights explain nothing, however they are read
+        }
+    )
+
+
+def stage_fetch_published(arguments: argparse.Namespace) -> None:
+    from atlas.published.fetch import fetch_published
+
+    target, lock = arguments.folder / "fetched", arguments.folder / "lock.yaml"
+    fetch_published("large", published_sae(arguments), arguments.d_model, [], target, lock)
+
+
+def stage_publish(arguments: argparse.Namespace) -> None:
+    from atlas.published.publish import PublishingInputs, publish_sae
+
+    inputs = PublishingInputs(
+        arguments.folder / "model", arguments.folder / "fetched", [shard(arguments, "train")], corpora=[]
+    )
+    publish_sae(inputs, "large", published_sae(arguments), {"eval": "in_sample"}, arguments.folder / "published")
 
 
 def stage_latents(arguments: argparse.Namespace) -> None:

@@ -85,6 +85,22 @@ def test_chunks_are_immaterial(monkeypatch):
     assert parts.n_pairs == whole.n_pairs > 0
 
 
+@pytest.mark.parametrize("n_latents", [2, 3, 7, 30])
+def test_small_dictionaries_against_all_cosines(monkeypatch, n_latents):
+    """The guide's measure counts each pair twice, the last one perhaps once; maxima are over all other rows."""
+    monkeypatch.setattr(redundancy, "GUIDE_PAIRS", 7)
+    monkeypatch.setattr(redundancy, "_CHUNK_ELEMENTS", 2 * n_latents)
+    W_dec = dictionary(n_latents, 5).double()
+    unit = torch.nn.functional.normalize(W_dec, dim=1)
+    cosines = unit @ unit.T
+    off = ~torch.eye(n_latents, dtype=torch.bool)
+    values = decoder_geometry(W_dec).values
+    largest = cosines[off].topk(min(7, n_latents)).values
+    assert values["absorption_guide"] == pytest.approx(largest.mean().item(), abs=1e-6)
+    maxima = cosines.masked_fill(~off, -2).amax(1)
+    assert values["mean_max_cosine"] == pytest.approx(maxima.mean().item(), abs=1e-6)
+
+
 def test_collapsed_dictionary_keeps_a_bounded_number_of_pairs(monkeypatch):
     monkeypatch.setattr(redundancy, "MAX_PAIRS", 50)
     geometry = decoder_geometry(torch.ones(60, 8) + 0.01 * dictionary(60, 8))

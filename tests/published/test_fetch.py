@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_hub import COMMIT, hub  # noqa: F401
+from test_hub import COMMIT, LATER, hub  # noqa: F401
 
+import atlas
 from atlas.config.saes import PublishedSae
 from atlas.errors import ReadingError, SourceError
 from atlas.files import read_json
@@ -64,6 +65,58 @@ def test_a_hub_gives_the_files_of_the_format_alone(hub, release, tmp_path):  # n
     got = {path.split("/", 4)[-1].split("?")[0] for path, _ in hub.seen if "/resolve/" in path}
     assert {name.rpartition("/")[2] for name in got} == {"cfg.json", "sae_weights.safetensors"}
     assert COMMIT in (tmp_path / "lock.yaml").read_text()
+
+
+def on_hub(hub, release):  # noqa: F811
+    hub.files = {
+        path.relative_to(release).as_posix(): path.read_bytes() for path in release.rglob("*.*") if path.is_file()
+    }
+    return {"format": "saelens", "folder": "layer_1/small", "hook": "resid_post.1"}
+
+
+def test_python_opens_an_sae_of_the_hub_and_keeps_its_files_and_commit(hub, release, tmp_path):  # noqa: F811
+    keys = on_hub(hub, release) | {"results": tmp_path / "project/results"}
+    first = atlas.open_sae("org/name", **keys)
+    assert first.facts["source"] == {"hub": "org/name", "folder": "layer_1/small", "revision": COMMIT}
+    assert f"models/org/name@main: {COMMIT}" in (tmp_path / "project/config/revisions.lock.yaml").read_text()
+    local = atlas.open_sae(release, format="saelens", folder="layer_1/small", hook="resid_post.1")
+    rows = torch.randn(5, WIDTH)
+    assert torch.equal(first.encode(rows), local.encode(rows)) and first.hook == "resid_post.1"
+    asked, hub.commit = len(hub.seen), LATER
+    again = atlas.open_sae("org/name", **keys)
+    assert len(hub.seen) == asked and again.facts["source"]["revision"] == COMMIT
+    (path,) = (tmp_path / "project/results/downloads/hub").rglob("cfg.json")
+    path.write_text(path.read_text().replace("true", "false"))
+    with pytest.raises(ReadingError, match="altered since it was fetched"):
+        atlas.open_sae("org/name", **keys)
+
+
+def test_python_names_what_the_hub_lacks(hub, release, tmp_path):  # noqa: F811
+    keys = on_hub(hub, release) | {"results": tmp_path / "project/results"}
+    with pytest.raises(SourceError, match=r"org/name: format saelens needs .* in folder 'layer_2'"):
+        atlas.open_sae("org/name", **keys | {"folder": "layer_2"})
+    with pytest.raises(SourceError, match="no such repository, or it is private"):
+        atlas.open_sae("org/other", **keys)
+    with pytest.raises(SourceError, match="no such revision; correct 'revision'"):
+        atlas.open_sae("org/name", **keys, revision="nosuch")
+    with pytest.raises(ReadingError, match="neither a folder or file here nor the name of a hub repository"):
+        atlas.open_sae("a/b/c", **keys)
+    with pytest.raises(ReadingError, match=r"revision is 'main', but .* is a folder or file here"):
+        atlas.open_sae(release, **keys, revision="main")
+    with pytest.raises(ReadingError, match="folder, revision given without format"):
+        atlas.open_sae("org/name", folder="layer_1", revision="main")
+    with pytest.raises(ReadingError, match="one of the hub needs its format"):
+        atlas.open_sae("org/name", results=tmp_path)
+    assert not [path for path in tmp_path.rglob("downloads/**/*") if path.is_file()]
+
+
+def test_python_says_that_there_is_no_network(release, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        SourceError, match=r"no folder or file here, .*'org/name': cannot resolve model revision 'main'"
+    ):
+        atlas.open_sae("org/name", format="saelens", results=tmp_path / "results")
 
 
 def test_an_altered_file_is_refused_when_it_is_read_again(release, tmp_path):

@@ -9,7 +9,9 @@ import torch
 from planted_saes import D, fitted, planted, published
 
 from atlas.errors import ReadingError
-from atlas.published.audit import AuditRows, audit_reading
+from atlas.published import audit
+from atlas.published.audit import AuditRows, Explained, _is_better, audit_reading
+from atlas.published.readings import Reading
 from atlas.published.weights import scaled
 
 ROOT = D**0.5
@@ -158,6 +160,38 @@ def test_a_planted_misreading_is_found_and_named(name):
         assert shown in str(raised.value)
 
 
+def test_more_latents_are_no_evidence_against_what_a_decoder_was_made_for():
+    """The same thresholds, far above the features': as a misreading they are found, as what was trained they stand."""
+    high, rows = times_threshold(sound("jumprelu", lift=1.0), mean_norm() / ROOT), data().rows
+    kept = rows.by_hook["resid_post.3"][data().kept]
+    latents = high.encode(kept).double()
+    own = torch.linalg.lstsq(latents, (kept - high.b_dec).double(), driver="gelsd").solution.float()
+    wrong, right = (
+        audit_reading(published(sae), rows, accept_reading=True) for sae in (high, replace(high, W_dec=own))
+    )
+    lower = {each.reading: each for each in right.others}["thresholds times √d_model / mean norm"]
+    assert right.is_sound and right.stated.gain == pytest.approx(1, abs=0.02) and lower.gain < 0.9
+    assert not wrong.is_sound and wrong.better.reading == lower.reading
+    assert wrong.better.distance_from_one < wrong.stated.distance_from_one
+
+
+@pytest.mark.parametrize(("gain", "other_gain", "better"), [(1.0, 0.8, False), (1.3, 1.0, True), (0.7, None, False)])
+def test_with_more_latents_the_gain_decides_too(gain, other_gain, better):
+    stated = Explained("as stated", 0.6, 8, gain=gain)
+    other = Explained("lower thresholds", 0.25, 100, (0.35, 0.33, 0.37), other_gain)
+    assert _is_better(stated, other, may_keep_more=True) == better
+    assert _is_better(stated, replace(other, l0=8), may_keep_more=True)
+
+
+def test_the_gain_says_what_passes():
+    """1 for the latents that a decoder was fitted to, below 1 where more pass, above 1 where some are missing."""
+    sae = sound("topk", lift=1.0)
+    gains = [
+        audit_reading(published(replace(sae, k=k)), data().rows, accept_reading=True).stated.gain for k in (4, 8, 24)
+    ]
+    assert gains[0] > 1.02 and gains[1] == pytest.approx(1, abs=0.02) and gains[2] < 0.98
+
+
 def test_far_too_many_latents_are_found_where_the_release_says_how_many():
     """More latents explain more: by variance alone, a TopK read as ReLU is the better reading."""
     lifted = {name: sound(name, lift=1.0) for name in ("topk", "jumprelu")}
@@ -182,6 +216,17 @@ def test_what_a_format_leaves_open_is_compared():
     report = audit_reading(published(wrong, threshold_of_the_file=true), data().rows, accept_reading=True)
     compared = {each.reading: each for each in report.others}
     assert compared["threshold_of_the_file"].less[1] > 0.1 * report.stated.fvu and not report.is_sound
+
+
+def test_blocks_of_rows_are_immaterial_and_bounded(monkeypatch):
+    """Rows times latents are never held at once: a large dictionary is read by fewer rows at a time."""
+    whole = audit_reading(published(sound("topk")), data().rows).stated
+    seen, real = [], Reading.latents
+    monkeypatch.setattr(audit, "_CHUNK_ELEMENTS", 20 * 96)
+    monkeypatch.setattr(Reading, "latents", lambda self, rows: seen.append(len(rows)) or real(self, rows))
+    parts = audit_reading(published(sound("topk")), data().rows).stated
+    assert max(seen) == 20
+    assert (parts.fvu, parts.gain) == pytest.approx((whole.fvu, whole.gain), rel=1e-5) and parts.l0 == whole.l0
 
 
 def test_the_report_is_for_the_card():

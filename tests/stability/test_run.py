@@ -103,6 +103,10 @@ def test_one_seed_is_null_with_the_reason(tmp_path):
     row = pd.read_csv(tmp_path / "t.csv").iloc[0]
     assert row.other_seeds != row.other_seeds  # empty
     assert ONE_SEED in row.reasons
+    published = "tiny/resid_post.1/published-chat/theirs/seed-0"
+    write_stability_table("s", {published: tmp_path / "stability.json"}, tmp_path / "t.csv")
+    row = pd.read_csv(tmp_path / "t.csv").iloc[0]
+    assert pd.isna(row.seed) and ONE_SEED in row.reasons and "its seed is not stated by the release" in row.reasons
 
 
 def test_latents_that_never_fire_enter_all_but_not_firing(tmp_path):

@@ -58,3 +58,16 @@ def test_grants_of_the_sweep_cover_what_its_jobs_took():
     assert 1249 < cost.model_memory_mb(SMALL, 1) < 4 * 1249
     training = cost.minutes(cost.training_flop(1200, 576, 1500 * 1024), cost.CPU_FLOPS, 0, 1)
     assert 89 < 60 * training < 40 * 89
+
+
+@pytest.mark.parametrize("n_latents", [16_384, 131_072])
+def test_memory_for_a_dictionary_grows_with_its_weights_alone(n_latents):
+    """Neither rows times latents nor latents times latents is held at once."""
+    values, size = cost.dictionary_values(n_latents, 576), cost.ModelSize(30, 576, 2)
+    small = cost.dictionary_values(400, 576)
+    for bytes_a_weight, asked in {
+        12: cost.fetching_memory_mb(values, 1) - cost.fetching_memory_mb(small, 1),
+        16: cost.publishing_memory_mb(values, 576, 4, 1) - cost.publishing_memory_mb(small, 576, 4, 1),
+        8: cost.evaluation_memory_mb(size, values, 49_152, 1) - cost.evaluation_memory_mb(size, small, 49_152, 1),
+    }.items():
+        assert asked == pytest.approx(bytes_a_weight * (values - small) / 1e6, abs=2)

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from labelled_prompts import folder_of
+from latent_scene import sentence_model
 from project import REPOSITORY, copy_of, planned, read_config, snakemake, write_config
 from safetensors.numpy import load_file
 
@@ -24,6 +26,9 @@ TABLE, HEALTH = "results/judged.csv", "results/judged_health.csv"
 FIGURES = [f"results/figures/judged{kind}.png" for kind in ("", "_training", "_health")]
 PROMPTS = "results/prompts/judged/mine.html"
 EXPORT = f"results/exports/huggingface/{JUDGED}/theirs/seed-0/README.md"
+DOWNSTREAM = ["results/moved_transfer.csv", "results/judged_autointerp.csv", "results/judged_probing.csv"]
+DOWNSTREAM += ["results/figures/moved_transfer.png", "results/figures/judged_autointerp.png"]
+DOWNSTREAM += ["results/judged_stability.csv", "results/judged_absorption.csv"]
 CARDS = ["results/judged_runs.csv", "results/run_cards/judged.html", "results/run_cards/judged_public.html"]
 
 
@@ -55,7 +60,18 @@ def project(finished_once, tmp_path_factory) -> Path:
     rows = [{"hook": "resid_post.1", "override": {"n_latents": 48}}, {"sae": "theirs"}]
     config["studies"]["judged"] = study | {"rows": rows}
     config["site"] = {"studies": ["judged"], "labels": False, "random_latents": 0}
-    config["latents"] = {"min_tokens": 512}
+    moved = [row | {"shift": "layer-before"} for row in rows]
+    two = {"in_sample": "chat", "oos": ["news"]}
+    config["studies"]["moved"] = study | {"rows": moved, "evaluation": two}
+    config["shifts"] = {"layer-before": {"hook": "resid_post.0"}}
+    spec = sentence_model(folder / "data/sentences")
+    embedder = {"source": {"kind": "path", "path": "data/sentences"}} | spec.model_dump(include={"n_layers", "d_model"})
+    config["latents"] = {"min_tokens": 512, "embedder": embedder}
+    config["autointerp"] = {"scorers": ["embedding"], "window_tokens": 8, "min_examples": 5, "swaps": 2}
+    texts = [f"{'river' if i % 2 else 'market'} number {i}" for i in range(60)]
+    prompts = pd.DataFrame({"prompt": texts, "target": [i % 2 for i in range(60)]})
+    folder_of(folder / "data/probes", {"place": prompts})
+    config["probing"] = {"source": {"kind": "path", "path": "data/probes"}, "datasets": None, "ks": [1, 2]}
     config["prompts"] = {"mine": {"file": "data/mine.txt"}}
     (folder / "data/mine.txt").write_text("market river engine\n\n<script>alert(1)</script> letter\n")
     write_config(folder, config)
@@ -89,6 +105,27 @@ def test_the_table_leaves_empty_what_only_training_knows(judged):
     health = pd.read_csv(judged / HEALTH)
     numbers = [name for name in health.select_dtypes("number") if name != "seed"]
     pd.testing.assert_frame_equal(health[:3][numbers], health[3:][numbers].reset_index(drop=True))
+
+
+@pytest.fixture(scope="module")
+def downstream(judged) -> Path:
+    snakemake(judged, *DOWNSTREAM)
+    return judged
+
+
+@pytest.mark.parametrize("table", [name for name in DOWNSTREAM if name.endswith("csv")])
+def test_what_follows_is_the_same_as_of_the_trained_one(downstream, table):
+    """Transfer, labels, probes, stability and absorption depend on weights and rows alone: both have the same."""
+    frame = pd.read_csv(downstream / table, dtype=str)
+    ours, theirs = (frame[frame.recipe == name].reset_index(drop=True) for name in ("topk", "theirs"))
+    assert len(ours) == len(theirs) > 0 and len(frame) == 2 * len(ours)
+    assert theirs["mix"].isna().all() and theirs.seed.isna().all()
+    if table in ("results/moved_transfer.csv", "results/judged_stability.csv"):
+        assert theirs.reasons.map(lambda text: "not stated by the release" in json.loads(text)["mix"]).all()
+    differ = ("mix", "recipe", "seed", "reasons", "training_text")
+    same = [name for name in frame if name not in differ]
+    pd.testing.assert_frame_equal(ours[same], theirs[same])
+    assert theirs[same].notna().any(axis=1).all()
 
 
 def test_the_run_card_says_what_is_known(judged):

@@ -23,7 +23,7 @@ rule fetch_published:
         "../../envs/atlas.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: cost.megabytes(3 * 4 * published_values(w), attempt),
+        mem_mb=lambda w, attempt: cost.fetching_memory_mb(published_values(w), attempt),
         disk_mb=lambda w, attempt: int(attempt * (100 + 2 * 4 * published_values(w) / 1e6)),
         runtime=lambda w, attempt: 60 * attempt,
     params:

@@ -162,10 +162,9 @@ def training_mb(wildcards, attempt):
 
 
 def publishing_mb(wildcards, attempt):
-    """The SAE as it is read and as it is written, other readings of it, and sampled rows of all stored hooks."""
-    rows = 4 * 4096 * CONFIG.models[wildcards.model].d_model * len(CONFIG.models[wildcards.model].hooks)
-    encoded = 3 * 4 * 4096 * sae_row(wildcards).n_latents
-    return cost.megabytes(4 * 4 * sae_values(wildcards) + rows + encoded, attempt)
+    """The SAE, other readings of it, and rows of all hooks of its model."""
+    model = CONFIG.models[wildcards.model]
+    return cost.publishing_memory_mb(sae_values(wildcards), model.d_model, len(model.hooks), attempt)
 
 
 def training_threads(wildcards):
@@ -205,16 +204,19 @@ def eval_tokens(place):
 def evaluation_mb(wildcards, attempt):
     """The model; the dictionary and a random one; what is kept of every row."""
     place = judged_place(wildcards)
-    used = 2 * 4 * sae_values(wildcards) + cost.JUDGED_BYTES * eval_tokens(place)
-    return cost.model_memory_mb(SIZES[place.model], attempt) + int(attempt * used / 1e6)
+    return cost.evaluation_memory_mb(SIZES[place.model], sae_values(wildcards), eval_tokens(place), attempt)
 
 
 def evaluation_minutes(wildcards, attempt):
-    """Spliced passes under both protocols; every held-out row through the dictionary and the random ones beside it."""
+    """Spliced passes under both protocols; every held-out row through the dictionary and the random one beside it; the
+    cosines of all pairs of latents, in these two and in the nulls."""
     place = judged_place(wildcards)
     size, rows = SIZES[place.model], eval_tokens(place)
     passes = 4 * len(place.roles) * size.forward(CONFIG.evaluation.loss_tokens)
     encoded = 2.0 * sae_values(wildcards) * rows * (2 + CONFIG.evaluation.null_dictionaries)
+    encoded += cost.cosines_flop(
+        sae_values(wildcards), sae_row(wildcards).n_latents, CONFIG.evaluation.null_dictionaries
+    )
     read = size.bytes + cost.store_bytes(rows, size.d_model, 1)
     return cost.minutes(passes + encoded, size.flops, read, attempt)
 

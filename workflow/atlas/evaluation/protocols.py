@@ -24,6 +24,8 @@ GUIDE_DEAD_FIRINGS = 5
 GUIDE_DEAD_STRENGTH = 0.1
 # Pairs of latents behind the null of joint firing: enough for a mean with a few per cent of error.
 RANDOM_PAIRS = 2000
+# Columns of the encoder that are held in float64 at a time.
+_SLICE = 8192
 
 
 class AtlasSums:
@@ -58,8 +60,7 @@ class AtlasSums:
             if bool(mine.any()):
                 sums.update(rows[mine], reconstruction[mine], groups[mine])
         fired = latents > 0
-        self.firings.update(fired, massive)
-        self._fired.index_add_(0, groups, fired.sum(1).double())
+        self._fired.index_add_(0, groups, self.firings.update(fired, massive).double())
         self._pairs.update(fired)
         self._random.update(fired)
 
@@ -118,7 +119,9 @@ class GuideSums:
     def __init__(self, sae: Sae, center: Float[Tensor, " d_model"]):
         self._sae = sae
         # (x − b_dec) W + b + b_dec W = x W + b: the pre-activations without the subtraction, for the price of a sum.
-        self._offset = (sae.b_dec.double() @ sae.W_enc.double()).float() if sae.centres else 0.0
+        self._offset = (
+            torch.cat([_read(sae.b_dec, part) for part in sae.W_enc.split(_SLICE, 1)]) if sae.centres else 0.0
+        )
         self._sums = ReconstructionSums.start(center)
         self._fired = torch.zeros(sae.n_latents, dtype=torch.int64, device=sae.W_enc.device)
         self._strength = torch.zeros(sae.n_latents, dtype=torch.float64, device=sae.W_enc.device)
@@ -133,7 +136,7 @@ class GuideSums:
         """Add rows (a transcoder's targets) with the pre-activations of the inference path (b_dec subtracted)."""
         positive = torch.relu(pre + self._offset)
         self._sums.update(rows, self._sae.decode(self._sae.activate(positive), encoded))
-        self._fired += (positive > 0).sum(0)
+        self._fired += (positive > 0).float().sum(0).long()  # exact: rows at a time are far below 2^24
         self._strength += positive.sum(0, dtype=torch.float64)
         self._n_rows += len(rows)
 
@@ -149,3 +152,7 @@ class GuideSums:
         }
         reasons = {"guide_loss_recovered_pct": "the rows are all equal"} if fvu is None else {}
         return result, reasons
+
+
+def _read(b_dec: Float[Tensor, " d_model"], W_enc: Float[Tensor, "d_model n_latents"]) -> Float[Tensor, " n_latents"]:
+    return (b_dec.double() @ W_enc.double()).float()

@@ -1,7 +1,6 @@
 """Redundancy of a dictionary from its decoder alone, beside random dictionaries. docs/metrics.md, section 4."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,11 @@ GUIDE_PAIRS = 100
 PAIR_COSINE = 0.5
 # Most pairs whose firing is compared: a collapsed dictionary has hundreds of millions.
 MAX_PAIRS = 10_000
-_CHUNK_ELEMENTS = 2**26
+# Float32 elements of a block of cosines: 64 MiB.
+_CHUNK_ELEMENTS = 2**24
+_NO_COSINE = -2.0  # below any cosine: a latent is no neighbour of itself
+# Rows whose cosines are taken in float64 at a time.
+_SLICE = 8192
 
 
 @dataclass(frozen=True)
@@ -27,34 +30,38 @@ class Geometry:
 
 
 def decoder_geometry(W_dec: Float[Tensor, "n_latents d_model"]) -> Geometry:
-    """Cosines between decoder rows and their spectrum, a block of rows at a time.
+    """Cosines between decoder rows and their spectrum, a block of rows at a time, each pair of rows once.
 
     A row of zeros has cosine 0 with all others.
     """
     unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
     n_latents = len(unit)
-    keep = min(GUIDE_PAIRS, n_latents)
-    largest, maximum = unit.new_empty(0), unit.new_empty(n_latents)
+    # Of each pair once, half as many as are averaged.
+    keep, n_largest = min(GUIDE_PAIRS, n_latents), (min(GUIDE_PAIRS, n_latents) + 1) // 2
+    largest, maximum = unit.new_full((n_largest,), _NO_COSINE), unit.new_full((n_latents,), _NO_COSINE)
     found, indices, n_pairs = unit.new_empty(0), torch.empty(2, 0, dtype=torch.int64, device=unit.device), 0
     step = max(1, _CHUNK_ELEMENTS // n_latents)
     for start in range(0, n_latents, step):
-        cosines = unit[start : start + step] @ unit.T
-        own = torch.arange(len(cosines), device=unit.device)
-        cosines[own, own + start] = -2.0  # below any cosine: a latent is no neighbour of itself
-        maximum[start : start + step] = cosines.amax(1)
-        best = cosines.flatten().topk(min(keep, cosines.numel())).values
-        largest = torch.cat([largest, best]).topk(min(keep, len(largest) + len(best))).values
-        row, column = (cosines > PAIR_COSINE).nonzero(as_tuple=True)
-        upper = row + start < column
-        row, column = row[upper], column[upper]
+        cosines = unit[start : start + step] @ unit[start:].T
+        n_rows = len(cosines)
+        lower = torch.ones(n_rows, n_rows, dtype=torch.bool, device=unit.device).tril()
+        cosines[:, :n_rows].masked_fill_(lower, _NO_COSINE)
+        of_rows = cosines.amax(1)
+        maximum[start : start + n_rows] = torch.maximum(maximum[start : start + n_rows], of_rows)
+        maximum[start:] = torch.maximum(maximum[start:], cosines.amax(0))
+        # A row whose maximum is small has nothing to add: few have, and looking at all values is what costs.
+        mine = cosines[of_rows > largest[-1]]
+        largest = torch.cat([largest, mine[mine > largest[-1]]]).topk(n_largest).values
+        close = (of_rows > PAIR_COSINE).nonzero().squeeze(1)
+        row, column = (cosines[close] > PAIR_COSINE).nonzero(as_tuple=True)
         n_pairs += len(row)
-        found = torch.cat([found, cosines[row, column]])
-        indices = torch.cat([indices, torch.stack([row + start, column])], dim=1)
+        found = torch.cat([found, cosines[close[row], column]])
+        indices = torch.cat([indices, torch.stack([close[row] + start, column + start])], dim=1)
         if len(found) > MAX_PAIRS:
             found, kept = found.topk(MAX_PAIRS)
             indices = indices[:, kept]
     values = {
-        "absorption_guide": largest.double().mean().item(),
+        "absorption_guide": largest.double().repeat_interleave(2)[:keep].mean().item(),
         "mean_max_cosine": maximum.double().mean().item(),
         "share_max_cosine_above_07": (maximum > 0.7).double().mean().item(),
         "share_max_cosine_above_09": (maximum > 0.9).double().mean().item(),
@@ -122,9 +129,17 @@ def redundancy_metrics(
             "a transcoder's encoder and decoder are directions of two different hooks"
         )
     else:
-        cosine = partial(torch.nn.functional.cosine_similarity, dim=1)
-        result["encoder_decoder_cosine"] = cosine(W_enc.T.double(), W_dec.double()).mean().item()
+        result["encoder_decoder_cosine"] = _mean_cosine(W_enc, W_dec)
     return result, reasons
+
+
+def _mean_cosine(W_enc: Float[Tensor, "d_model n_latents"], W_dec: Float[Tensor, "n_latents d_model"]) -> float:
+    """Mean over latents of the cosine between what a latent reads and what it writes."""
+    parts = [
+        torch.nn.functional.cosine_similarity(read.T.double(), written.double(), dim=1)
+        for read, written in zip(W_enc.split(_SLICE, dim=1), W_dec.split(_SLICE), strict=True)
+    ]
+    return torch.cat(parts).mean().item()
 
 
 class PairFirings:

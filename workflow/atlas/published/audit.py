@@ -24,7 +24,8 @@ _LEVEL = 0.05
 # Another reading has to leave this share less of what the stated one leaves unexplained. Readings that differ by less
 # change no verdict: a bias near zero, or a norm near 1.
 _MARGIN = 0.1
-# One that keeps more latents explains more for that alone; it has to halve what is unexplained.
+# One that keeps more latents explains more for that alone: it has to halve what is unexplained, and its gain has to be
+# nearer to 1.
 _MARGIN_OF_MORE = 0.5
 _SAME_L0 = 1.25
 # One that keeps at most this share of the latents is better if it explains as much, but for this share of the FVU.
@@ -33,7 +34,8 @@ _FEWER, _AS_MUCH = 0.5, 0.05
 _L0_FACTOR = 2.5
 # Rows above this many times the median norm are left out: one of them may hold more variance than all others.
 _MASSIVE = 10.0
-_CHUNK = 512
+# Rows that are encoded at a time, and float32 elements of their latents at most: 32 MiB.
+_CHUNK, _CHUNK_ELEMENTS = 512, 2**23
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,22 @@ class AuditRows:
 class Explained:
     """What one reading leaves unexplained (FVU), the latents it keeps a row (L0), and its distance from the stated one.
 
-    `less` is the stated FVU less this one, with its interval; None for the stated one itself, and for a reading that
-    gives values that are not numbers.
+    `gain` is the number by which the reconstruction, relative to its mean, would have to be multiplied to explain most:
+    1 as trained with a squared error, below 1 where more latents pass than in training, above 1 where fewer do. `less`
+    is the stated FVU less this one, with its interval. Both are None for a reading that gives values that are not
+    numbers, `less` for the stated one too.
     """
 
     reading: str
     fvu: float | None
     l0: float
     less: tuple[float, float, float] | None = None
+    gain: float | None = None
+
+    @property
+    def distance_from_one(self) -> float:
+        """How far the gain is from 1, as a factor's logarithm; infinite where it is below 0 or no number."""
+        return abs(float(np.log(self.gain))) if self.gain is not None and self.gain > 0 else np.inf
 
 
 @dataclass(frozen=True)
@@ -120,17 +130,20 @@ def audit_reading(
     # A few first positions do not decide anything; where they are most rows there is nothing to leave out.
     has_first = 0 < first.sum() < 0.5 * kept.sum()
     sums = _Sums.of(stated, rows, kept)
-    others = list(other_readings(stated, _kept(rows, kept), bool(has_first), published.alternatives))
-    compared = [_compare(sums, _Sums.of(other, rows, kept), len(others)) for other in others]
+    mine = Explained(stated.name, sums.fvu, sums.l0, gain=sums.gain)
+    readings = other_readings(stated, _kept(rows, kept), bool(has_first), published.alternatives)
+    # One after the other: some have a dictionary of their own.
+    others = [(_Sums.of(other, rows, kept), other.may_keep_more) for other in readings]
+    compared = [_compare(sums, other, len(others)) for other, _ in others]
     compared.sort(key=lambda each: np.inf if each.fvu is None else each.fvu)
-    fewer = {other.name for other in others if not other.may_keep_more}
-    better = next((each for each in compared if _is_better(sums, each, each.reading not in fewer)), None)
+    fewer = {other.name for other, may_keep_more in others if not may_keep_more}
+    better = next((each for each in compared if _is_better(mine, each, each.reading not in fewer)), None)
     report = ReadingReport(
         hook=hooks.source,
         target_hook=hooks.target_hook,
         n_rows=int(kept.sum()),
         n_documents=len(sums.error),
-        stated=Explained(stated.name, sums.fvu, sums.l0),
+        stated=mine,
         others=tuple(compared),
         better=better,
         l0_of_release=published.l0,
@@ -193,12 +206,16 @@ def _kept(rows: AuditRows, kept: Bool[np.ndarray, " rows"]) -> dict[str, Tensor]
 
 @dataclass(frozen=True)
 class _Sums:
-    """Per document: squared error, and squared distance from the mean of all rows that are reconstructed."""
+    """Per document: squared error, and squared distance from the mean of all rows that are reconstructed.
+
+    `gain` is the slope of rows on their reconstructions, both relative to their means, over all values.
+    """
 
     name: str
     error: Float[np.ndarray, " documents"]
     total: Float[np.ndarray, " documents"]
     l0: float
+    gain: float | None
 
     @classmethod
     @torch.inference_mode()
@@ -212,15 +229,25 @@ class _Sums:
         owner = torch.from_numpy(document[wanted])
         error, total = torch.zeros(n_documents, dtype=torch.float64), torch.zeros(n_documents, dtype=torch.float64)
         mean, fired = target.double().mean(dim=0), 0
-        for start in range(0, len(source), _CHUNK):
-            part, aim = source[start : start + _CHUNK].float(), target[start : start + _CHUNK].double()
-            latents = reading.sae.encode(part)
+        together = spread = torch.zeros((), dtype=torch.float64)
+        shift = torch.zeros_like(mean)
+        step = max(16, min(_CHUNK, _CHUNK_ELEMENTS // reading.sae.n_latents))
+        for start in range(0, len(source), step):
+            part, aim = source[start : start + step].float(), target[start : start + step].double()
+            latents = reading.latents(part)
             fired += int((latents > 0).sum())
-            difference = aim - reading.sae.decode(latents, part).double()
-            where = owner[start : start + _CHUNK]
+            rebuilt = reading.reconstruction(latents, part).double() - mean
+            aim = aim - mean
+            difference = aim - rebuilt
+            together, spread = together + (aim * rebuilt).sum(), spread + rebuilt.square().sum()
+            shift += rebuilt.sum(dim=0)
+            where = owner[start : start + step]
             error.index_add_(0, where, difference.square().sum(dim=1))
-            total.index_add_(0, where, (aim - mean).square().sum(dim=1))
-        return cls(reading.name, error.numpy(), total.numpy(), fired / len(source))
+            total.index_add_(0, where, aim.square().sum(dim=1))
+        # The rows' own distances from their mean add up to 0.
+        gain = float(together / (spread - shift.square().sum() / len(source)))
+        gain = gain if np.isfinite(gain) else None
+        return cls(reading.name, error.numpy(), total.numpy(), fired / len(source), gain)
 
     @property
     def fvu(self) -> float:
@@ -238,10 +265,11 @@ def _compare(stated: _Sums, other: _Sums, n_readings: int) -> Explained:
     less = stated.fvu - other.fvu
     spread = (stated.residuals() - other.residuals()).std(ddof=1) * np.sqrt(n)
     width = float(student.ppf(1 - _LEVEL / (2 * max(n_readings, 1)), n - 1)) * spread
-    return Explained(other.name, other.fvu, other.l0, (float(less), float(less - width), float(less + width)))
+    interval = (float(less), float(less - width), float(less + width))
+    return Explained(other.name, other.fvu, other.l0, interval, other.gain)
 
 
-def _is_better(stated: _Sums, other: Explained, may_keep_more: bool) -> bool:
+def _is_better(stated: Explained, other: Explained, may_keep_more: bool) -> bool:
     """Return whether another reading explains significantly more, by a margin, or as much with half of the latents."""
     if other.fvu is None or other.less is None or other.fvu >= 1:
         return False
@@ -250,6 +278,8 @@ def _is_better(stated: _Sums, other: Explained, may_keep_more: bool) -> bool:
         return False
     if not np.isfinite(stated.fvu):
         return True
+    if keeps_more and other.distance_from_one >= stated.distance_from_one:
+        return False  # latents that were not to pass add up to too much, however much they explain
     margin = _MARGIN_OF_MORE if keeps_more else _MARGIN
     if may_keep_more and other.l0 <= _FEWER * stated.l0:  # the same with half of the latents is no accident
         margin = -_AS_MUCH

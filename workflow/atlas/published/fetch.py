@@ -39,23 +39,55 @@ def fetch_published(
     with atomic_path(folder) as temporary:
         files = temporary / FILES_FOLDER
         files.mkdir(parents=True)
-        copied = _copy(name, spec, wheels, files, lock)
+        copied = _copy(_Wanted(f"saes.{name}", spec.source, spec.folder, spec.format), wheels, files, lock)
         published = _read(name, spec, files / copied.place)
         _check(name, spec, published.sae, d_model)
-        record = {
-            "name": name,
-            "source": spec.source.model_dump(mode="json"),
-            "folder": spec.folder,
-            "revision": copied.revision,
-            "place": copied.place,
-            "files_sha256": {each: sha256_file(files / each) for each in copied.names},
-        }
-        write_json(temporary / RECORD_FILE, record)
+        _write_record(temporary, name, spec.source, spec.folder, copied)
     log.info("SAE %s: %s, %d latents, width %d", name, published.sae.architecture, spec.n_latents, d_model)
 
 
 def read_fetched(name: str, spec: PublishedSae, folder: Path) -> tuple[Published, dict[str, Any]]:
     """Read what `fetch_published` brought, and its record; raises ReadingError when a file has changed since."""
+    record = _verified(folder)
+    return _read(name, spec, folder / FILES_FOLDER / record["place"]), record
+
+
+def download_published(
+    source: HubSource, folder: str, format: str, kept: Path, lock: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Bring the files of an SAE of a hub below `kept`, once per commit; return its place there, and the record.
+
+    `folder` is the SAE's folder or file in the repository, `lock` the file that pins the commits of branches. Raises
+    SourceError when the hub cannot be asked or lacks the files, ReadingError when a file has changed since.
+    """
+    if format not in FORMATS:
+        raise ReadingError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    commit = resolve_revision(source, lock, "model")
+    target = kept / source.id / commit / format / (folder.replace("/", "--") or "whole")
+    if not target.is_dir():
+        with atomic_path(target) as temporary:
+            (temporary / FILES_FOLDER).mkdir(parents=True)
+            copied = _copy(_Wanted(source.id, source, folder, format), [], temporary / FILES_FOLDER, lock)
+            _write_record(temporary, source.id, source, folder, copied)
+    record = _verified(target)
+    return target / FILES_FOLDER / record["place"], record
+
+
+def _write_record(
+    folder: Path, name: str, source: HubSource | PackageSource | PathSource, inside: str, copied: "_Copied"
+) -> None:
+    record = {
+        "name": name,
+        "source": source.model_dump(mode="json"),
+        "folder": inside,
+        "revision": copied.revision,
+        "place": copied.place,
+        "files_sha256": {each: sha256_file(folder / FILES_FOLDER / each) for each in copied.names},
+    }
+    write_json(folder / RECORD_FILE, record)
+
+
+def _verified(folder: Path) -> dict[str, Any]:
     record = read_json(folder / RECORD_FILE)
     for each, said in record["files_sha256"].items():
         path = folder / FILES_FOLDER / each
@@ -65,7 +97,7 @@ def read_fetched(name: str, spec: PublishedSae, folder: Path) -> tuple[Published
                 f"{path}: SHA-256 {found}, but {RECORD_FILE} says {said}: altered since it was fetched; "
                 f"delete {folder} and run again"
             )
-    return _read(name, spec, folder / FILES_FOLDER / record["place"]), record
+    return record
 
 
 def wanted_files(names: Sequence[str], folder: str, patterns: Sequence[str]) -> list[str]:
@@ -84,6 +116,16 @@ def wanted_files(names: Sequence[str], folder: str, patterns: Sequence[str]) -> 
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """An SAE's source, its folder there and the format of its files; `where` names it in errors."""
+
+    where: str
+    source: HubSource | PackageSource | PathSource
+    folder: str
+    format: str
+
+
+@dataclass(frozen=True)
 class _Copied:
     """The revision of the source, the files that were copied, and where among them the SAE is: its folder or file.
 
@@ -95,30 +137,30 @@ class _Copied:
     place: str
 
 
-def _copy(name: str, spec: PublishedSae, wheels: Sequence[Path], target: Path, lock: Path) -> _Copied:
-    patterns, source, revision, above = FORMATS[spec.format].patterns, spec.source, None, PurePosixPath()
+def _copy(wanted: _Wanted, wheels: Sequence[Path], target: Path, lock: Path) -> _Copied:
+    patterns, source, revision, above = FORMATS[wanted.format].patterns, wanted.source, None, PurePosixPath()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".source.") as scratch:
         if isinstance(source, HubSource):
             revision = resolve_revision(source, lock, "model")
             there = list_files(source, revision)
-            chosen = _require(name, spec, wanted_files(there, spec.folder, patterns), there)
+            chosen = _require(wanted, wanted_files(there, wanted.folder, patterns), there)
             root = Path(scratch, "snapshot")
             download_files(source, revision, chosen, root)
         else:
             root, revision = _opened(source, wheels, Path(scratch))
             if root.is_file():
-                if spec.folder:
-                    raise SourceError(f"saes.{name}.folder is {spec.folder!r}, but {root} is a file; leave it out")
+                if wanted.folder:
+                    raise SourceError(f"{wanted.where}.folder is {wanted.folder!r}, but {root} is a file; leave it out")
                 shutil.copyfile(root, target / root.name)
                 return _Copied(revision, [root.name], root.name)
             above = PurePosixPath(root.name)
             there = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
-            chosen = _require(name, spec, wanted_files(there, spec.folder, patterns), there)
+            chosen = _require(wanted, wanted_files(there, wanted.folder, patterns), there)
         names = [(above / each).as_posix() for each in chosen]
         for each, own in zip(chosen, names, strict=True):
             (target / own).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / each, target / own)
-    return _Copied(revision, names, (above / spec.folder).as_posix())
+    return _Copied(revision, names, (above / wanted.folder).as_posix())
 
 
 def _opened(source: PackageSource | PathSource, wheels: Sequence[Path], scratch: Path) -> tuple[Path, str | None]:
@@ -129,14 +171,15 @@ def _opened(source: PackageSource | PathSource, wheels: Sequence[Path], scratch:
     return path.resolve(), None
 
 
-def _require(name: str, spec: PublishedSae, chosen: list[str], there: list[str]) -> list[str]:
+def _require(wanted: _Wanted, chosen: list[str], there: list[str]) -> list[str]:
     if chosen:
         return chosen
-    patterns = ", ".join(FORMATS[spec.format].patterns)
-    near = [each for each in there if spec.folder.rpartition("/")[2] in each][:_SHOWN] or there[:_SHOWN]
+    patterns = ", ".join(FORMATS[wanted.format].patterns)
+    near = [each for each in there if wanted.folder.rpartition("/")[2] in each][:_SHOWN] or there[:_SHOWN]
     raise SourceError(
-        f"saes.{name}: format {spec.format} needs {patterns} in folder {spec.folder or '.'!r}, and its source has "
-        f"no such file; of its {len(there)} files some are {', '.join(near) or 'none'}; correct 'folder' or 'format'"
+        f"{wanted.where}: format {wanted.format} needs {patterns} in folder {wanted.folder or '.'!r}, and its source "
+        f"has no such file; of its {len(there)} files some are {', '.join(near) or 'none'}; correct 'folder' or "
+        "'format'"
     )
 
 

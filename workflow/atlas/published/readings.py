@@ -2,34 +2,47 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import sqrt
 
 from jaxtyping import Float
 from torch import Tensor
 
 from atlas.hook_points import HookPoint
-from atlas.published.weights import scaled
 from atlas.training.row_scale import ROW_SCALES
 from atlas.training.sae import Sae
 
 # The values of k that releases have; one that is read as ReLU shows none.
 _K = (8, 16, 32, 64, 128, 256)
+Changes = Iterator[tuple[str, Sae]]
 
 
 @dataclass(frozen=True)
 class Reading:
     """An SAE, the hooks whose rows it reads and reconstructs, and whether a context's first row is left out.
 
-    `name` says in words how it differs from the stated one. `may_keep_more` says whether it may win although it keeps
-    more latents a row than the stated one: more latents alone explain more.
+    `name` says in words how it differs from the stated one. Rows are multiplied by `scale` before they are encoded, and
+    the reconstruction is divided by it. `may_keep_more` says whether it may win although it keeps more latents a row
+    than the stated one: more latents alone explain more.
     """
 
     name: str
     sae: Sae
     source: str
     target: str
+    scale: float = 1.0
     without_first: bool = False
     may_keep_more: bool = True
+
+    def latents(self, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows n_latents"]:
+        """Latents of stored rows."""
+        return self.sae.encode(rows * self.scale)
+
+    def reconstruction(
+        self, latents: Float[Tensor, "rows n_latents"], rows: Float[Tensor, "rows d_model"]
+    ) -> Float[Tensor, "rows d_target"]:
+        """Stored rows of the target from latents and from the rows that were encoded."""
+        return self.sae.decode(latents, rows * self.scale) / self.scale
 
 
 def other_readings(
@@ -40,35 +53,36 @@ def other_readings(
 ) -> Iterator[Reading]:
     """Yield readings that differ from the stated one in one thing. `alternatives` are what the format leaves open.
 
-    `has_first` says that rows of first positions are counted.
+    `has_first` says that rows of first positions are counted. Those that need matrices of their own make them when
+    they are asked for: a dictionary of 131,072 latents has to be in memory few times.
     """
-    mean_norm = rows[stated.source].float().norm(dim=1).mean().item()
-    changes = {
-        **_bias(stated.sae),
-        **_scales(stated.sae, mean_norm),
-        **_row_scales(stated.sae),
-        **_thresholds(stated.sae, sqrt(stated.sae.d_model) / mean_norm),
-        **_decoders(stated.sae),
-        **alternatives,
-    }
-    for name, sae in changes.items():
-        yield replace(stated, name=name, sae=sae)
-    for name, sae in _selections(stated.sae).items():
-        yield replace(stated, name=name, sae=sae, may_keep_more=False)
+    sae, mean_norm = stated.sae, rows[stated.source].float().norm(dim=1).mean().item()
+    for name, scale in _scales(sae, mean_norm).items():
+        yield replace(stated, name=name, scale=scale)
+    changes = (
+        _bias(sae),
+        _row_scales(sae),
+        _thresholds(sae, sqrt(sae.d_model) / mean_norm),
+        _decoders(sae),
+        alternatives.items(),
+    )
+    for name, changed in chain(*changes):
+        yield replace(stated, name=name, sae=changed)
+    for name, changed in _selections(sae).items():
+        yield replace(stated, name=name, sae=changed, may_keep_more=False)
     yield from _hooks(stated, rows)
     if has_first:
         yield replace(stated, name="rows of first positions left out", without_first=True)
 
 
-def _bias(sae: Sae) -> dict[str, Sae]:
-    if sae.b_dec.shape != (sae.d_model,) or not bool(sae.b_dec.any()):
-        return {}
-    name = "b_dec not subtracted before encoding" if sae.centres else "b_dec subtracted before encoding"
-    return {name: replace(sae, subtracts_b_dec=not sae.centres)}
+def _bias(sae: Sae) -> Changes:
+    if sae.b_dec.shape == (sae.d_model,) and bool(sae.b_dec.any()):
+        name = "b_dec not subtracted before encoding" if sae.centres else "b_dec subtracted before encoding"
+        yield name, replace(sae, subtracts_b_dec=not sae.centres)
 
 
-def _scales(sae: Sae, mean_norm: float) -> dict[str, Sae]:
-    """Rows multiplied by a number before encoding, and the reconstruction divided by it."""
+def _scales(sae: Sae, mean_norm: float) -> dict[str, float]:
+    """Numbers by which rows may have been meant to be multiplied before encoding."""
     if sae.row_scale is not None or sae.W_skip is not None:
         return {}
     root = sqrt(sae.d_model)
@@ -80,26 +94,26 @@ def _scales(sae: Sae, mean_norm: float) -> dict[str, Sae]:
         "1 / mean norm": 1 / mean_norm,
         "mean norm": mean_norm,
     }
-    return {f"rows times {name}": scaled(sae, factor) for name, factor in factors.items()}
+    return {f"rows times {name}": factor for name, factor in factors.items()}
 
 
-def _row_scales(sae: Sae) -> dict[str, Sae]:
-    if sae.is_transcoder:
-        return {}
-    others = [name for name in (None, *ROW_SCALES) if name != sae.row_scale]
-    return {f"each row normalised by {name or 'nothing'}": replace(sae, row_scale=name) for name in others}
+def _row_scales(sae: Sae) -> Changes:
+    for name in (None, *ROW_SCALES):
+        if name != sae.row_scale and not sae.is_transcoder:
+            yield f"each row normalised by {name or 'nothing'}", replace(sae, row_scale=name)
 
 
-def _thresholds(sae: Sae, scale: float) -> dict[str, Sae]:
+def _thresholds(sae: Sae, scale: float) -> Changes:
     thresholds = sae.latent_parameters.get("thresholds")
     if thresholds is None:
-        return {}
+        return
     others = {
         "thresholds are logarithms": thresholds.exp(),
         "thresholds times √d_model / mean norm": thresholds * scale,
         "thresholds times mean norm / √d_model": thresholds / scale,
     }
-    return {name: replace(sae, latent_parameters={"thresholds": values}) for name, values in others.items()}
+    for name, values in others.items():
+        yield name, replace(sae, latent_parameters={"thresholds": values})
 
 
 def _selections(sae: Sae) -> dict[str, Sae]:
@@ -117,18 +131,16 @@ def _selections(sae: Sae) -> dict[str, Sae]:
     return found
 
 
-def _decoders(sae: Sae) -> dict[str, Sae]:
+def _decoders(sae: Sae) -> Changes:
     """Other uses of the two matrices."""
-    found: dict[str, Sae] = {}
     norms = sae.W_dec.norm(dim=1, keepdim=True)
     if bool((norms - 1).abs().max() > 0.01):
-        found["decoder rows brought to norm 1"] = replace(sae, W_dec=sae.W_dec / norms)
+        yield "decoder rows brought to norm 1", replace(sae, W_dec=sae.W_dec / norms)
     if sae.W_dec.shape[0] == sae.W_dec.shape[1]:
-        found["decoder transposed"] = replace(sae, W_dec=sae.W_dec.T.contiguous())
-        found["encoder transposed"] = replace(sae, W_enc=sae.W_enc.T.contiguous())
-        both = replace(sae, W_dec=sae.W_dec.T.contiguous(), W_enc=sae.W_enc.T.contiguous())
-        found["encoder and decoder transposed"] = both
-    return found
+        W_enc, W_dec = sae.W_enc.T.contiguous(), sae.W_dec.T.contiguous()
+        yield "decoder transposed", replace(sae, W_dec=W_dec)
+        yield "encoder transposed", replace(sae, W_enc=W_enc)
+        yield "encoder and decoder transposed", replace(sae, W_enc=W_enc, W_dec=W_dec)
 
 
 def _hooks(stated: Reading, rows: Mapping[str, Tensor]) -> Iterator[Reading]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.files import read_json
-from atlas.studies.rows import frame_of, identity
+from atlas.studies.rows import frame_of, identity, unknown_of
 from atlas.studies.table import flat
 from atlas.tables import write_csv
 
@@ -22,12 +22,12 @@ def write_stability_table(study: str, summaries: Mapping[str, Path], table: Path
 
 def _row(study: str, sae_id: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     who = identity(study, sae_id)
-    own = summary["saes"][str(who["seed"])]
+    own = summary["saes"][sae_id.rpartition("seed-")[2]]  # a published SAE has one in its id, and none in the table
     kept = {key: own[key] for key in ("n_latents", "n_firing", "matching")}
     kept |= {"other_seeds": " ".join(map(str, own["other_seeds"])), "corpus": summary["corpus"]}
     kept["n_rows"] = summary["n_rows"]
     measures = dict(flat("firing", own["firing"] or {})) | dict(flat("all", own["all"] or {}))
     firing = {key: value for key, value in own.items() if key.startswith("firing_")}
     noise = {f"explained_variance_regular_{key}": value for key, value in summary["noise"].items()}
-    reasons = {"reasons": json.dumps(own["reasons"], ensure_ascii=False, sort_keys=True)}
-    return who | kept | measures | firing | noise | reasons
+    reasons = json.dumps(own["reasons"] | unknown_of(sae_id), ensure_ascii=False, sort_keys=True)
+    return who | kept | measures | firing | noise | {"reasons": reasons}

@@ -30,6 +30,10 @@ PACKED_BYTES, READ_BYTES = 36, 12
 # Bytes of columns that a job keeps of each row: a training whether it counts, its norms and its place in the pool (9; a
 # transcoder's 13), an evaluation all columns of what it judges (17 or 21).
 TRAINED_BYTES, JUDGED_BYTES = 16, 24
+# Rows on which the reading of a published SAE is audited.
+AUDITED_ROWS = 4096
+# Bytes of what is computed of a block of rows and all latents, or of latents and all others: 32 MiB each, ten at once.
+LATENT_BLOCKS = 10 * 2**25
 # Seconds of a training step on a GPU, however small: some hundred kernels are started one after the other.
 GPU_STEP_SECONDS = 0.02
 # Weights above this many bytes are taken to be run on a GPU, and by jobs of several cores.
@@ -142,6 +146,29 @@ def model_memory_mb(size: ModelSize, attempt: int, tokens: int = 0) -> int:
     return megabytes(500e6 + weights + READ_BYTES * tokens, attempt)
 
 
+def fetching_memory_mb(values: int, attempt: int) -> int:
+    """Memory of a job that brings and reads a published SAE with so many weights: as stored, in float32, checks."""
+    return megabytes(3 * 4 * values, attempt)
+
+
+def publishing_memory_mb(values: int, d_model: int, n_hooks: int, attempt: int) -> int:
+    """Memory of a job that audits the reading of a published SAE, and writes it.
+
+    The SAE as it is read and as it is written, another reading of it, sampled rows of all hooks, blocks of latents.
+    """
+    rows = 2 * 4 * AUDITED_ROWS * d_model * n_hooks
+    return megabytes(4 * 4 * values + rows + LATENT_BLOCKS, attempt)
+
+
+def evaluation_memory_mb(size: ModelSize, values: int, tokens: int, attempt: int) -> int:
+    """Memory of a job that judges an SAE with so many weights on `tokens`: model, SAE, and a random one beside it.
+
+    What grows with the latents besides is held a block at a time: rows times latents, and latents times latents.
+    """
+    used = 2 * 4 * values + JUDGED_BYTES * tokens + LATENT_BLOCKS
+    return model_memory_mb(size, attempt) + int(attempt * used / 1e6)
+
+
 def packing_memory_mb(tokens: int, attempt: int) -> int:
     """Memory of a job that packs so many tokens: all of a file's are held until it is whole."""
     return megabytes(PACKED_BYTES * tokens, attempt)
@@ -160,6 +187,11 @@ def store_bytes(tokens: int, d_model: int, n_hooks: int, bytes_per_value: int = 
 def dictionary_values(n_latents: int, d_model: int) -> int:
     """Weights of an SAE's encoder and decoder."""
     return 2 * n_latents * d_model
+
+
+def cosines_flop(values: int, n_latents: int, n_nulls: int) -> float:
+    """Operations of the cosines of all pairs of decoder rows: of an SAE, the random one beside it, and the nulls."""
+    return (2 + n_nulls) * 0.5 * values * n_latents
 
 
 def training_flop(n_latents: int, d_model: int, rows: int) -> float:

@@ -21,6 +21,11 @@ def identity(study: str, sae_id: str) -> dict[str, Any]:
     return {"study": study, **names_of(sae_id)}
 
 
+def unknown_of(sae_id: str) -> dict[str, str]:
+    """Why columns of an SAE's rows are empty that only its trainer could fill; nothing for one that is trained here."""
+    return UNKNOWN_TRAINING if names_of(sae_id)["mix"] is None else {}
+
+
 def frame_of(rows: Iterable[Mapping[str, Any]], **options: Any) -> pd.DataFrame:
     """Rows as a frame whose seeds stay whole numbers where published SAEs have none."""
     frame = pd.DataFrame(list(rows), **options)

@@ -9,7 +9,7 @@ from atlas.files import read_json
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.sae_ids import names_of
 from atlas.studies.published import published_for
-from atlas.studies.rows import UNKNOWN_TRAINING, frame_of
+from atlas.studies.rows import frame_of, unknown_of
 from atlas.studies.twins import read_comparisons, twin_columns
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
@@ -42,9 +42,10 @@ def write_study_table(
 def table_row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
     """One row of a study's table, as columns: of one SAE on one evaluation corpus."""
     parts = sae_id.split("/")
-    names, shift = names_of("/".join(parts[:5])), parts[5:]
+    own_id, shift = "/".join(parts[:5]), parts[5:]
+    names = names_of(own_id)
     hooks, judged = SaeHooks.parse(parts[1]), metrics["corpora"][corpus]
-    unknown = UNKNOWN_TRAINING if names["mix"] is None else {}
+    unknown = unknown_of(own_id)
     point = HookPoint.parse(hooks.source)
     outcome = judged["outcome"]
     return {

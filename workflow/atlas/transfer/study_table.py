@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.files import read_json
-from atlas.studies.rows import frame_of, identity
+from atlas.studies.rows import frame_of, identity, unknown_of
 from atlas.studies.table import flat
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
@@ -59,5 +59,5 @@ def _row(
         result[f"{name}_change_low"], result[f"{name}_change_high"] = change["interval"] or (None, None)
     result |= dict(flat("usage", values["usage"]))
     result |= dict(flat("token", values["same_tokens"] or {}))
-    mine = {name: reason for name, reason in reasons.items() if name.startswith(corpus)}
+    mine = {name: reason for name, reason in reasons.items() if name.startswith(corpus)} | unknown_of(row["sae_id"])
     return result | {"reasons": json.dumps(mine, ensure_ascii=False, sort_keys=True)}
