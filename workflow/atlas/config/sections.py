@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from atlas.config.autointerp import Autointerp
 from atlas.config.base import Name, Section
-from atlas.config.causal import Causal
+from atlas.config.causal import Causal, Concepts
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.finance import Finance
@@ -32,6 +32,7 @@ ENDINGS = (
     "_absorption",
     "_autointerp",
     "_effects",
+    "_concepts",
     "_finance",
     "_regimes",
     "_confusion",
@@ -60,6 +61,7 @@ class AtlasConfig(Section):
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
     causal: Causal = Field(default=Causal())
+    concepts: Concepts = Field(default=Concepts())
     sae_bench: SaeBench = Field(default=SaeBench())
     studies: dict[Name, Study] = Field(min_length=1)
     shifts: dict[Name, Shift] = Field(
