@@ -229,21 +229,22 @@ def test_a_judge_is_tested_on_texts_that_it_never_saw():
     assert not Judge(0.9, judge.weights, 0.0, -1.0).tells(0.7)
 
 
-def shard(n_documents=6, length=8):
-    tokens = np.arange(n_documents * 2 * length)
-    return SimpleNamespace(context_length=length, tokens=tokens, document=np.repeat(np.arange(n_documents), 2 * length))
+def shard(document, length=8):
+    return SimpleNamespace(context_length=length, tokens=np.arange(len(document)), document=np.array(document))
 
 
 def test_prompts_are_beginnings_of_different_documents():
+    """Document 1 begins too near the end of its context, so its part in the next one counts; -1 is padding."""
+    documents = [0] * 6 + [1] * 2 + [1] * 4 + [2] * 4 + [3] * 3 + [4] * 2 + [-1] * 3
     settings = Concepts(prompts=4, prompt_tokens=3)
-    prompts = choose_prompts([shard()], settings, 0)
-    assert prompts.shape == (4, 3)
-    assert (prompts[:, 0] % 8 == 0).all()
-    assert len(set((prompts[:, 0] // 16).tolist())) == 4
-    with pytest.raises(CausalError, match=r"concepts.prompts is 9, but held-out contexts begin in 6 documents"):
-        choose_prompts([shard()], settings.model_copy(update={"prompts": 9}), 0)
+    prompts = choose_prompts([shard(documents)], settings, 0)
+    assert prompts.tolist() == [[0, 1, 2], [8, 9, 10], [12, 13, 14], [16, 17, 18]]
+    with pytest.raises(
+        CausalError, match=r"concepts.prompts is 5, but 4 held-out documents have 3 tokens in a context"
+    ):
+        choose_prompts([shard(documents)], settings.model_copy(update={"prompts": 5}), 0)
     with pytest.raises(CausalError, match=r"concepts.prompt_tokens is 9: must be at most a context, 8 tokens"):
-        choose_prompts([shard()], settings.model_copy(update={"prompt_tokens": 9}), 0)
+        choose_prompts([shard(documents)], settings.model_copy(update={"prompt_tokens": 9}), 0)
 
 
 def test_means_over_data_sets_need_four_for_an_interval():

@@ -22,6 +22,7 @@ def test_tables_of_a_study(tmp_path):
     spec = sentence_model(folder / "data/sentences")
     embedder = {"source": {"kind": "path", "path": "data/sentences"}} | spec.model_dump(include={"n_layers", "d_model"})
     config["latents"] = {"embedder": embedder}
+    config["models"]["llama"]["harvest"]["eval_tokens"] = 4096
     config["concepts"] = {"prompts": 4, "prompt_tokens": 4, "new_tokens": 3, "strengths": [0.5, 2.0]}
     config["concepts"]["min_judge_auc"] = 0.5
     config["studies"]["llama_study"]["rows"] = [{"hook": "resid_post.1", "seeds": [0, 1]}, {"hook": "resid_post.0"}]

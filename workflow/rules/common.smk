@@ -439,6 +439,11 @@ def twins_of_sae(wildcards):
     return TWINNED[row.sae_id]
 
 
+def known_twins(wildcards):
+    """Ids of the twins of an SAE by kind; none where no study that holds it has twins."""
+    return {kind: twin.sae_id for kind, twin in TWINNED.get(sae_row(wildcards).sae_id, {}).items()}
+
+
 def study_comparisons(wildcards):
     """What is known of a study's SAEs and their twins; nothing for a study without twins."""
     study_rows(wildcards)

@@ -15,6 +15,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
             codes=Path(files.codes),
             shards=[Path(path) for path in files.shards],
             labels=Path(files.labels[0]) if files.labels else None,
+            twins=dict(zip(params.twins, (Path(path).parent for path in files.twins), strict=True)),
         ),
         hook=snakemake.wildcards.hook,
         seed=int(snakemake.wildcards.seed),

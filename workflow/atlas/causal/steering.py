@@ -74,27 +74,30 @@ def _scale(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def choose_prompts(shards: Sequence[Shard], settings: Concepts, seed: int) -> Int[Tensor, "prompts position"]:
-    """Beginnings of contexts of different documents, drawn by chance.
+    """Beginnings of different documents, drawn by chance; of a document cut by a context, of its first whole part.
 
-    Raises CausalError when contexts are too short, or of too few documents.
+    Raises CausalError when contexts are too short, or hold the beginnings of too few documents.
     """
-    length = shards[0].context_length
-    if settings.prompt_tokens > length:
-        raise CausalError(
-            f"concepts.prompt_tokens is {settings.prompt_tokens}: must be at most a context, {length} tokens"
-        )
+    length, n_tokens = shards[0].context_length, settings.prompt_tokens
+    if n_tokens > length:
+        raise CausalError(f"concepts.prompt_tokens is {n_tokens}: must be at most a context, {length} tokens")
     tokens, documents = (
         np.concatenate([np.asarray(getattr(shard, name)).reshape(-1, length) for shard in shards])
         for name in ("tokens", "document")
     )
-    _, starts = np.unique(documents[:, 0], return_index=True)
-    if len(starts) < settings.prompts:
+    starts = documents[:, : length - n_tokens + 1]
+    begins = np.ones(starts.shape, bool)
+    begins[:, 1:] = starts[:, 1:] != starts[:, :-1]
+    contexts, positions = np.nonzero(begins & (starts == documents[:, n_tokens - 1 :]) & (starts >= 0))
+    _, first = np.unique(documents[contexts, positions], return_index=True)
+    if len(first) < settings.prompts:
         raise CausalError(
-            f"concepts.prompts is {settings.prompts}, but held-out contexts begin in {len(starts)} documents: "
-            "ask for fewer prompts, or raise harvest.eval_tokens"
+            f"concepts.prompts is {settings.prompts}, but {len(first)} held-out documents have {n_tokens} tokens in a "
+            "context: ask for fewer prompts, or raise harvest.eval_tokens"
         )
-    drawn = np.random.Generator(np.random.PCG64([seed, _PROMPTS])).permutation(starts)[: settings.prompts]
-    return torch.from_numpy(tokens[np.sort(drawn), : settings.prompt_tokens].astype(np.int64))
+    drawn = np.sort(np.random.Generator(np.random.PCG64([seed, _PROMPTS])).permutation(first)[: settings.prompts])
+    found = [tokens[contexts[each], positions[each] : positions[each] + n_tokens] for each in drawn]
+    return torch.from_numpy(np.stack(found).astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)

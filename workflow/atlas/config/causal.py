@@ -49,7 +49,7 @@ class Concepts(Section):
         min_length=1,
         description="Lengths of what is added, as multiples of the median norm of training rows at the hook.",
     )
-    prompts: int = Field(default=16, ge=4, description="Beginnings of held-out contexts that are continued.")
+    prompts: int = Field(default=16, ge=4, description="Beginnings of held-out documents that are continued.")
     prompt_tokens: int = Field(default=16, ge=1, description="Tokens of a beginning.")
     new_tokens: int = Field(default=24, ge=1, description="Tokens of a continuation.")
     judge_texts: int = Field(

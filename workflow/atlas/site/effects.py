@@ -95,7 +95,10 @@ def _nulls(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Effect beside its nulls on one scale: name, value, drawing, reason for what there is not."""
     given = [("this latent", "kl"), ("a random direction", "kl_random")]
     other = "another latent" if not known(row["other"]) else f"latent {int(row['other'])}, which fires as often"
-    given += [(other, "kl_other"), ("the trained twin's", "kl_twin")]
+    twin = (
+        f"the same latent of its twin ({row['twin'].replace('_', ' ')})" if known(row.get("twin")) else "a trained twin"
+    )
+    given += [(other, "kl_other"), (twin, "kl_twin")]
     numbers = [tuple(row.get(f"{key}{end}") for end in ("", "_low", "_high")) for _, key in given]
     highest = max((value for each in numbers for value in each if known(value)), default=0.0) or 1e-6
     drawn = dots([tuple(each) for each in numbers], (0.0, highest))
