@@ -21,7 +21,8 @@ def finished(tmp_path_factory) -> Path:
     config["recipes"]["topk"] |= {"steps": 60}
     config["studies"]["llama_study"] |= {"rows": [{"hook": "resid_post.0"}], "twins": list(TWINS)}
     config["studies"]["llama_study"]["twin_stages"] = []
-    config["causal"] = {"latents": 8, "firings": 4, "horizon": 2, "continuation_tokens": 2, "labels": False}
+    config["causal"] = {"latents": 8, "firings": 4, "horizon": 2, "continuation_tokens": 2}
+    config["causal"] |= {"labels": False, "twins": True}
     write_config(folder, config)
     snakemake(folder, TABLE, PRINTED, FIGURE, "results/llama_study_learnt.csv")
     return folder

@@ -17,8 +17,8 @@ rule effects:
         codes=lambda w: f"results/codes/{sae_row(w).sae_id}/{in_sample_corpus(sae_row(w))}.h5",
         shards=lambda w: shard_paths(w.model, in_sample_corpus(sae_row(w)), "eval"),
         labels=lambda w: ([f"results/autointerp/{sae_row(w).sae_id}/labels.parquet"] if CONFIG.causal.labels else []),
-        twins=lambda w: [f"results/saes/{sae_id}/sae_weights.safetensors" for sae_id in known_twins(w).values()],
-        twin_configs=lambda w: [f"results/saes/{sae_id}/cfg.json" for sae_id in known_twins(w).values()],
+        twins=lambda w: [f"results/saes/{sae_id}/sae_weights.safetensors" for sae_id in effect_twins(w).values()],
+        twin_configs=lambda w: [f"results/saes/{sae_id}/cfg.json" for sae_id in effect_twins(w).values()],
     output:
         effects=f"{EFFECTS}/effects.parquet",
         doses=f"{EFFECTS}/doses.parquet",
@@ -38,8 +38,8 @@ rule effects:
         gpu=1,
     params:
         corpus=lambda w: in_sample_corpus(sae_row(w)),
-        causal=CONFIG.causal.model_dump(mode="json"),
-        twins=lambda w: list(known_twins(w)),
+        causal=CONFIG.causal.model_dump(mode="json", exclude={"twins"}),
+        twins=lambda w: list(effect_twins(w)),
         code=code_of("effects"),
     message:
         "Effects of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"

@@ -439,9 +439,11 @@ def twins_of_sae(wildcards):
     return TWINNED[row.sae_id]
 
 
-def known_twins(wildcards):
-    """Ids of the twins of an SAE by kind; none where no study that holds it has twins."""
-    return {kind: twin.sae_id for kind, twin in TWINNED.get(sae_row(wildcards).sae_id, {}).items()}
+def effect_twins(wildcards):
+    """Ids of the twins that stand beside an SAE's effects, by kind; none unless asked for, or without a study that has
+    them."""
+    twins = TWINNED.get(sae_row(wildcards).sae_id, {}) if CONFIG.causal.twins else {}
+    return {kind: twin.sae_id for kind, twin in twins.items()}
 
 
 def study_comparisons(wildcards):

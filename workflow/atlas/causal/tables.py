@@ -13,7 +13,7 @@ from atlas.evaluation.bootstrap import ratio_intervals
 from atlas.intervals import LEAST_CLUSTERS
 
 BEYOND, NOT_BEYOND, UNMEASURED = "beyond a random direction", "no effect beyond a random direction", "not measured"
-NO_TWIN = "no study that holds this SAE has twins"
+NO_TWIN = "no twin was given: causal.twins is false, or no study that holds this SAE has twins"
 NEVER = "never fires on a row that is measured: counted, no massive activation, and followed by a counted token"
 FEW_DOCUMENTS = f"fires in fewer than {LEAST_CLUSTERS} documents: there is no interval to tell an effect from chance"
 # Means over firings with intervals over documents. The last are differences of pairs of one firing.

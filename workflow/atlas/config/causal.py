@@ -24,6 +24,10 @@ class Causal(Section):
     tokens: int = Field(default=10, ge=1, description="Promoted and suppressed tokens of each latent.")
     prompt_tokens: int = Field(default=16, ge=1, description="Tokens before a continuation.")
     continuation_tokens: int = Field(default=12, ge=1, description="Tokens of a continuation.")
+    twins: bool = Field(
+        default=False,
+        description="Whether the same latents of the SAE's trained twins are a null; they are trained for it.",
+    )
     labels: bool = Field(
         default=True, description="Whether labels are asked which tokens a latent promotes; section `autointerp`."
     )
