@@ -292,7 +292,8 @@ class Files:
 def test_where_nothing_can_be_steered_detection_is_measured_and_the_reason_said(tmp_path, monkeypatch):
     found = Files(tmp_path, monkeypatch).run()
     assert found["steering"] == {"reason": "m has objective 'embedding': only a causal_lm generates text"}
-    assert found["detection"]["datasets"]["one"]["latent"]["value"] == 1
+    one = found["detection"]["datasets"]["one"]
+    assert (one["n_texts"], one["detector"], one["latent"]["value"]) == (200, {"latent": 3, "fires_in": "yes"}, 1)
     files = Files(tmp_path, monkeypatch, objective="causal_lm")
     assert files.run()["steering"]["reason"].startswith("latents.embedder is null")
     no_steering = SETTINGS.model_copy(update={"steered": 0})
@@ -317,6 +318,8 @@ def test_table_has_a_row_for_each_method_and_its_difference(tmp_path, stage):
     write_concepts_table("s", [found["sae_id"]], [tmp_path / "concepts.json"], table)
     rows = read_csv(table)
     assert len(rows) == 5 * 4 + 2 * 2 * 3
+    each = rows[(rows.task == "detection") & (rows.method == "latent") & (rows.dataset != "(all)")]
+    assert (each.latent == 3).all() and (each.fires_in == "yes").all() and (each.n_texts == N_TEXTS).all()
     detected = rows[(rows.task == "detection") & (rows.dataset == "(all)")].set_index("method")
     assert detected.score["latent"] == 1
     assert detected.latent_over["random"] == pytest.approx(1 - detected.score["random"])
@@ -336,4 +339,5 @@ def test_table_has_a_row_for_each_method_and_its_difference(tmp_path, stage):
 
 def planted_numbers():
     numbers, detector = detect(planted(), identity_sae(), [draw_dictionary(0)] * 2, 0.4)
-    return {"n_texts": N_TEXTS, "latent": detector.latent, "fires_in": "yes"} | numbers
+    data = Labelled(planted(), planted(), ("no", "yes"))
+    return concepts._described(data, detector) | numbers

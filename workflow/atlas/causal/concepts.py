@@ -243,10 +243,11 @@ def _texts(
 
 
 def _described(data: Labelled, detector: Detector | None) -> dict[str, Any]:
-    numbers = {"n_texts": len(data.labels), "latent": None, "fires_in": None}
+    """Say what a data set's detector is: its latent, and the class in which it fires more."""
+    about = {"latent": None, "fires_in": None}
     if detector is not None:
-        numbers |= {"latent": detector.latent, "fires_in": data.classes[detector.fires_in]}
-    return numbers
+        about = {"latent": detector.latent, "fires_in": data.classes[detector.fires_in]}
+    return {"n_texts": len(data.labels), "detector": about}
 
 
 def over_datasets(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _detection(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, data in (*found["datasets"].items(), (ALL, found[ALL])):
         for method in DETECTORS:
             about = {"task": "detection", "dataset": name, "strength": None, "method": method}
-            own = {key: data.get(key) for key in ("n_texts", "latent", "fires_in") if method == "latent"}
+            own = {"n_texts": data["n_texts"], **data["detector"]} if method == "latent" and "detector" in data else {}
             yield about | own | _value("score", data[method]) | _over("latent_over", data.get(f"minus_{method}"))
 
 
