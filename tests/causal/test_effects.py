@@ -14,6 +14,7 @@ from atlas.causal.continuations import continue_texts
 from atlas.causal.effects import allowed_rows, measure
 from atlas.causal.firings import choose_firings, other_latents
 from atlas.causal.interventions import Change, Intervention, intervened_logits
+from atlas.causal.run import _twin_decoder
 from atlas.causal.summary import summarise
 from atlas.causal.tables import (
     BEYOND,
@@ -33,6 +34,7 @@ from atlas.errors import CausalError
 from atlas.hook_points import SaeHooks
 from atlas.intervals import LEAST_CLUSTERS
 from atlas.models.forward import capture
+from atlas.training.sae import save_sae
 
 LENGTH, CONTEXTS = 16, 10
 SETTINGS = Causal(firings=6, horizon=3, clamps=(0.0, 1.0, 4.0), tokens=3, prompt_tokens=4, continuation_tokens=3)
@@ -187,6 +189,40 @@ def test_effects_stand_beside_their_nulls_and_silent_latents_say_why():
     assert 7 not in set(tokens.latent)
     assert tokens.query("latent == 3 and which == 'promoted' and dictionary == 'sae'").token.iloc[0] == 9
     assert promoted_columns(tokens).set_index("latent").promoted_lift[3] > 1e-3
+
+
+def test_the_strongest_twin_stands_beside_a_latent():
+    """A twin with the SAE's own decoder does what the latent does; one whose latents nothing reads does nothing."""
+    text = text_of("gpt_neox", n_contexts=8)
+    unread = torch.full((LATENTS, WIDTH), WIDTH**-0.5)  # layer norms take the mean away
+    twins = {"frozen_decoder": unread, "frozen_encoder": 3 * text.sae.W_dec}
+    found, firings, others = text.measure([3, 4, 5], twins=twins)
+    assert found.firings.kl_twin_frozen_decoder.max() < 1e-6
+    np.testing.assert_allclose(found.firings.kl_twin_frozen_encoder, found.firings.kl, atol=1e-5, rtol=1e-3)
+    rows = effect_rows(found, firings, others)
+    assert set(rows.twin) == {"frozen_encoder"}
+    assert rows.kl_twin_reason.isna().all()
+    np.testing.assert_allclose(rows.kl_twin, rows.kl, atol=1e-5, rtol=1e-3)
+    assert (rows.kl_over_twin_low <= rows.kl_over_twin).all() and (rows.kl_over_twin.abs() < 1e-4).all()
+    summary = summarise(found.firings, found.method, rows, found.twins)
+    assert summary["twin"] == "frozen_encoder"
+    assert summary["kl_twin"] == pytest.approx(summary["kl"], rel=1e-3)
+    alone, *_ = text.measure([3, 4, 5], twins={"frozen_decoder": unread})
+    rows = effect_rows(alone, firings, others)
+    assert rows.kl_over_twin.to_numpy() == pytest.approx(rows.kl.to_numpy(), rel=1e-2)
+    summary = summarise(alone.firings, alone.method, rows, alone.twins)
+    assert summary["share_larger_than_twin"] == (rows.kl_over_twin_low > 0).mean()
+    assert summary["kl_over_twin"] == pytest.approx(summary["kl"], rel=1e-2)
+    silent = text_of(silent=range(LATENTS))
+    nothing, firings, others = silent.measure(twins={"frozen_decoder": silent.sae.W_dec})
+    assert set(effect_rows(nothing, firings, others).kl_twin_reason) == {NEVER}
+
+
+def test_a_decoder_of_another_shape_is_no_twin(tmp_path):
+    save_sae(sparse_sae(), tmp_path / "twin", {"model_name": "m", "hook_name": "resid_post.1"})
+    other = dataclasses.replace(sparse_sae(), W_dec=torch.zeros(LATENTS + 1, WIDTH))
+    with pytest.raises(CausalError, match=r"twin: its decoder has shape \(24, 32\), the SAE's \(25, 32\)"):
+        _twin_decoder(tmp_path / "twin", other)
 
 
 def test_latents_of_too_few_documents_are_not_judged():

@@ -5,7 +5,7 @@ import torch
 from drawn_sae import draw_sae, hooks_of
 from test_adapters import DECODERS, ENCODERS, build
 
-from atlas.causal.generation import generate, kl_to_clean
+from atlas.causal.generation import generate, generate_beside_clean
 from atlas.causal.interventions import Change, Intervention, activations_of, intervened_logits
 from atlas.errors import AtlasError, CausalError
 from atlas.models.forward import capture, final_hidden, logits, run_with
@@ -107,13 +107,20 @@ def test_a_transcoder_is_changed_at_its_target_by_what_its_source_says(ids):
     torch.testing.assert_close(intervened_logits(loaded, ids, ablated), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_kl_to_the_clean_model_is_that_of_the_logits(ids):
-    loaded, sae = build("llama"), draw_sae()
+@pytest.mark.parametrize("model_type", ["llama", "nemotron_h"])
+def test_kl_of_generated_text_is_that_of_the_logits_with_and_without_the_change(model_type, ids):
+    loaded, sae, prompts = build(model_type), draw_sae(), ids[:, :6]
+    nothing = Intervention.of(loaded, sae, "resid_post.1", ZERO[0])
+    new, kl = generate_beside_clean(loaded, prompts, 4, nothing)
+    assert torch.equal(new, generate(loaded, prompts, 4))
+    assert kl.tolist() == [0, 0]
     steered = Intervention.of(loaded, sae, "resid_post.1", Change.of("clamp", 3, 5.0))
-    assert kl_to_clean(loaded, ids, 6, Intervention.of(loaded, sae, "resid_post.1", ZERO[0])).tolist() == [0, 0]
-    clean, changed = (intervened_logits(loaded, ids, each)[:, 5:-1].double() for each in (None, steered))
+    new, kl = generate_beside_clean(loaded, prompts, 4, steered)
+    assert torch.equal(new, generate(loaded, prompts, 4, steered))
+    text = torch.cat([prompts, new], 1)
+    clean, changed = (intervened_logits(loaded, text, each)[:, 5:-1].double() for each in (None, steered))
     expected = torch.nn.functional.kl_div(changed.log_softmax(-1), clean.softmax(-1), reduction="none").sum(-1).mean(1)
-    torch.testing.assert_close(kl_to_clean(loaded, ids, 6, steered).double(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kl.double(), expected, atol=1e-4, rtol=1e-3)
 
 
 def test_what_cannot_be_done_is_named(ids):

@@ -31,7 +31,7 @@ from tiny import describe_model, tiny_llama
 
 HOOK, GROUP, N_LATENTS, LENGTH = "resid_post.0", "tiny/resid_post.0/chat/topk", 12, 20
 ROLES = {"chat": "in_sample", "news": "oos"}
-HOSTILE, SILENT, DENSE = 3, 2, 5
+HOSTILE, SILENT, DENSE, BY_TOKENS = 3, 2, 5, 7
 # Every 20 bytes are a context; each attack begins one of its own.
 ATTACKS = (
     "<script>x()</script>",
@@ -174,6 +174,9 @@ class SiteScene:
         for name, value in (("kl", 0.25), ("kl_random", 0.125), ("kl_other", 0.1)):
             rows = rows.assign(**{name: value, f"{name}_low": value / 2, f"{name}_high": value * 2})
         rows["promoted_lift_random"] = 0.01
+        rows = rows.assign(kl_over_random_low=0.1, stated_lift_over_random_low=-0.1)
+        judged_by_tokens = ["kl_over_random_low", "stated_lift_over_random_low", "stated_lift", "stated_lift_random"]
+        rows.loc[BY_TOKENS, judged_by_tokens] = [-0.1, 0.1, 0.75, 0.03125]
         rows.loc[DENSE, "verdict"] = "no effect beyond a random direction"
         rows.loc[SILENT, ["verdict", "reason", "n_measured"]] = ["not measured", "never fires", 0]
         fired = [latent for latent in latents if latent != SILENT]
@@ -182,12 +185,18 @@ class SiteScene:
         )
         doses = each.assign(kl=each.clamp, kl_random=each.clamp / 2)
         tokens = pd.DataFrame({"latent": fired, "dictionary": "sae", "which": "promoted"})
+        null = pd.DataFrame({"latent": fired, "dictionary": "random", "which": "promoted"})
         texts = each.assign(prompt="ordinary", text="plain words", clean_text="other words", kl=0.5, reason=None)
         texts.loc[texts.latent == HOSTILE, ["prompt", "text", "clean_text"]] = [ATTACKS[2], ATTACKS[1], ATTACKS[3]]
         texts.loc[texts.clamp == 4, ["text", "kl", "reason"]] = [None, np.nan, "the state overflows <b>there</b>"]
         names = ("effects", "doses", "effect_tokens", "continuations")
         files = EffectFiles(*(folder / f"{name}.parquet" for name in names))
-        tables = (rows, doses, tokens.assign(text=ATTACKS[0], lift=0.5), texts)
+        tables = (
+            rows,
+            doses,
+            pd.concat([tokens.assign(text=ATTACKS[0], lift=0.5), null.assign(text="x", lift=0.0625)]),
+            texts,
+        )
         for path, table in zip(vars(files).values(), tables, strict=True):
             write_sae_table(path, table, ["latent"], sae_id, sha256)
         return files

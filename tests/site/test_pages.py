@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from markupsafe import Markup
-from site_scene import ATTACKS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
+from site_scene import ATTACKS, BY_TOKENS, DENSE, GROUP, HOOK, HOSTILE, N_LATENTS, SETTINGS, SILENT, SiteScene
 
 from atlas.autointerp.examples import nearest_latents
 from atlas.card_fields import differences
@@ -104,6 +104,10 @@ def test_a_page_says_what_a_latent_does_beside_its_nulls(site):
     assert "no twin was given" in said[DENSE]
     assert "plain words" in said[DENSE]
     assert said[DENSE].count("<polyline") == 2
+    assert "on other documents; random directions: 0.0625" in said[DENSE]
+    # Its KL is not beyond a random direction's: the page says what is.
+    by_tokens = "their logits lose 0.750 without it, 0.0312 without the random direction."
+    assert [latent for latent in range(N_LATENTS) if by_tokens in said[latent]] == [BY_TOKENS]
 
 
 def test_texts_of_effects_are_shown_and_never_acted_on(site):

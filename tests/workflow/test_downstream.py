@@ -1,13 +1,14 @@
-"""Stability, probing and absorption of a study, each asked for by name, from the rows up."""
+"""Stability, probing, absorption and concepts of a study, each asked for by name, from the rows up."""
 
 import pandas as pd
 import pytest
 from labelled_prompts import folder_of
+from latent_scene import sentence_model
 from project import make_project, planned, read_config, snakemake, write_config
 
 pytestmark = pytest.mark.slow
 
-TABLES = [f"results/llama_study_{name}.csv" for name in ("stability", "probing", "absorption")]
+TABLES = [f"results/llama_study_{name}.csv" for name in ("stability", "probing", "absorption", "concepts")]
 
 
 def test_tables_of_a_study(tmp_path):
@@ -18,11 +19,17 @@ def test_tables_of_a_study(tmp_path):
     )
     config = read_config(folder)
     config["probing"] = {"source": {"kind": "path", "path": "data/probes"}, "datasets": None, "ks": [1, 2]}
+    spec = sentence_model(folder / "data/sentences")
+    embedder = {"source": {"kind": "path", "path": "data/sentences"}} | spec.model_dump(include={"n_layers", "d_model"})
+    config["latents"] = {"embedder": embedder}
+    config["models"]["llama"]["harvest"]["eval_tokens"] = 4096
+    config["concepts"] = {"prompts": 4, "prompt_tokens": 4, "new_tokens": 3, "strengths": [0.5, 2.0]}
+    config["concepts"]["min_judge_auc"] = 0.5
     config["studies"]["llama_study"]["rows"] = [{"hook": "resid_post.1", "seeds": [0, 1]}, {"hook": "resid_post.0"}]
     write_config(folder, config)
     snakemake(folder, *TABLES)
     assert planned(folder, *TABLES) == {}
-    stability, probing, absorption = (pd.read_csv(folder / table) for table in TABLES)
+    stability, probing, absorption, concepts = (pd.read_csv(folder / table) for table in TABLES)
     both = stability[stability.hook == "resid_post.1"]
     assert list(both.other_seeds.astype(float)) == [1, 0]
     assert both.firing_pw_mcc_value.between(0, 1).all()
@@ -33,5 +40,11 @@ def test_tables_of_a_study(tmp_path):
     assert probing.sae_auc.between(0, 1).all()
     assert len(absorption) == 3 * 3
     assert absorption.reasons.str.contains("the vocabulary has 0 words of one token").all()
+    detected = concepts[concepts.task == "detection"]
+    assert len(detected) == 3 * 2 * 4
+    assert detected.score.between(0, 1).all()
+    steered = concepts[(concepts.task == "steering") & (concepts.dataset == "place")]
+    assert len(steered) == 3 * 2 * 3 or steered.reason.str.contains("the judge has AUC").any()
+    assert (steered.score.notna() | steered.reason.notna()).all()
     # Not part of the study's own table.
-    assert not {"stability", "probing", "absorption"} & set(planned(folder, "results/llama_study.csv"))
+    assert not {"stability", "probing", "absorption", "concepts"} & set(planned(folder, "results/llama_study.csv"))

@@ -6,7 +6,8 @@ import pytest
 from project import make_project, planned, read_config, snakemake, write_config
 
 from atlas.config.recipe import TWINS
-from atlas.tables import read_csv
+from atlas.files import read_json
+from atlas.tables import read_csv, read_parquet
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +21,8 @@ def finished(tmp_path_factory) -> Path:
     config["recipes"]["topk"] |= {"steps": 60}
     config["studies"]["llama_study"] |= {"rows": [{"hook": "resid_post.0"}], "twins": list(TWINS)}
     config["studies"]["llama_study"]["twin_stages"] = []
+    config["causal"] = {"latents": 8, "firings": 4, "horizon": 2, "continuation_tokens": 2}
+    config["causal"] |= {"labels": False, "twins": True}
     write_config(folder, config)
     snakemake(folder, TABLE, PRINTED, FIGURE, "results/llama_study_learnt.csv")
     return folder
@@ -39,6 +42,16 @@ def test_every_measure_stands_beside_the_best_twin(finished):
     assert all(f"· learnt {word}" in printed for word in table.learnt)
     learnt = read_csv(finished / "results/llama_study_learnt.csv")
     assert len(learnt) == 3 * 9 and set(learnt.over) == {"documents"}
+
+
+def test_effects_of_an_sae_stand_beside_its_twins(finished):
+    folder = finished / "results/effects/llama/resid_post.0/chat/topk/seed-0"
+    snakemake(finished, str((folder / "effects.json").relative_to(finished)))
+    effects, summary = read_parquet(folder / "effects.parquet"), read_json(folder / "effects.json")
+    measured = effects[effects.n_measured > 0]
+    assert measured.kl_twin.notna().all() and measured.kl_twin_reason.isna().all()
+    assert set(measured.twin) <= set(TWINS) and summary["twin"] in TWINS
+    assert "kl_twin" not in summary["reasons"]
 
 
 def test_a_second_run_does_nothing_and_twins_are_no_rows(finished):

@@ -14,6 +14,7 @@ PACKAGES = (
     "autointerp",
     "blind_reading",
     "causal",
+    "concepts",
     "twins",
     "transfer",
     "regimes",

@@ -8,11 +8,13 @@
 rule effects:
     """Effects of an SAE's latents on held-out text, each beside its nulls."""
     input:
+        lambda w: [f"results/saes/{sae_id}/cfg.json" for sae_id in effect_twins(w).values()],
         model="results/models/{model}",
         sae=SAE_PAIR,
         codes=lambda w: f"results/codes/{sae_row(w).sae_id}/{sae_row(w).in_sample_corpus}.h5",
         shards=lambda w: shard_paths(w.model, sae_row(w).in_sample_corpus, "eval"),
         labels=lambda w: ([f"results/autointerp/{sae_row(w).sae_id}/labels.parquet"] if CONFIG.causal.labels else []),
+        twins=lambda w: [f"results/saes/{sae_id}/sae_weights.safetensors" for sae_id in effect_twins(w).values()],
     output:
         effects=f"{EFFECTS}/effects.parquet",
         doses=f"{EFFECTS}/doses.parquet",
@@ -32,7 +34,8 @@ rule effects:
         gpu=1,
     params:
         corpus=lambda w: sae_row(w).in_sample_corpus,
-        settings=CONFIG.causal.model_dump(mode="json"),
+        settings=CONFIG.causal.model_dump(mode="json", exclude={"twins"}),
+        twins_by=lambda w: list(effect_twins(w)),
         call=function("atlas.causal.run.run_effects"),
     message:
         "Effects of latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"

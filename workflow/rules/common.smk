@@ -482,6 +482,13 @@ def twins_of_sae(wildcards):
     return TWINNED[row.sae_id]
 
 
+def effect_twins(wildcards):
+    """Ids of the twins that stand beside an SAE's effects, by kind; none unless asked for, or without a study that has
+    them."""
+    twins = TWINNED.get(sae_row(wildcards).sae_id, {}) if CONFIG.causal.twins else {}
+    return {kind: twin.sae_id for kind, twin in twins.items()}
+
+
 def study_comparisons(wildcards):
     """What is known of a study's SAEs and their twins; nothing for a study without twins."""
     study_rows(wildcards)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from atlas.causal.firings import Firings
-from atlas.causal.generation import generate, kl_to_clean
+from atlas.causal.generation import generate, generate_beside_clean
 from atlas.causal.interventions import Change, Intervention
 from atlas.config.causal import SHOWN_CLAMPS, Causal
 from atlas.errors import CausalError
@@ -69,8 +69,7 @@ def _clamped(
     change = Change.of("clamp", [each.latent for each in batch], [clamp * each.largest for each in batch])
     steered = Intervention.of(loaded, sae, hook, change, positions)
     try:
-        new = generate(loaded, prompts, settings.continuation_tokens, steered)
-        kl: Float[Tensor, " contexts"] = kl_to_clean(loaded, torch.cat([prompts, new], 1), prompts.shape[1], steered)
+        new, kl = generate_beside_clean(loaded, prompts, settings.continuation_tokens, steered)
     except CausalError as error:
         if len(batch) == 1:
             return [None], [None], [str(error)]

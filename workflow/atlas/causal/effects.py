@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # Tokens of the branches of one pass.
 _PASS_TOKENS = 512
 # Changes that are followed over the horizon; of the first two it is measured too which tokens they promote.
-OWN, RANDOM, OTHER = "", "_random", "_other"
+OWN, RANDOM, OTHER, TWIN = "", "_random", "_other", "_twin"
 FOLLOWED = (OWN, RANDOM, OTHER)
 
 
@@ -41,9 +41,10 @@ class Measured:
     """Numbers of single firings, and sums over them of what each logit loses.
 
     `firings` has a row per firing: `kl`, `loss` and `kl_after` of the latent and, with an ending, of its nulls;
-    `kl_whole` when all latents are removed, `kl_silent` when this one is removed where it does not fire. `doses` has a
-    row per firing and clamp. `lifts` are sums over firings, (latent or random direction, half of the documents,
-    latents, vocabulary), and `n_lifts` counts them, (half, latents). `method` says how branches were run.
+    `kl_whole` when all latents are removed, `kl_silent` when this one is removed where it does not fire, and
+    `kl_twin_<kind>` of the same latent of each of `twins`. `doses` has a row per firing and clamp. `lifts` are sums
+    over firings, (latent or random direction, half of the documents, latents, vocabulary), and `n_lifts` counts them,
+    (half, latents). `method` says how branches were run.
     """
 
     firings: pd.DataFrame
@@ -51,6 +52,7 @@ class Measured:
     lifts: Float[Tensor, "2 2 latents vocabulary"]
     n_lifts: Int[np.ndarray, "2 latents"]
     method: str
+    twins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +125,13 @@ def measure(
     settings: Causal,
     seed: int,
     stated: Mapping[int, Sequence[int]] | None = None,
+    twins: Mapping[str, Float[Tensor, "n_latents d_target"]] | None = None,
     join: bool | None = None,
 ) -> Measured:
     """Measure all chosen firings; `others` are the latents of the second null, -1 for none.
 
     `stated` are tokens that a latent promotes by its weights; what their logits lose is measured for each firing.
+    `twins` are decoders of trained twins by kind: the same length is removed along the same latent of each.
     `join` says whether branches share their context's pass; None: wherever this gives the same numbers.
     """
     require_next_tokens(loaded)
@@ -136,7 +140,7 @@ def measure(
     method = "branches of one pass" if join else "a pass per branch"
     log.info("effects at %s: %s", hook, method)
     run = run_branches if join else run_apart
-    scene = _Scene(loaded, sae.to(loaded.device), SaeHooks.parse(hook), run, settings, seed, stated or {})
+    scene = _Scene(loaded, sae.to(loaded.device), SaeHooks.parse(hook), run, settings, seed, stated or {}, twins or {})
     size = (2, 2, len(firings), loaded.identity["vocabulary_size"])
     sums = _Sums(torch.zeros(size, device=loaded.device), np.zeros((2, len(firings)), np.int64))
     by_context = _by_context(firings, others, length)
@@ -155,6 +159,7 @@ def measure(
         sums.lifts,
         sums.counts,
         method,
+        tuple(scene.twins),
     )
 
 
@@ -167,6 +172,7 @@ class _Scene:
     settings: Causal
     seed: int
     stated: Mapping[int, Sequence[int]]
+    twins: Mapping[str, Tensor]
 
     def branches(self, context: _Context, start: Tensor, delta: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Clean and changed final states, (position, d) and (branches, length, d); of an overflow NaN."""
@@ -253,6 +259,9 @@ def _measure_group(
     largest = torch.tensor([each.largest for each in group], device=device)[:, None]
     clamps = settings.clamps[1:]  # the first is 0, hence what was removed
     added = [(clamp * largest - activation) * direction for direction in (row, random) for clamp in clamps]
+    for W_dec in scene.twins.values():
+        twin = torch.nn.functional.normalize(W_dec[latent.cpu()].float(), dim=1).to(device)
+        added.append(-activation * norm * twin)
     start = torch.cat([places.to(device), position.repeat(1 + len(added))])
     clean, changed = scene.branches(context, start, torch.cat([at_silent, whole, *added]), 1)
     changed = changed[:, 0].unflatten(0, (-1, len(group))).transpose(0, 1)
@@ -261,6 +270,7 @@ def _measure_group(
     kl, loss = kl.cpu().numpy(), loss.cpu().numpy()
     columns["kl_silent"] = np.where([at is None for at in silent], np.nan, silent_kl[:, 0].cpu().numpy())
     columns["kl_whole"] = kl[:, 0]
+    columns |= {f"kl{TWIN}_{kind}": kl[:, 1 + 2 * len(clamps) + place] for place, kind in enumerate(scene.twins)}
     curves = [
         _dose(
             columns, settings.clamps[0], *(columns[f"{name}{end}"] for name in ("kl", "loss") for end in (OWN, RANDOM))

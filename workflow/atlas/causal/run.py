@@ -1,14 +1,15 @@
 """Effects of an SAE's latents from files: its codes, the model, the stored text, and labels where there are some."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from atlas.activations.store import Shard, open_shards
 from atlas.autointerp.explainers import begins_word, find_promoted, first_of_names
@@ -17,7 +18,7 @@ from atlas.causal.continuations import continue_texts
 from atlas.causal.effects import Measured, allowed_rows, measure, require_next_tokens
 from atlas.causal.firings import Firings, choose_firings, other_latents
 from atlas.causal.summary import summarise
-from atlas.causal.tables import dose_rows, effect_rows, label_rows, promoted_columns, token_rows
+from atlas.causal.tables import NO_TWIN, dose_rows, effect_rows, label_rows, promoted_columns, token_rows
 from atlas.codes.encode import identity_of, sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.causal import Causal
@@ -43,13 +44,16 @@ _READ_BY_HEAD = ("resid_pre", "resid_post", "mlp_out", "attn_out")
 
 @dataclass(frozen=True)
 class CausalInputs:
-    """Prepared model, SAE folder, codes and eval shards of one corpus, the table of labels or None."""
+    """Prepared model, SAE folder, codes and eval shards of one corpus, the table of labels or None, and folders of the
+    SAE's twins by kind.
+    """
 
     model: Path
     sae: Folder
     codes: Path
     shards: Sequence[Path]
     labels: Path | None
+    twins: Mapping[str, Folder] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def run_effects(
     tokens = TokenTable.of(inputs.model)
     if not len(latents):
         raise CausalError(f"{inputs.codes}: none of {codes.n_latents} latents fires on this corpus: nothing to measure")
+    twins = {kind: _twin_decoder(folder, sae) for kind, folder in inputs.twins.items()}
     stated = _stated(loaded, sae, hook, tokens.texts, settings.tokens)
     labels = None if inputs.labels is None else _labels(inputs.labels)
     parts, measured = [], []
@@ -99,7 +104,7 @@ def run_effects(
     others = other_latents(sae.W_dec, codes.n_firings, latents)
     for first in range(0, len(latents), step):
         own = slice(first, first + step)
-        found = measure(loaded, sae, hook, shards, allowed, firings[own], others[own], settings, seed, stated)
+        found = measure(loaded, sae, hook, shards, allowed, firings[own], others[own], settings, seed, stated, twins)
         parts.append(_tables(found, firings[own], others[own], tokens, labels, settings, seed))
         measured.append(found.firings)
         method = found.method
@@ -107,7 +112,7 @@ def run_effects(
     effects, doses, promoted = (pd.concat(each, ignore_index=True) for each in zip(*parts, strict=True))
     texts = torch.from_numpy(codes.tokens.astype(np.int64))
     continuations = continue_texts(loaded, sae, hook, texts, codes.context_length, firings, settings)
-    summary = summarise(pd.concat(measured, ignore_index=True), method, effects)
+    summary = summarise(pd.concat(measured, ignore_index=True), method, effects, tuple(twins))
     _write(inputs, corpus, effects, doses, promoted, continuations, summary, outputs)
 
 
@@ -144,7 +149,7 @@ def _write(
     write_sae_table(outputs.doses, doses, ["latent", "clamp"], sae_id, sha256)
     write_sae_table(outputs.tokens, promoted, ["latent", "dictionary", "which", "rank"], sae_id, sha256)
     write_sae_table(outputs.continuations, continuations, ["latent", "clamp"], sae_id, sha256)
-    reasons: dict[str, str] = {}
+    reasons = {} if inputs.twins else {"kl_twin": NO_TWIN}
     result = {"sae_id": sae_id, "sae_sha256": sha256, "corpus": corpus, **without_nonfinite(summary, reasons)}
     write_json(outputs.summary, result | {"reasons": reasons})
     log.info("%s of %s latents act beyond a random direction", result["share_beyond_random"], result["n_measured"])
@@ -184,6 +189,17 @@ def _load(folder: Path) -> Sae:
         return load_sae(folder)
     except TrainingError as error:
         raise CausalError(str(error)) from error
+
+
+def _twin_decoder(folder: Path, sae: Sae) -> Float[Tensor, "n_latents d_target"]:
+    """Read the decoder of a twin, whose latent j began as the SAE's latent j."""
+    W_dec = _load(folder).W_dec
+    if W_dec.shape != sae.W_dec.shape:
+        raise CausalError(
+            f"{folder}: its decoder has shape {tuple(W_dec.shape)}, the SAE's {tuple(sae.W_dec.shape)}: it is no twin "
+            "of this SAE; train it again"
+        )
+    return W_dec
 
 
 def _require_same_text(codes: Codes, shards: Sequence[Shard], path: Path) -> None:

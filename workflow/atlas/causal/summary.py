@@ -1,11 +1,12 @@
 """Summarise the effects of an SAE's latents: every number with its interval and beside its null."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from atlas.causal.tables import BEYOND, NOT_BEYOND
+from atlas.causal.tables import BEYOND, NOT_BEYOND, strongest_twin
 from atlas.evaluation.bootstrap import ratio_intervals
 
 # Effects of all firings together, and what is subtracted from them.
@@ -14,8 +15,11 @@ _POOLED_DIFFERENCES = {"kl_over_random": ("kl", "kl_random"), "kl_over_other": (
 _SILENT_NOISE = 1e-4
 
 
-def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame) -> dict[str, Any]:
-    """Compute means over the firings `found` with intervals over documents, shares of latents, means over latents."""
+def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame, twins: Sequence[str] = ()) -> dict[str, Any]:
+    """Compute means over the firings `found` with intervals over documents, shares of latents, means over latents.
+
+    `twins` are the kinds of twins that were measured.
+    """
     known = latents[latents.verdict.isin([BEYOND, NOT_BEYOND])]
     result: dict[str, Any] = {
         "n_latents": len(latents),
@@ -26,11 +30,14 @@ def summarise(found: pd.DataFrame, method: str, latents: pd.DataFrame) -> dict[s
         "share_larger_than_random": float((known.kl_over_random_low > 0).mean()) if len(known) else None,
         "share_stated_beyond_random": float((known.stated_lift_over_random_low > 0).mean()) if len(known) else None,
         "share_larger_than_other": float((known.kl_over_other_low > 0).mean()) if len(known) else None,
+        "share_larger_than_twin": float((known.kl_over_twin_low > 0).mean()) if len(known) and twins else None,
     }
     if not len(found):
         return result
     columns = {name: found[name].to_numpy(float) for name in _POOLED}
     columns |= {name: columns[more] - columns[less] for name, (more, less) in _POOLED_DIFFERENCES.items()}
+    result["twin"], of_twin = strongest_twin(found, twins)
+    columns |= of_twin
     above = np.stack(list(columns.values()), axis=1)
     below = np.isfinite(above).astype(float)
     above = np.column_stack([np.nan_to_num(above), found.kl])

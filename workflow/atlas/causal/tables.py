@@ -7,13 +7,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from atlas.causal.effects import OTHER, OWN, RANDOM, Measured
+from atlas.causal.effects import OTHER, OWN, RANDOM, TWIN, Measured
 from atlas.causal.firings import Firings
 from atlas.evaluation.bootstrap import ratio_intervals
 from atlas.intervals import LEAST_CLUSTERS
 
 BEYOND, NOT_BEYOND, UNMEASURED = "beyond a random direction", "no effect beyond a random direction", "not measured"
-NO_TWIN = "effects of trained twins are not measured"
+NO_TWIN = "no twin was given: causal.twins is false, or no study that holds this SAE has twins"
 NEVER = "never fires on a row that is measured: counted, no massive activation, and followed by a counted token"
 FEW_DOCUMENTS = f"fires in fewer than {LEAST_CLUSTERS} documents: there is no interval to tell an effect from chance"
 # Means over firings with intervals over documents. The last are differences of pairs of one firing.
@@ -33,18 +33,32 @@ def effect_rows(measured: Measured, firings: Sequence[Firings], others: Int[np.n
     for place, own in enumerate(firings):
         row = {"latent": own.latent, "n_firings": own.n_firings, "largest": own.largest or np.nan}
         row["other"] = int(others[place]) if others[place] >= 0 else None
-        row |= {"kl_twin": np.nan, "kl_twin_reason": NO_TWIN}
-        rows.append(row | _numbers(by_place.get(place)))
+        row |= {"twin": None, "kl_twin": np.nan, "kl_twin_reason": NO_TWIN}
+        rows.append(row | _numbers(by_place.get(place), measured.twins))
     table = pd.DataFrame(rows)
     return table.astype(dict.fromkeys(("other", "n_measured", "n_documents"), "Int64"))
 
 
-def _numbers(found: pd.DataFrame | None) -> dict[str, object]:
+def strongest_twin(found: pd.DataFrame, kinds: Sequence[str]) -> tuple[str | None, dict[str, np.ndarray]]:
+    """Find the twin whose latents do most to the firings `found`: its kind, its KL, and by how much the latent's is
+    larger. None without twins.
+    """
+    if not kinds:
+        return None, {}
+    kind = max(kinds, key=lambda each: found[f"kl{TWIN}_{each}"].mean())
+    values = found[f"kl{TWIN}_{kind}"].to_numpy(float)
+    return kind, {"kl_twin": values, "kl_over_twin": found.kl.to_numpy(float) - values}
+
+
+def _numbers(found: pd.DataFrame | None, twins: Sequence[str]) -> dict[str, object]:
     if found is None:
-        return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED, "reason": NEVER}
+        reasons = {"reason": NEVER, "kl_twin_reason": NEVER if twins else NO_TWIN}
+        return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED} | reasons
     n_documents = found.document.nunique()
     columns = {f"{name}{end}": found[f"{name}{end}"].to_numpy(float) for name in _MEANS for end in _ends(name)}
     columns |= {name: columns[more] - columns[less] for name, (more, less) in _DIFFERENCES.items()}
+    twin, of_twin = strongest_twin(found, twins)
+    columns |= of_twin
     above = np.stack(list(columns.values()), axis=1)
     below = np.isfinite(above).astype(float)
     names = list(columns)
@@ -56,6 +70,7 @@ def _numbers(found: pd.DataFrame | None) -> dict[str, object]:
         values = above.sum(0) / below.sum(0)
     low, high = ratio_intervals(found.document.to_numpy(), above, below)
     row: dict[str, object] = {"n_measured": len(found), "n_documents": n_documents}
+    row |= {"twin": twin, "kl_twin_reason": None} if twin else {}
     for name, value, each_low, each_high in zip(names, values, low, high, strict=True):
         row |= {name: value, f"{name}_low": each_low, f"{name}_high": each_high}
     row["kl_silent"] = float(found.kl_silent.max()) if found.kl_silent.notna().any() else np.nan

@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from atlas.config.autointerp import Autointerp
 from atlas.config.base import Name, Section
-from atlas.config.causal import Causal
+from atlas.config.causal import Causal, Concepts
 from atlas.config.data import Corpus, Mix, Model
 from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.finance import Finance
@@ -39,6 +39,7 @@ class AtlasConfig(Section):
     absorption: Absorption = Field(default=Absorption())
     autointerp: Autointerp = Field(default=Autointerp())
     causal: Causal = Field(default=Causal())
+    concepts: Concepts = Field(default=Concepts())
     reading: Reading = Field(default=Reading())
     sae_bench: SaeBench = Field(default=SaeBench())
     studies: dict[Name, Study] = Field(min_length=1)

@@ -55,8 +55,10 @@ class Effects:
             "verdict": _verdict(row),
             "nulls": _nulls(row),
             "curve": self._curve(latent),
-            "tokens": [(which, self._tokens(latent, which)) for which in ("promoted", "suppressed")],
-            "null_lift": short(row["promoted_lift_random"]),
+            "tokens": [
+                (which, self._tokens(latent, which), self._null_lift(latent, which))
+                for which in ("promoted", "suppressed")
+            ],
             "continuations": [_continuation(each) for each in self.continuations.get(latent, [])],
         }
 
@@ -74,6 +76,15 @@ class Effects:
         rows = [each for each in self.tokens.get(latent, []) if (each["which"], each["dictionary"]) == (which, "sae")]
         return [(_token(each["text"]), short(each["lift"])) for each in rows[:_SHOWN_TOKENS]]
 
+    def _null_lift(self, latent: int, which: str) -> str | None:
+        """Mean lift of the tokens that were chosen in the same way for random directions."""
+        lifts = [
+            each["lift"]
+            for each in self.tokens.get(latent, [])
+            if (each["which"], each["dictionary"]) == (which, "random")
+        ]
+        return short(sum(lifts) / len(lifts)) if lifts else None
+
 
 def _token(text: str) -> str:
     """A token's text; white space alone by its name."""
@@ -88,14 +99,28 @@ def _verdict(row: Mapping[str, Any]) -> str:
     )
     if row["verdict"] == "not measured":
         return f"{numbers} Not judged: {row['reason']}."
-    return f"{row['verdict'][:1].upper()}{row['verdict'][1:]}. {numbers}"
+    return f"{row['verdict'][:1].upper()}{row['verdict'][1:]}. {numbers}{_by_tokens(row)}"
+
+
+def _by_tokens(row: Mapping[str, Any]) -> str:
+    """Say by what a latent is judged whose removal moves predictions no more than a random direction's does."""
+    low, stated_low = (row.get(name) for name in ("kl_over_random_low", "stated_lift_over_random_low"))
+    if not known(stated_low) or stated_low <= 0 or (known(low) and low > 0):
+        return ""
+    return (
+        f" It is told from a random direction by the tokens that its weights promote: their logits lose "
+        f"{short(row['stated_lift'])} without it, {short(row['stated_lift_random'])} without the random direction."
+    )
 
 
 def _nulls(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Effect beside its nulls on one scale: name, value, drawing, reason for what there is not."""
     given = [("this latent", "kl"), ("a random direction", "kl_random")]
     other = "another latent" if not known(row["other"]) else f"latent {int(row['other'])}, which fires as often"
-    given += [(other, "kl_other"), ("the trained twin's", "kl_twin")]
+    twin = (
+        f"the same latent of its twin ({row['twin'].replace('_', ' ')})" if known(row.get("twin")) else "a trained twin"
+    )
+    given += [(other, "kl_other"), (twin, "kl_twin")]
     numbers = [tuple(row.get(f"{key}{end}") for end in ("", "_low", "_high")) for _, key in given]
     highest = max((value for each in numbers for value in each if known(value)), default=0.0) or 1e-6
     drawn = dots([tuple(each) for each in numbers], (0.0, highest))
