@@ -191,7 +191,7 @@ def test_too_few_windows_are_counted_with_their_reason(tmp_path):
 
 def found_in(sae, random) -> dict[str, Found]:
     return {
-        kind: Found(np.full(12, 9), np.full(12, 0.6), 12, 12, judged.rows, {(None, "intruder"): judged}, {})
+        kind: Found(np.full(12, 9), {"token": np.full(12, 0.6)}, 12, 12, judged.rows, {(None, "intruder"): judged}, {})
         for kind, judged in (("sae", sae), ("random", random))
     }
 

@@ -10,7 +10,7 @@ import torch
 from drawn_sae import LATENTS, WIDTH, draw_sae
 from test_adapters import build
 
-from atlas.causal import concepts
+from atlas.concepts import run as concepts
 from atlas.concepts.detection import Detector, detect, directions_of, latent_aucs, require_classes
 from atlas.concepts.run import Bench, Labelled, over_datasets, run_concepts, steering
 from atlas.concepts.steering import Judge, choose_prompts, continued
