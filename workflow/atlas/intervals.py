@@ -29,6 +29,14 @@ def difference_interval(before, before_low, before_high, after, after_low, after
     )
 
 
+def least_difference(low: float, high: float) -> float:
+    """Smallest difference that would be told from 0, of two values that both have intervals as wide as this one.
+
+    Their errors are taken as independent: on the same documents a paired difference tells less than this.
+    """
+    return float(np.sqrt(0.5) * (high - low))
+
+
 def jackknife_interval(value: float, without: np.ndarray) -> list[float] | None:
     """Compute the interval [low, high] of a statistic of clusters from its value and those `without` each one.
 

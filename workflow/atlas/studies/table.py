@@ -7,6 +7,7 @@ from typing import Any
 
 from atlas.files import read_json
 from atlas.hook_points import HookPoint, SaeHooks
+from atlas.intervals import least_difference
 from atlas.sae_ids import names_of
 from atlas.studies.published import published_for
 from atlas.studies.rows import frame_of, unknown_of
@@ -111,7 +112,7 @@ def _short(value: Any) -> str:
 
 
 def flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Nested results as columns; an interval [low, high] becomes two."""
+    """Nested results as columns; an interval [low, high] becomes two, and the least difference that it could tell."""
     for key, value in values.items():
         name = f"{prefix}_{key}"
         if isinstance(value, Mapping):
@@ -120,5 +121,6 @@ def flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             low, high = value or (None, None)
             yield f"{name}_low", low
             yield f"{name}_high", high
+            yield f"{name.removesuffix('interval')}least_difference", value and least_difference(low, high)
         else:
             yield name, value
