@@ -72,7 +72,7 @@ def configuration(arguments: argparse.Namespace, hook: str, release: Path) -> di
 
 
 def references(arguments: argparse.Namespace) -> list[str]:
-    """What rows of the model share, whoever trained the SAE."""
+    """Name the files that all rows of the model share."""
     return [f"results/references/{arguments.model}/{corpus}.h5" for corpus in ("chat", "encyclopedia", "news")]
 
 
@@ -94,7 +94,7 @@ def spent() -> float:
 
 
 def taken(rule: str) -> dict[str, float]:
-    """What Snakemake's benchmark file says of the one job of a rule."""
+    """Read Snakemake's benchmark file of the one job of a rule."""
     (path,) = [
         path for path in Path("results/benchmarks", rule).rglob("*.tsv") if NAME in str(path) or STUDY in str(path)
     ]

@@ -22,7 +22,7 @@ def identity(study: str, sae_id: str) -> dict[str, Any]:
 
 
 def unknown_of(sae_id: str) -> dict[str, str]:
-    """Why columns of an SAE's rows are empty that only its trainer could fill; nothing for one that is trained here."""
+    """Return the reasons for columns that only its trainer could fill; none for an SAE that is trained here."""
     return UNKNOWN_TRAINING if names_of(sae_id)["mix"] is None else {}
 
 
