@@ -35,5 +35,5 @@ def measures() -> tuple[Measure, ...]:
 
 @cache
 def endings() -> tuple[str, ...]:
-    """What follows the name of a study in names of its files; no study may be named so."""
+    """List what follows the name of a study in names of its files; no study may be named so."""
     return tuple(dict.fromkeys([*_OF_ALL, *(ending for each in measures() for ending in each.endings())]))

@@ -113,7 +113,7 @@ class Signatures:
 
 
 def _value_of(annotation: ast.expr | None) -> tuple[bool, ast.expr | None]:
-    """Whether an annotation is a mapping, and the type of its values; the type itself otherwise, without `| None`."""
+    """Return true and the type of its values for a mapping; else false and the type itself, without `| None`."""
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
         return _value_of(annotation.left)
     if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):

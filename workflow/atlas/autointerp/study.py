@@ -6,7 +6,7 @@ from atlas.measure import Figure, Measure, of_saes
 
 
 def _asks(study: StudyPlan) -> str:
-    """What labelling asks of a language model at most."""
+    """Say what labelling asks of a language model at most."""
     return f"labelling {sum((cost(study.config.autointerp, row.n_latents) for row in study.rows), Cost())}"
 
 

@@ -34,7 +34,7 @@ def generate(
 def generate_beside_clean(
     loaded: LoadedModel, prompts: Int[Tensor, "contexts position"], n_tokens: int, intervention: Intervention
 ) -> tuple[Int[Tensor, "contexts n_tokens"], Float[Tensor, " contexts"]]:
-    """What `generate` gives, and the mean KL(clean ‖ changed) in nats of the predictions of the new tokens.
+    """Return what `generate` gives, and the mean KL(clean ‖ changed) in nats of the predictions of the new tokens.
 
     The unchanged model reads the same text step by step, so that a change of nothing has a KL of exactly 0.
     """

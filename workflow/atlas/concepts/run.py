@@ -55,7 +55,7 @@ class Labelled:
 
     @property
     def labels(self) -> np.ndarray:
-        """Whether each text is of the second class."""
+        """Return true for each text of the second class."""
         return self.source.labels.numpy().astype(bool)
 
 

@@ -37,8 +37,8 @@ _PROMPTS = 17
 class Judge:
     """A logistic regression on text embeddings that says how much a text is of class True.
 
-    Scores are in units of the distance between classes: 0 is the mean of texts of class False, 1 that of class True,
-    both held out, as those of which `auc` is the AUC. Unlike probabilities they do not depend on the penalty.
+    Scores are in units of the distance between classes: 0 is the mean of held-out texts of class False, 1 the mean of
+    class True. `auc` is of the same texts. Unlike probabilities scores do not depend on the penalty.
     """
 
     auc: float

@@ -70,7 +70,7 @@ class Explained:
 
     @property
     def distance_from_one(self) -> float:
-        """How far the gain is from 1, as a factor's logarithm; infinite where it is below 0 or no number."""
+        """Return the distance of the gain from 1, as a factor's logarithm; infinite for no number and below 0."""
         return abs(float(np.log(self.gain))) if self.gain is not None and self.gain > 0 else np.inf
 
 
