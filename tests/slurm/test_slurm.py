@@ -138,14 +138,18 @@ def test_each_rule_asks_slurm_for_what_it_says(through_slurm):
     model = read_config(folder)["models"]["llama"]
     batch_size = read_config(folder)["recipes"]["topk"]["batch_size"]
     minutes = cost.training_minutes(64, model["d_model"], STEPS, batch_size, on_gpu=False, attempt=1)
-    held = 16 * cost.dictionary_values(64, model["d_model"]) + cost.TRAINED_BYTES * model["harvest"]["train_tokens"]
+    values = cost.dictionary_values(64, model["d_model"])
+    held = 16 * values + cost.TRAINED_BYTES * model["harvest"]["train_tokens"]
     assert minutes > 10  # more than what every job gets
     size = cost.ModelSize(model["n_layers"], model["d_model"], 4)
     expected = {
         "rule_train": (cost.megabytes(held, 1), f"00:{minutes}:00"),
         "rule_harvest": (cost.model_memory_mb(size, 1), "00:10:00"),
         # Two evaluations, one after the other.
-        "rule_judge_evaluate": (cost.model_memory_mb(size, 1), "00:20:00"),
+        "rule_judge_evaluate": (
+            cost.evaluation_memory_mb(size, values, 3 * model["harvest"]["eval_tokens"], 1),
+            "00:20:00",
+        ),
     }
     for name, (memory, limit) in expected.items():
         assert asked[name]["Partition"] == "gpu"

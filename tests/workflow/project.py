@@ -152,14 +152,18 @@ def halting(folder: Path, before: str, times: int = 1, once: bool = True) -> dic
 
 
 def standing_still(folder: Path) -> list[tuple[psutil.Process, str]]:
-    """Processes that stand still for `halting` in that folder, each with the name of its script."""
+    """Processes that stand still for `halting` in that folder, each with the name of its script.
+
+    Rules without a script of their own have the folder of their results, results/<folder>.
+    """
     found = []
     for note in folder.glob("[0-9]*"):
-        script = note.read_text()
+        script, _, path = note.read_text().partition("\n")
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(int(note.name))
-            if script and process.status() == psutil.STATUS_STOPPED:
-                found.append((process, script.split(".")[-2]))
+            if path and process.status() == psutil.STATUS_STOPPED:
+                name = script.split(".")[-2]
+                found.append((process, path.partition("results/")[2].split("/")[0] if name == "call" else name))
     return found
 
 

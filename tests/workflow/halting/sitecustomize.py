@@ -1,7 +1,7 @@
 """Loaded by every Python that has this folder in PYTHONPATH: it stands still (SIGSTOP) before it renames a file.
 
 HALT_BEFORE is a pattern of the new path, HALT_TIMES how many such renames it takes. The folder HALTED then has a file
-named after the process, with its script. With HALT_ONCE the first process does so and no other.
+named after the process, with its script and the new path. With HALT_ONCE the first process does so and no other.
 """
 
 import fnmatch
@@ -27,7 +27,7 @@ def halt(event: str, arguments: tuple) -> None:
             (folder / "once").mkdir()
         except FileExistsError:
             return
-    (folder / str(os.getpid())).write_text(sys.argv[0])
+    (folder / str(os.getpid())).write_text(f"{sys.argv[0]}\n{os.fspath(arguments[1])}")
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
