@@ -99,8 +99,8 @@ def through_slurm(machine, troubled, prepared, tmp_path_factory) -> tuple[Path, 
     with start(folder, TABLE, log=log, environment=environment) as controller:
         first = wait_for_trainings(halted, controller, log)
         displace(machine)
-        # The controller must have seen the end of what was displaced, before it is killed itself.
-        wait_for(lambda: "Trying to restart job" in log.read_text(), 300)
+        # The controller must have seen the end of a displaced training, not of another job alone, before it is killed.
+        wait_for(lambda: restarts_a_training(log.read_text()), 300)
         wait_for_trainings(halted, controller, log, apart_from=first)
         before = finished_files(folder)
         for process in [*psutil.Process(controller.pid).children(recursive=True), psutil.Process(controller.pid)]:
@@ -318,6 +318,11 @@ def wait_for_trainings(
         return {process.pid for process, _ in standing_still(halted)} - set(apart_from)
 
     return wait_for(ready, 600, pause=0.05)
+
+
+def restarts_a_training(text: str) -> bool:
+    """Return true once the controller has shown the log of a training that was ended, and tries a job again."""
+    return 0 < text.find("asked to end at step") < text.rfind("Trying to restart job")
 
 
 def displace(machine: Slurm) -> None:
