@@ -17,7 +17,7 @@ def test_least_difference_is_where_the_interval_of_a_difference_leaves_zero(half
 
 
 def test_difference_as_large_is_told_in_half_of_the_draws_and_zero_hardly_ever():
-    """Of two measurements with known errors: the power at the least difference is a half, the size a twentieth."""
+    """Measure two values with known errors: the power at the least difference is a half, the size a twentieth."""
     generator, error = np.random.default_rng(0), 0.1
     half = 1.959964 * error
     first, second = generator.normal(0, error, (2, 20_000))

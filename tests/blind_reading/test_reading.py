@@ -140,7 +140,7 @@ def test_unknown_votes_items_and_readers_are_refused(written, tmp_path):
 
 
 def planted(sheet, told, score):
-    """What is said automatically of items, as `judged_items` returns it."""
+    """Plant outcomes and scores of items, as `judged_items` returns them."""
     outcome = np.where(told, "good", "uninterpreted")
     numbers = [item.number for item in sheet.items]
     return pd.DataFrame({"outcome": outcome, "random_score": score, "token_correlation": np.nan}, index=numbers)

@@ -255,7 +255,7 @@ def test_means_over_data_sets_need_four_for_an_interval():
 
 
 class Files:
-    """What a job reads, for a model that only `objective` is known of."""
+    """Hold the files that a job reads, for a model of which only the `objective` is known."""
 
     def __init__(self, folder, monkeypatch, labels=None, objective="embedding"):
         data = planted()

@@ -102,7 +102,7 @@ def _correlation(
     n_train: Float[np.ndarray, " values"],
     n_test: Float[np.ndarray, " values"],
 ) -> float:
-    """Of one latent; `train` and `test` are the values of the fact where it fires strongly."""
+    """Correlate one latent; `train` and `test` are the values of the fact where it fires strongly."""
     total = np.bincount(train, minlength=len(n_train))
     share = total.sum() / n_train.sum()
     predicted = np.divide(total, n_train, out=np.full(len(total), share), where=n_train > 0)

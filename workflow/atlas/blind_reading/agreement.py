@@ -1,4 +1,4 @@
-"""What readers say of a sheet, how far they agree, and how far the automatic measures follow them."""
+"""Compare readers of a sheet with each other, and the automatic measures with the readers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _RANKED = {"label score": "random_score", "token correlation": "token_correlatio
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """Of one SAE: its folder, latents.parquet, and labels, scores and tokens of autointerp."""
+    """Name the files of one SAE: its folder, latents.parquet, and labels, scores and tokens of autointerp."""
 
     folder: Folder
     latents: Path
