@@ -1,6 +1,7 @@
 """Sheets for blind readers, the files that they save, and what is made of their votes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,19 @@ def test_items_are_drawn_of_each_sae_and_never_silent(saes):
     assert [item.number for item in sheet.items] == list(range(1, 17))
     kinds = [item.dictionary for item in sheet.items]
     assert kinds != sorted(kinds) and kinds != sorted(kinds, reverse=True)
+
+
+def test_twins_are_items_of_their_own_kind(scene, saes):
+    twin = replace(saes[1], twin="frozen_decoder", random_codes={})
+    sheet = make_sheet("sweep", [saes[0], twin], SETTINGS.model_copy(update={"twin_latents": 4}))
+    kinds = pd.Series([(item.sae_id, item.dictionary) for item in sheet.items]).value_counts().to_dict()
+    assert kinds == {
+        (saes[0].sae_id, "sae"): 10,
+        (saes[0].sae_id, "random"): 6,
+        (twin.sae_id, "frozen_decoder"): 4,
+    }
+    without = make_sheet("sweep", [saes[0], twin], SETTINGS.model_copy(update={"twin_latents": 0}))
+    assert {item.sae_id for item in without.items} == {saes[0].sae_id}
 
 
 def test_sheet_is_the_same_at_every_call_and_another_with_another_seed(saes):
@@ -162,6 +176,10 @@ def test_perfect_and_blind_measures_get_their_ends(written):
     shares = table[(table.measure == "share_clear") & (table.reader == "ada")].set_index("dictionary")
     assert shares.value.to_dict() == {"random": 0, "sae": 1}
     assert shares.loc["sae", "low"] == pytest.approx(0.025 ** (1 / 10))  # Clopper–Pearson of 10 of 10
+    above = values(table, "clear_above", MEDIAN)
+    assert (above.compared_with, above.value, above.n) == ("random", 1, 16)
+    # MOVER of 10 of 10 and 0 of 6: the two Clopper–Pearson ends, as distances at right angles.
+    assert above.low == pytest.approx(1 - np.hypot(1 - 0.025 ** (1 / 10), 1 - 0.025 ** (1 / 6)))
     # An outcome that says the same of all latents knows nothing: chance agrees as well.
     table = reading_table(sheet, votes, planted(sheet, np.ones(16, bool), 0.5))
     assert values(table, "kappa_outcome", "ada").value == 0

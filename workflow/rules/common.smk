@@ -489,6 +489,12 @@ def effect_twins(wildcards):
     return {kind: twin.sae_id for kind, twin in twins.items()}
 
 
+def read_saes(wildcards):
+    """SAEs on a study's sheet for blind readers, twins last: id -> kind of the twin, None for an SAE."""
+    kinds = {twin.sae_id: kind for twins in TWINS.get(wildcards.study, {}).values() for kind, twin in twins.items()}
+    return dict.fromkeys(study_saes(wildcards)) | (kinds if CONFIG.reading.twin_latents else {})
+
+
 def study_comparisons(wildcards):
     """What is known of a study's SAEs and their twins; nothing for a study without twins."""
     study_rows(wildcards)

@@ -4,11 +4,11 @@
 
 
 rule reading_sheet:
-    """Latents of a study's SAEs and of their random dictionaries, shuffled, contexts alone."""
+    """Latents of a study's SAEs, twins and random dictionaries, shuffled, contexts alone."""
     input:
-        models=lambda w: [f"results/models/{SAES[sae].model}" for sae in study_saes(w)],
-        folders=lambda w: expand("results/saes/{sae}/sae_weights.safetensors", sae=study_saes(w)),
-        codes=lambda w: [f"results/codes/{sae}/{corpus}.h5" for sae in study_saes(w) for corpus in ROLES[sae]],
+        models=lambda w: [f"results/models/{SAES[sae].model}" for sae in read_saes(w)],
+        folders=lambda w: expand("results/saes/{sae}/sae_weights.safetensors", sae=read_saes(w)),
+        codes=lambda w: [f"results/codes/{sae}/{corpus}.h5" for sae in read_saes(w) for corpus in ROLES[sae]],
         random=lambda w: [f"results/codes/{sae}/random/{corpus}.h5" for sae in study_saes(w) for corpus in ROLES[sae]],
     output:
         page="results/{study}_reading.html",
@@ -24,8 +24,9 @@ rule reading_sheet:
         mem_mb=prompts_mb,
         runtime=lambda w, attempt: 60 * attempt,
     params:
-        saes=study_saes,
-        corpora=lambda w: [list(ROLES[sae]) for sae in study_saes(w)],
+        saes=lambda w: list(read_saes(w)),
+        corpora=lambda w: [list(ROLES[sae]) for sae in read_saes(w)],
+        twins=lambda w: list(read_saes(w).values()),
         settings=CONFIG.reading.model_dump(mode="json", exclude={"votes"}),
         call=function("atlas.blind_reading.sheet.write_reading_sheet"),
     message:

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from atlas.autointerp.outcome import Deciding, judged_latents
-from atlas.blind_reading.items import Sheet
+from atlas.blind_reading.items import RANDOM, SAE, Sheet
 from atlas.blind_reading.sheet import read_key
 from atlas.blind_reading.votes import VOTES, read_votes
 from atlas.codes.encode import sae_sha256
@@ -19,7 +19,7 @@ from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.bootstrap import cluster_interval
 from atlas.folder import Folder
-from atlas.intervals import rate_interval
+from atlas.intervals import difference_interval, rate_interval
 from atlas.tables import read_arrow, write_csv
 
 CLEAR = VOTES.index("clear")
@@ -65,8 +65,9 @@ def judged_items(sheet: Sheet, files: Mapping[str, LabelFiles], settings: Autoin
         given = files[sae_id]
         tables = [read_arrow(path) for path in (given.latents, given.labels, given.scores, given.tokens)]
         frames = [each.to_pandas() for each in tables]
-        for dictionary, part in own.groupby("dictionary"):
-            judged = judged_latents(*frames, Deciding.of(settings), str(dictionary)).set_index("latent")
+        for kind, part in own.groupby("dictionary"):
+            dictionary = RANDOM if kind == RANDOM else SAE  # a twin has tables of its own
+            judged = judged_latents(*frames, Deciding.of(settings), dictionary).set_index("latent")
             rows.append(judged.reindex(part.latent).set_index(part.number))
     return pd.concat(rows).sort_index()
 
@@ -74,10 +75,11 @@ def judged_items(sheet: Sheet, files: Mapping[str, LabelFiles], settings: Autoin
 def reading_table(sheet: Sheet, votes: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """Compute one row per measure, kind of dictionary and reader: value with its 95 % interval and number of items.
 
-    `share_clear`: items marked clear, Clopper–Pearson. `kappa`: Cohen's kappa of two readers, of clear or not.
-    `kappa_outcome`: of a reader and the outcome *good*. `rank_correlation`: Spearman's, of an automatic measure and
-    the votes' ranks. Intervals of the last three are jackknives over items; null with fewer than four. The median
-    reader has the lower median of all votes.
+    `share_clear`: items marked clear, Clopper–Pearson. `clear_above`: this share of the SAEs minus the one of random
+    dictionaries, or of a kind of twin, with the combined interval of both (MOVER). `kappa`: Cohen's kappa of two
+    readers, of clear or not. `kappa_outcome`: of a reader and the outcome *good*. `rank_correlation`: Spearman's, of an
+    automatic measure and the votes' ranks. Intervals of the last three are jackknives over items; null with fewer than
+    four. The median reader has the lower median of all votes.
     """
     votes = votes.sort_index()
     if len(votes.columns) > 1:
@@ -88,10 +90,13 @@ def reading_table(sheet: Sheet, votes: pd.DataFrame, judged: pd.DataFrame) -> pd
     rows = []
     for reader, marks in votes.items():
         clear = marks.to_numpy() == CLEAR
-        for kind in sorted(kinds.unique()):
-            own = clear[(kinds == kind).reindex(votes.index).to_numpy()]
-            low, high = rate_interval(np.array(own.sum()), len(own))
-            rows.append(_row("share_clear", kind, reader, "", len(own), own.mean(), [float(low), float(high)]))
+        shares = {kind: _share(clear[(kinds == kind).reindex(votes.index).to_numpy()]) for kind in kinds.unique()}
+        for kind, (n, value, low, high) in sorted(shares.items()):
+            rows.append(_row("share_clear", kind, reader, "", n, value, [low, high]))
+            if kind != SAE and SAE in shares:
+                above = difference_interval(value, low, high, *shares[SAE][1:])
+                n_both = n + shares[SAE][0]
+                rows.append(_row("clear_above", SAE, reader, kind, n_both, shares[SAE][1] - value, list(above)))
         rows.append(_of_pairs("kappa_outcome", "all", reader, "outcome good", clear, told, _kappa))
         for name, column in _RANKED.items():
             value = judged[column].reindex(votes.index).astype(float).to_numpy()
@@ -102,6 +107,12 @@ def reading_table(sheet: Sheet, votes: pd.DataFrame, judged: pd.DataFrame) -> pd
         both = (votes[first].to_numpy() == CLEAR, votes[second].to_numpy() == CLEAR)
         rows.append(_of_pairs("kappa", "all", first, second, *both, _kappa))
     return pd.DataFrame(rows).assign(study=sheet.study, sheet=sheet.sheet_id)
+
+
+def _share(clear: np.ndarray) -> tuple[int, float, float, float]:
+    """Number of items, share of clear ones, and its interval."""
+    low, high = rate_interval(np.array(clear.sum()), len(clear))
+    return len(clear), float(clear.mean()), float(low), float(high)
 
 
 def _kappa(first: np.ndarray, second: np.ndarray) -> float:

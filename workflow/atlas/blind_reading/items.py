@@ -24,6 +24,8 @@ SAE, RANDOM = "sae", "random"
 class ReadSae:
     """An SAE on a sheet: its id, folder, hook and seed, its model's folder, and codes (corpus → file) of it and its
     random dictionary.
+
+    `twin` is the kind of a twin, which is on the sheet as a null and has no random dictionary there; None: an SAE.
     """
 
     sae_id: str
@@ -33,11 +35,15 @@ class ReadSae:
     model: Path
     codes: Mapping[str, Path]
     random_codes: Mapping[str, Path]
+    twin: str | None = None
 
 
 @dataclass(frozen=True)
 class Item:
-    """One latent on a sheet: number from 1, which one it is, and the hash of the contexts that readers see."""
+    """One latent on a sheet: number from 1, which one it is, and the hash of the contexts that readers see.
+
+    `dictionary` is ``sae``, ``random``, or the kind of a twin.
+    """
 
     number: int
     sae_id: str
@@ -67,18 +73,24 @@ def sheet_id(study: str, items: Sequence[Item]) -> str:
 
 
 def make_sheet(study: str, saes: Sequence[ReadSae], settings: Reading) -> Sheet:
-    """Draw latents that fire, as many of each SAE as of another, and shuffle those of all dictionaries.
+    """Draw latents that fire, as many of each SAE as of another, of each twin likewise, and shuffle them all.
 
     Raises EvaluationError when fewer latents fire than the sheet asks for, or when codes are of another SAE; StoreError
     for damaged codes.
     """
+    own, twins = [sae for sae in saes if sae.twin is None], [sae for sae in saes if sae.twin is not None]
     drawn: list[tuple[ReadSae, str, str, int, tuple[Markup, ...]]] = []
-    for dictionary, wanted in ((SAE, settings.latents), (RANDOM, settings.random_latents)):
-        shares = [len(part) for part in np.array_split(np.arange(wanted), len(saes))]
-        for place, (sae, share) in enumerate(zip(saes, shares, strict=True)):
+    for dictionary, group, wanted in (
+        (SAE, own, settings.latents),
+        (RANDOM, own, settings.random_latents),
+        (SAE, twins, settings.twin_latents),
+    ):
+        first = len(own) if group is twins else 0
+        shares = [len(part) for part in np.array_split(np.arange(wanted), len(group))] if group else []
+        for place, (sae, share) in enumerate(zip(group, shares, strict=True), first):
             if share:
                 sha256, chosen = _drawn(sae, dictionary, share, [settings.seed, place], settings)
-                drawn += [(sae, sha256, dictionary, latent, contexts) for latent, contexts in chosen]
+                drawn += [(sae, sha256, sae.twin or dictionary, latent, contexts) for latent, contexts in chosen]
     order = np.random.Generator(np.random.PCG64([settings.seed, len(drawn)])).permutation(len(drawn))
     items, contexts = [], []
     for number, place in enumerate(order.tolist(), 1):
@@ -103,7 +115,8 @@ def _drawn(
     if len(alive) < wanted:
         raise EvaluationError(
             f"{sae.sae_id}: {len(alive)} of {corpora.n_latents} latents of its dictionary {dictionary!r} fire on "
-            f"{', '.join(codes)}, but the sheet asks for {wanted}; lower reading.latents or reading.random_latents"
+            f"{', '.join(codes)}, but the sheet asks for {wanted}; lower latents, random_latents or twin_latents of "
+            "section reading"
         )
     generator = np.random.Generator(np.random.PCG64([*seed, dictionary == RANDOM]))
     chosen = set(generator.permutation(alive)[:wanted].tolist())

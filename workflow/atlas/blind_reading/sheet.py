@@ -21,21 +21,25 @@ def write_reading_sheet(
     models: Sequence[Path],
     folders: Sequence[Folder],
     corpora: Sequence[Sequence[str]],
+    twins: Sequence[str | None],
     codes: Sequence[Path],
     random: Sequence[Path],
     settings: Reading,
     page: Path,
     key: Path,
 ) -> None:
-    """Write the sheet of a study. `saes` are ids, each with its model, folder and corpora; codes follow in that order.
+    """Write the sheet of a study. `saes` are ids, each with its model, folder, corpora, and the kind of a twin.
+
+    Codes follow in that order, random ones of those that are no twins.
 
     Raises EvaluationError when fewer latents fire than the sheet asks for.
     """
     own, nulls, read = iter(codes), iter(random), []
-    for sae_id, model, folder, names in zip(saes, models, folders, corpora, strict=True):
+    for sae_id, model, folder, names, twin in zip(saes, models, folders, corpora, twins, strict=True):
         _, hook, _, _, seed = sae_id.split("/")
-        files, random_files = ({name: next(each) for name in names} for each in (own, nulls))
-        read.append(ReadSae(sae_id, folder, hook, int(seed.removeprefix("seed-")), model, files, random_files))
+        files = {name: next(own) for name in names}
+        random_files = {name: next(nulls) for name in names} if twin is None else {}
+        read.append(ReadSae(sae_id, folder, hook, int(seed.removeprefix("seed-")), model, files, random_files, twin))
     write_sheet(study, read, settings, page, key)
 
 

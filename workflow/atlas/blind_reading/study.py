@@ -4,7 +4,7 @@ from pathlib import Path
 
 from atlas.config.plan import StudyPlan
 from atlas.errors import ConfigError
-from atlas.measure import Measure, of_saes
+from atlas.measure import Finds, Measure
 
 
 def _votes(study: StudyPlan) -> list[str]:
@@ -18,20 +18,30 @@ def _votes(study: StudyPlan) -> list[str]:
     return [str(Path(path).absolute()) for path in files]
 
 
+def _read_saes(study: StudyPlan) -> list[str]:
+    """SAEs on the sheet: the study's, and their twins."""
+    twins = [twin.sae_id for kinds in study.twins.values() for twin in kinds.values()]
+    return [*study.saes, *(twins if study.config.reading.twin_latents else [])]
+
+
+def _files(pattern: str) -> Finds:
+    return lambda study: [pattern.format(sae=sae) for sae in _read_saes(study)]
+
+
 MEASURE = Measure(
     "reading",
     writes="atlas.blind_reading.agreement.write_reading_table",
     inputs={
         "key": lambda study: f"results/{study.name}_reading.json",
         "votes": _votes,
-        "folder": of_saes("results/saes/{sae}/sae_weights.safetensors"),
-        "latents": of_saes("results/latents/{sae}/latents.parquet"),
-        "labels": of_saes("results/autointerp/{sae}/labels.parquet"),
-        "scores": of_saes("results/autointerp/{sae}/scores.parquet"),
-        "tokens": of_saes("results/autointerp/{sae}/tokens.parquet"),
+        "folder": _files("results/saes/{sae}/sae_weights.safetensors"),
+        "latents": _files("results/latents/{sae}/latents.parquet"),
+        "labels": _files("results/autointerp/{sae}/labels.parquet"),
+        "scores": _files("results/autointerp/{sae}/scores.parquet"),
+        "tokens": _files("results/autointerp/{sae}/tokens.parquet"),
     },
     params={
-        "files_by": lambda study: study.saes,
+        "files_by": _read_saes,
         "settings": lambda study: study.config.autointerp.model_dump(
             mode="json", include={"explainers", "scorers", "seeds", "client"}
         ),

@@ -12,6 +12,9 @@ class Reading(Section):
     random_latents: int = Field(
         default=20, ge=0, description="Latents of the random dictionaries on the sheet, shuffled among them."
     )
+    twin_latents: int = Field(
+        default=20, ge=0, description="Latents of the twins on the sheet, over all twins; 0 in a study without twins."
+    )
     contexts: int = Field(default=12, ge=1, description="Strongest contexts of a latent, one per document.")
     window_tokens: int = Field(default=11, ge=1, description="Tokens of a context on either side.")
     seed: int = Field(default=0, ge=0, description="Seed of the draw: another one gives a sheet of other latents.")
