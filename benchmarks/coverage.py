@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from atlas.activations.store import open_shards
-from atlas.evaluation.bootstrap import Groups, cluster_interval
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.statistics.clusters import Groups, cluster_interval
 from atlas.training.sae import load_sae
 
 SIZES = (4, 6, 8, 12, 16, 24, 40, 60, 100, 200)

@@ -5,8 +5,9 @@ import pytest
 from label_scene import WIDTH, LabelScene, planted
 from latent_scene import random_tokens
 
-from atlas.autointerp.auc import drawn_auc, drawn_interval, wins
 from atlas.autointerp.judge import judge_labels
+from atlas.statistics.auc import wins
+from atlas.statistics.draws import drawn_auc, drawn_interval
 
 SAMPLES = 200
 

@@ -9,7 +9,7 @@ from atlas.evaluation.document_sums import ALL, LOSS, REGULAR, DocumentSums, rea
 from atlas.evaluation.losses import LossTable, RegularLosses
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.files import read_json, write_json
-from atlas.intervals import LEAST_CLUSTERS, jackknife_interval
+from atlas.statistics.clusters import LEAST_CLUSTERS, jackknife_interval
 from atlas.twins.compare import Judged, write_comparison
 from atlas.twins.learnt import best_twin, learnt
 from atlas.twins.measures import MEASURES

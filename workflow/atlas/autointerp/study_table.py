@@ -11,7 +11,7 @@ import pandas as pd
 from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM
 from atlas.errors import EvaluationError
 from atlas.files import read_json
-from atlas.intervals import difference_interval
+from atlas.statistics.intervals import difference_interval
 from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat, random_seed
 from atlas.tables import read_parquet, write_csv

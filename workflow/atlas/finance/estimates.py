@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from atlas.latents.draws import document_draws, interval
+from atlas.statistics.draws import document_draws, interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from atlas.codes.store import Codes
 from atlas.finance.estimates import Estimate
 from atlas.finance.kinds import in_group
-from atlas.latents.draws import document_draws
 from atlas.latents.drift import Firings
 from atlas.latents.text import CorpusText, ratio
+from atlas.statistics.draws import document_draws
 
 COUNTED_GROUPS = ("number", "ratio", "entity")
 _SEED = 0

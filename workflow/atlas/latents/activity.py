@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 
 from atlas.codes.store import Codes, LatentEntries
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.latents.draws import document_draws, interval
 from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD
+from atlas.statistics.draws import document_draws, interval
 
 # A latent is called a formatting artefact from this many firings on, and by position only with so many of them at the
 # first position: of 10 random firings on prose, 9 outside of words happen once in ten thousand.

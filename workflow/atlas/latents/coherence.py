@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from atlas.latents.contexts import TopContexts
-from atlas.latents.draws import document_draws, interval
 from atlas.latents.embedded_windows import EmbeddedWindows
 from atlas.latents.text import CorpusText, ratio
+from atlas.statistics.draws import document_draws, interval
 
 # Random contexts that the null draws its tuples from, and the number of tuples.
 NULL_CONTEXTS, NULL_TUPLES = 2000, 1000

@@ -10,7 +10,7 @@ import numpy as np
 from atlas.errors import EvaluationError
 from atlas.evaluation.document_sums import DocumentSums, read_document_sums
 from atlas.files import read_json, write_json
-from atlas.intervals import LEAST_CLUSTERS, jackknife_interval
+from atlas.statistics.clusters import LEAST_CLUSTERS, jackknife_interval
 from atlas.twins.learnt import DECIDING, best_twin, learnt
 from atlas.twins.measures import MEASURES, Measure
 

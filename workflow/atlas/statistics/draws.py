@@ -1,14 +1,29 @@
-"""AUC of a label over its examples, with draws of documents, so that means over latents have intervals too."""
+"""Documents drawn with replacement, ahead of the numbers: many statistics of one pass share one set of draws."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-# A draw of documents may leave a latent without an example of one kind. With more such draws than this share, what is
-# left says nothing of the others, and there is no interval.
+# One seed for all: intervals of two dictionaries on one corpus are comparable.
+_SEED = 0
+# A draw of documents may leave a statistic without a value. With more such draws than this share, what is left says
+# nothing of the others, and there is no interval.
 _MAX_EMPTY = 0.05
 _LEVELS = (0.025, 0.975)
+
+
+def document_draws(n_groups: int, samples: int) -> Float[np.ndarray, "groups samples"]:
+    """Return how often each group of documents is drawn in each sample."""
+    generator = np.random.Generator(np.random.PCG64(_SEED))
+    return generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), samples).T.astype(np.float32)
+
+
+def interval(values: Float[np.ndarray, " samples"], n_groups: int) -> list[float] | None:
+    """Percentile 95 % interval [low, high]; None with fewer than two groups, or when a draw has no value."""
+    if n_groups < 2 or not np.isfinite(values).all():
+        return None
+    return [float(value) for value in np.quantile(values, _LEVELS)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +59,6 @@ def drawn_share(found: Bool[np.ndarray, " trials"], draws: Float[np.ndarray, "tr
     total = draws.sum(0)
     drawn = np.divide(found.astype(np.float32) @ draws, total, out=np.full(len(total), np.nan), where=total > 0)
     return Drawn(float(found.mean()), drawn)
-
-
-def wins(
-    positives: Float[np.ndarray, "*many positives"], negatives: Float[np.ndarray, "*many negatives"]
-) -> Float[np.ndarray, "*many positives negatives"]:
-    """1 where a positive scores above a negative, .5 for equal ones or where either has no answer, else 0."""
-    difference = positives[..., :, None] - negatives[..., None, :]
-    return np.where(np.isnan(difference), 0.5, 0.5 * (1 + np.sign(difference))).astype(np.float32)
 
 
 def drawn_auc(
