@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.figures.captions import listed, name_models, saes, span
-from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+from atlas.figures.style import SERIES_COLOURS, WIDTH, draw
 from atlas.statistics.ranks import grouped_rank_correlation
 from atlas.studies.rows import read_rows
 
@@ -26,11 +26,7 @@ Y = {
 
 def draw_autointerp(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_autointerp.csv to every target (.pdf, .png)."""
-    use_style()
-    rows = shown(read_rows(table))
-    figure = plot_autointerp(rows)
-    save(figure, targets, describe_autointerp(rows))
-    plt.close(figure)
+    draw(plot_autointerp, describe_autointerp, targets, shown(read_rows(table)))
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atlas.errors import EvaluationError
 from atlas.evaluation.losses import LossTable
 from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.sae_files import require_sae
 from atlas.statistics.clusters import Groups
 from atlas.tensors import facts_of, open_tensors, write_tensors
 
@@ -80,8 +80,7 @@ def read_document_sums(path: Path, sae_id: str) -> tuple[dict[str, DocumentSums]
     """
     with open_tensors(path) as file:
         facts = facts_of(file, path)
-        if facts["sae_id"] != sae_id:
-            raise EvaluationError(f"{path}: is of {facts['sae_id']!r}, expected {sae_id!r}; delete it and run again")
+        require_sae(path, facts["sae_id"], sae_id)
         found: dict[str, dict[str, np.ndarray]] = {corpus: {} for corpus in facts["fingerprints"]}
         for key in file.keys():  # noqa: SIM118 (not a dict)
             corpus, name = key.split("/", 1)
