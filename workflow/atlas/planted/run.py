@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.evaluation.baseline import random_sae
 from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.facts import TrainingFacts
