@@ -1,9 +1,9 @@
 """Documents drawn with replacement, ahead of the numbers: many statistics of one pass share one set of draws.
 
 Draws serve where leaving out one document does not: counts of latents beyond a limit jump, and where no latent is close
-to it, the jackknife's interval has no width. `draws_interval` takes only bias and standard error from the draws, and is
-otherwise `cluster_interval`. Percentiles of draws (`Drawn.interval`) are for scores of labels, which are bounded and
-over many documents; of few documents they are too narrow.
+to it, the jackknife's interval has no width. `draws_interval` takes bias and standard error from the draws, and its
+width from `half_width`, as `cluster_interval` does. Percentiles of draws (`Drawn.interval`) are for scores of labels,
+which are bounded and over many documents; of few documents they are too narrow.
 """
 
 import math
@@ -45,9 +45,10 @@ def draws_interval(
 ) -> list[float] | None:
     """95 % interval [low, high] of a statistic from its value over all clusters, and that in each draw of clusters.
 
-    Corrected for bias and widened as `cluster_interval`; `paired` is for the difference of two dictionaries, which is
-    neither corrected nor widened, as in `jackknife_interval`. The value is always inside. None with fewer than
-    `LEAST_CLUSTERS`, without a value, or when more than a twentieth of the draws have none.
+    Reaches `half_width` standard errors beyond the value and beyond the value corrected for bias: of a count that
+    jumps, the draws' bias can be that of the one latent at the limit. `paired` is for the difference of two
+    dictionaries, about itself and not widened, as in `jackknife_interval`. None with fewer than `LEAST_CLUSTERS`,
+    without a value, or when more than a twentieth of the draws have none.
     """
     if n_clusters < LEAST_CLUSTERS or not np.isfinite(value):
         return None
@@ -57,10 +58,10 @@ def draws_interval(
     small = n_clusters / (n_clusters - 1)  # a draw's own spread is that of a population of n clusters
     error = math.sqrt(small) * known.std()
     if paired:
-        centre, half = value, stdtrit(n_clusters - 1, _LEVELS[1]) * error
+        corrected, half = value, stdtrit(n_clusters - 1, _LEVELS[1]) * error
     else:
-        centre, half = value - small * (known.mean() - value), half_width(n_clusters) * error
-    low, high = min(centre - half, value), max(centre + half, value)
+        corrected, half = value - small * (known.mean() - value), half_width(n_clusters) * error
+    low, high = min(corrected, value) - half, max(corrected, value) + half
     return [float(max(low, bounds[0])), float(min(high, bounds[1]))]
 
 
