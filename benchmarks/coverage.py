@@ -1,7 +1,8 @@
 """Measure how often 95 % intervals over documents hold the truth, for simulated documents and for a store's.
 
 Real documents: those of training shards are the population, whose explained variance is known; samples of a few of them
-are drawn, each gets its interval. The percentile bootstrap that the intervals replaced stands beside.
+are drawn, each gets its interval. `--latents` simulates a share of latents beyond a limit. Three ways are compared: the
+jackknife (`cluster_interval`), draws of documents (`draws_interval`), and percentiles of draws, used before.
 """
 
 import argparse
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 
 from atlas.activations.store import open_shards
-from atlas.evaluation.bootstrap import Groups, cluster_interval
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.statistics.clusters import Groups, cluster_interval
+from atlas.statistics.draws import document_draws, draws_interval, percentile_interval
 from atlas.training.sae import load_sae
 
+DRAWS = 400
 SIZES = (4, 6, 8, 12, 16, 24, 40, 60, 100, 200)
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -29,6 +32,20 @@ def simulated(kind: str, n: int, generator: np.random.Generator) -> tuple[Statis
     if kind == "heavy":
         loss, truth = np.exp(0.5 * generator.normal(size=n)), float(np.exp(0.125))
     return lambda draws: (draws @ (loss * length)) / (draws @ length), truth
+
+
+def latents(n: int, generator: np.random.Generator) -> tuple[Statistic, float]:
+    """A share of dense latents (more than a tenth of the tokens), whose rates differ from document to document."""
+    mean, spread = np.exp(np.linspace(np.log(1e-3), np.log(0.4), 128)), 0.8
+
+    def rates(count: int, source: np.random.Generator) -> np.ndarray:
+        wander = np.exp(spread * source.normal(size=(len(mean), count)) - spread**2 / 2)
+        return np.minimum(mean[:, None] * wander, 1)
+
+    length = np.round(generator.exponential(300, n) + 30)
+    firings = generator.binomial(length.astype(int), rates(n, generator))
+    truth = (rates(20_000, np.random.Generator(np.random.PCG64(0))).mean(1) > 0.1).mean()
+    return lambda draws: (draws @ firings.T > 0.1 * (draws @ length)[:, None]).mean(1), float(truth)
 
 
 def real_sums(shards: list[Path], sae_folder: Path, hook: str, every: int) -> ReconstructionSums:
@@ -64,23 +81,19 @@ def real(sums: ReconstructionSums) -> Callable[[int, np.random.Generator], tuple
     return draw
 
 
-def percentile(statistic: Statistic, n: int, generator: np.random.Generator) -> tuple[float, float]:
-    """The interval that was given before: quantiles of 200 draws with replacement."""
-    values = statistic(generator.multinomial(n, np.full(n, 1 / n), 200).astype(float))
-    return tuple(np.nanquantile(values, (0.025, 0.975)))
-
-
-def coverage(draw: Callable, sizes: tuple[int, ...], cases: int) -> Iterator[tuple[int, float, float, float, float]]:
-    """For each number of documents: coverage and median width of the interval, then of the percentile bootstrap."""
+def coverage(draw: Callable, sizes: tuple[int, ...], cases: int) -> Iterator[tuple[float, ...]]:
+    """For each number of documents: coverage and median width of the jackknife, of draws, and of their percentiles."""
     for n in sizes:
         generator, found = np.random.Generator(np.random.PCG64(n)), []
+        counts = document_draws(n, DRAWS).T.astype(float)
         for _ in range(cases):
             statistic, truth = draw(n, generator)
-            ends = [cluster_interval(statistic, n), percentile(statistic, n, generator)]
+            value, drawn = float(statistic(np.ones((1, n)))[0]), statistic(counts)
+            ends = [cluster_interval(statistic, n), draws_interval(value, drawn, n), percentile_interval(drawn)]
             if None not in ends:
                 found.append([(low <= truth <= high, high - low) for low, high in ends])
         table = np.array(found, dtype=float)
-        yield n, *(value for way in (0, 1) for value in (table[:, way, 0].mean(), np.median(table[:, way, 1])))
+        yield n, *(value for way in range(3) for value in (table[:, way, 0].mean(), np.median(table[:, way, 1])))
 
 
 def main() -> None:
@@ -89,6 +102,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, nargs="*", default=[], help="training shards, with --sae and --hook")
     parser.add_argument("--sae", type=Path, help="folder of an SAE of the hook")
     parser.add_argument("--hook", help="for example resid_post.19")
+    parser.add_argument("--latents", action="store_true", help="a share of latents beyond a limit")
     parser.add_argument("--every", type=int, default=3, help="rows of which one is looked at")
     parser.add_argument("--cases", type=int, default=600)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
@@ -97,10 +111,12 @@ def main() -> None:
     populations: dict[str, Callable] = {}
     if given.shards:
         populations[given.hook] = real(real_sums(given.shards, given.sae, given.hook, given.every))
+    elif given.latents:
+        populations["share of dense latents"] = latents
     else:
         for kind in ("equal", "lengths", "heavy"):
             populations[kind] = lambda n, generator, kind=kind: simulated(kind, n, generator)
-    print("population, documents, coverage, width, coverage of the percentile bootstrap, its width")
+    print("population, documents, then coverage and width of the jackknife, of draws, and of percentiles of draws")
     for name, draw in populations.items():
         for n, *numbers in coverage(draw, tuple(given.sizes), given.cases):
             print(name, n, *(f"{number:.3f}" for number in numbers), flush=True)

@@ -44,7 +44,8 @@ from harvest import bare, random_split
 from atlas.activations.harvest import harvest_shard
 from atlas.activations.store import open_shards
 from atlas.activations.stream import BatchStream
-from atlas.config.data import Harvest, Mix
+from atlas.config.data import Harvest
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.devices import choose_device, make_deterministic, use_threads
 from atlas.evaluation.references import References, compute_references

@@ -30,10 +30,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from atlas.activations.mixing import measure_mixing
+from atlas.activations.sampling import median_norm, sample_rows
 from atlas.activations.store import open_shards
-from atlas.activations.stream import BatchStream, median_norm, sample_rows
+from atlas.activations.stream import BatchStream
 from atlas.activations.windowed import Windowed
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.devices import keep_freed_memory, make_deterministic, use_threads
 from atlas.massive import MASSIVE_FACTOR

@@ -32,7 +32,7 @@ from atlas.activations.layout import IDENTITY
 from atlas.activations.store import open_shards
 from atlas.activations.stream import BatchStream
 from atlas.activations.writer import RowColumns, ShardWriter
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.devices import choose_device, keep_freed_memory, use_threads
 from atlas.training.prefetch import prefetch

@@ -26,8 +26,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
+from atlas.activations.blocks import eligible_rows
+from atlas.activations.sampling import median_norm
 from atlas.activations.store import Shard, open_shards
-from atlas.activations.stream import eligible_rows, median_norm
 from atlas.config.frameworks import FRAMEWORKS, OURS
 from atlas.config.recipe import Recipe
 from atlas.frameworks.job import RowsFile, rows_files, write_job

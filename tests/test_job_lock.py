@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from atlas.job_lock import RESULTS_LOCK, claim_results, only_one, read_holder
+from atlas.job_lock import RESULTS_LOCK, claim_results, only_one
+from atlas.locks import read_holder
 
 LIBRARY = Path(__file__).parents[1] / "workflow"
 COUNT = """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from atlas import unlock
-from atlas.job_lock import RESULTS_LOCK, read_holder
+from atlas.job_lock import RESULTS_LOCK
+from atlas.locks import read_holder
 
 LIBRARY = Path(__file__).parents[1] / "workflow"
 HOLD = """

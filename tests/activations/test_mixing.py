@@ -7,7 +7,7 @@ from activations.shards import make_shard
 from atlas.activations.mixing import measure_mixing
 from atlas.activations.store import open_shards
 from atlas.activations.stream import BatchStream
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 
 N_ROWS = 80 * 32
 ONE = Mix(phases=[{"until": 1.0, "weights": {"chat": 1.0}}])

@@ -3,9 +3,10 @@ import pytest
 import torch
 from shards import make_shard
 
+from atlas.activations.sampling import sample_rows
 from atlas.activations.store import open_shards
-from atlas.activations.stream import BatchStream, sample_rows
-from atlas.config.data import Mix
+from atlas.activations.stream import BatchStream
+from atlas.config.mixes import Mix
 from atlas.errors import StoreError
 
 HOOK = "resid_post.0"

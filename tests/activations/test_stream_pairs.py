@@ -5,9 +5,11 @@ import pytest
 import torch
 from activations.shards import make_shard
 
+from atlas.activations.blocks import eligible_rows
+from atlas.activations.sampling import sample_tokens
 from atlas.activations.store import open_shards
-from atlas.activations.stream import BatchStream, eligible_rows, sample_tokens
-from atlas.config.data import Mix
+from atlas.activations.stream import BatchStream
+from atlas.config.mixes import Mix
 
 PAIR = "resid_post.0-to-resid_post.1"
 MIX = Mix(phases=[{"until": 1.0, "weights": {"chat": 0.5, "finance": 0.5}}])

@@ -12,7 +12,7 @@ from atlas.activations.store import open_shards
 from atlas.activations.stream import BatchStream
 from atlas.activations.window import WindowShards
 from atlas.activations.windowed import Windowed
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.errors import StoreError
 from atlas.massive import MASSIVE_FACTOR
 

@@ -19,7 +19,7 @@ from atlas.autointerp.protocol import NoReplyError, Reply
 from atlas.autointerp.summary import summarise
 from atlas.autointerp.tools import ScorerTools
 from atlas.config.autointerp import Autointerp
-from atlas.intervals import rate_interval
+from atlas.statistics.intervals import rate_interval
 
 CHANCE = 1 / 5
 

@@ -5,8 +5,9 @@ import pytest
 from label_scene import WIDTH, LabelScene, planted
 from latent_scene import random_tokens
 
-from atlas.autointerp.auc import drawn_auc, drawn_interval, wins
 from atlas.autointerp.judge import judge_labels
+from atlas.statistics.auc import wins
+from atlas.statistics.draws import drawn_auc, percentile_interval
 
 SAMPLES = 200
 
@@ -135,4 +136,4 @@ def test_draws_without_an_example_have_no_value_and_too_many_no_interval():
     empty = drawn_auc(won, np.array([[1, 0], [1, 0]]), np.ones((2, 2)))
     assert np.isnan(empty.draws[1])
     assert empty.interval is None
-    assert drawn_interval(np.append(np.full(99, 0.5), np.nan)) == [0.5, 0.5]
+    assert percentile_interval(np.append(np.full(99, 0.5), np.nan)) == [0.5, 0.5]

@@ -32,8 +32,8 @@ from atlas.codes.store import LatentEntries
 from atlas.config.causal import Causal
 from atlas.errors import CausalError
 from atlas.hook_points import SaeHooks
-from atlas.intervals import LEAST_CLUSTERS
 from atlas.models.forward import capture
+from atlas.statistics.clusters import LEAST_CLUSTERS
 from atlas.training.sae import save_sae
 
 LENGTH, CONTEXTS = 16, 10

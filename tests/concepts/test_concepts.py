@@ -19,9 +19,9 @@ from atlas.config.causal import Concepts
 from atlas.config.downstream import Probing
 from atlas.errors import CausalError, EvaluationError
 from atlas.files import write_json
-from atlas.probing.auc import Auc
 from atlas.probing.probes import stratified_split
 from atlas.probing.rows import LabelledRows, write_rows
+from atlas.statistics.auc import Auc
 from atlas.tables import read_csv
 from atlas.training.sae import Sae, save_sae
 

@@ -7,8 +7,8 @@ import yaml
 
 from atlas.autointerp.cost import cost
 from atlas.config.budget import mean_weights
-from atlas.config.data import Mix
 from atlas.config.load import load_config, read_config
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.config.reference import FOLDER, readme_text, schema_text
 from atlas.config.rows import expand_rows

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.corpora import near
 from atlas.corpora.apart import check_apart
 from atlas.corpora.documents import build_documents

@@ -9,7 +9,7 @@ import pytest
 from wheels import make_wheel, source_of
 
 import atlas.corpora.documents as documents_module
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.corpora.documents import build_documents
 from atlas.corpora.ordered import OrderedDocuments, split_of
 from atlas.corpora.templates import make_document

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.config.data import Criterion, Filter
+from atlas.config.corpora import Criterion, Filter
 from atlas.corpora.filters import make_filter, vocabulary_density, vocabulary_pattern
 from atlas.corpora.templates import clean_text, make_document, read_messages
 from atlas.errors import SourceError

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.corpora.documents import build_documents
 from atlas.corpora.ordered import split_of
 from atlas.corpora.text_units import TextUnits, heading, text_records

@@ -13,7 +13,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from atlas.config.data import Corpus, TokenBudget
+from atlas.config.corpora import Corpus
+from atlas.config.data import TokenBudget
 from atlas.corpora.apart import check_apart
 from atlas.corpora.documents import build_documents
 from atlas.corpora.encoding import make_encoder

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from atlas.config.study import Evaluation
-from atlas.evaluation.bootstrap import half_width
 from atlas.evaluation.protocols import AtlasSums, GuideSums
 from atlas.evaluation.redundancy import decoder_geometry
+from atlas.statistics.clusters import half_width
 from atlas.training.sae import Sae
 
 SETTINGS = Evaluation(dead_min_tokens=100)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import MAX_GROUPS, Groups
 from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.statistics.clusters import MAX_GROUPS, Groups
 
 
 def measured(rows, reconstruction, center=None, groups=None, batch=64, n_groups=1) -> dict:

@@ -7,11 +7,11 @@ import torch
 from atlas.evaluation.sparsity import (
     FiringSums,
     expected_false_dead,
-    firing_rate_upper,
     rare_count,
     silent_by_chance,
     sparsity_metrics,
 )
+from atlas.statistics.intervals import rate_upper
 
 RATES = 10 ** np.linspace(-7, -2, 400)
 
@@ -47,20 +47,20 @@ def test_estimate_of_false_dead_is_a_lower_bound_near_the_truth():
 
 
 def test_clopper_pearson_bound():
-    assert firing_rate_upper(np.array([0]), 10_000)[0] == pytest.approx(1 - 0.05 ** (1 / 10_000), rel=1e-9)
-    assert firing_rate_upper(np.array([0]), 10_000)[0] == pytest.approx(3e-4, rel=0.01)
-    assert firing_rate_upper(np.array([5]), 10)[0] == pytest.approx(0.7776, abs=1e-3)  # exact binomial tables
-    assert firing_rate_upper(np.array([10]), 10)[0] == 1
-    assert firing_rate_upper(np.array([0]), 0)[0] == 1
+    assert rate_upper(np.array([0]), 10_000)[0] == pytest.approx(1 - 0.05 ** (1 / 10_000), rel=1e-9)
+    assert rate_upper(np.array([0]), 10_000)[0] == pytest.approx(3e-4, rel=0.01)
+    assert rate_upper(np.array([5]), 10)[0] == pytest.approx(0.7776, abs=1e-3)  # exact binomial tables
+    assert rate_upper(np.array([10]), 10)[0] == 1
+    assert rate_upper(np.array([0]), 0)[0] == 1
 
 
 def test_rare_latents_need_tokens():
     assert rare_count(999_999, 1_000_000) == -1
     assert rare_count(1_000_000, 1_000_000) == 0
     count = rare_count(10_000_000, 1_000_000)
-    limit = firing_rate_upper(np.array([0]), 1_000_000)[0]
-    assert firing_rate_upper(np.array([count]), 10_000_000)[0] <= limit
-    assert firing_rate_upper(np.array([count + 1]), 10_000_000)[0] > limit
+    limit = rate_upper(np.array([0]), 1_000_000)[0]
+    assert rate_upper(np.array([count]), 10_000_000)[0] <= limit
+    assert rate_upper(np.array([count + 1]), 10_000_000)[0] > limit
 
 
 def test_silent_is_untested_until_there_are_enough_tokens():

@@ -2,37 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from atlas.autointerp.figure import draw_autointerp, rank_correlation
-
-
-def test_rank_correlation_of_an_order_that_is_kept():
-    hooks = [f"h{number}" for number in range(12)]
-    found = rank_correlation(range(12), np.exp(np.arange(12)), hooks)
-    assert found["value"] == pytest.approx(1)
-    assert found["interval"] == pytest.approx([1, 1])
-
-
-def test_rank_correlation_of_noise_reaches_zero():
-    generator = np.random.default_rng(0)
-    found = rank_correlation(generator.random(30), generator.random(30), np.arange(30))
-    assert found["interval"][0] < 0 < found["interval"][1]
-
-
-def test_seeds_of_a_hook_are_no_further_evidence():
-    x, noise = np.arange(6.0), np.random.default_rng(0).random(6) * 4
-    alone = rank_correlation(x, x + noise, range(6))
-    repeated = rank_correlation(np.tile(x, 5), np.tile(x + noise, 5), np.tile(np.arange(6), 5))
-    assert repeated["value"] == pytest.approx(alone["value"])
-    assert np.ptp(repeated["interval"]) > 0.8 * np.ptp(alone["interval"])
-
-
-def test_nothing_to_correlate():
-    assert rank_correlation([1, 2, 3], [1, 2, 3], [*"abc"]) == {"value": None, "interval": None, "n": 3}
-    assert rank_correlation([1, 1, 1, 1], [1, 2, 3, 4], [*"abcd"])["value"] is None
-    assert rank_correlation([1, 2, 3, np.nan, 5], [1, 2, 3, 4, np.nan], [*"abcde"])["n"] == 3
-    assert rank_correlation([1, 2, 3, 4], [1, 2, 3, 4], [*"aaab"])["interval"] is None
+from atlas.autointerp.figure import draw_autointerp
 
 
 def test_figure_from_a_table(tmp_path):

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from atlas.evaluation.bootstrap import Groups
 from atlas.finance.text import KindedRows
+from atlas.statistics.clusters import Groups
 from atlas.training.sae import Sae
 
 HOOK = "resid_post.1"

@@ -19,7 +19,14 @@ NAMES = [*{column for panel in PANELS for column in panel.columns.values() if no
 
 
 def result(sae_id: str, gain: float, **changes) -> dict:
-    values = {"sae_id": sae_id, "corpus": "finance", "n_tokens": 100, "n_documents": 20, "reasons": {}}
+    values = {
+        "sae_id": sae_id,
+        "corpus": "finance",
+        "n_tokens": 100,
+        "n_documents": 20,
+        "loss_documents": 20,
+        "reasons": {},
+    }
     for name in NAMES:
         values |= {name: 0.5 + gain, f"{name}_interval": [0.3 + gain, 0.7 + gain], f"random_{name}": 0.1}
     nulls = {f"latents_{kind}_null_mean": 0.0 for kind in ("number", "ratio", "entity")}
@@ -66,8 +73,8 @@ def test_gains_are_paired_draw_by_draw(table):
     finance = table[table.mix == "finance"]
     assert finance.gain_explained_variance_entity.tolist() == pytest.approx([0.2, 0.2])
     width = finance.gain_explained_variance_entity_interval_high - finance.gain_explained_variance_entity_interval_low
-    # The shared noise of .1 is gone: what is left is that of two SAEs, sqrt(2) · .01.
-    assert width.to_numpy() == pytest.approx(2 * 1.96 * np.sqrt(2) * 0.01, rel=0.15)
+    # The shared noise of .1 is gone: what is left is that of two SAEs, sqrt(2) · .01; 2.093 is Student's t for 20.
+    assert width.to_numpy() == pytest.approx(2 * 2.093 * np.sqrt(20 / 19) * np.sqrt(2) * 0.01, rel=0.1)
 
 
 def test_results_that_do_not_belong_together_are_refused(tmp_path):

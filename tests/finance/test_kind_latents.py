@@ -35,7 +35,9 @@ def test_planted_latents_are_counted_and_no_others(tmp_path):
     assert np.flatnonzero(found.is_kind["number"]).tolist() == [0, 3]
     assert np.flatnonzero(found.is_kind["entity"]).tolist() == [1]
     assert found.counts["ratio"].value == 0
-    assert found.counts["number"].interval == pytest.approx([2, 3])  # latent 2 is one firing short of the rule
+    assert set(found.counts["number"].draws) == {2, 3}  # latent 2 is one firing short of the rule
+    low, high = found.counts["number"].interval
+    assert low < 2 <= high < low + 3
     assert found.null["number"].mean() < 0.1 and found.null["entity"].mean() < 0.1
 
 

@@ -7,6 +7,7 @@ from finance_scene import WIDTH, corpus, one_hot_sae
 
 from atlas.errors import EvaluationError
 from atlas.finance.template import Passage, match_tokens, rows_moved
+from atlas.statistics.clusters import half_width
 
 N_DOCUMENTS, LENGTH = 30, 12
 
@@ -68,7 +69,7 @@ def test_planted_turnover_is_found_with_an_interval_over_documents():
     assert turnover.value == 0.5  # one latent a token, another one in half of the documents
     low, high = turnover.interval
     # Documents are all or nothing: the spread is that of 30 draws, not of 360 tokens.
-    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(N_DOCUMENTS), rel=0.25)
+    assert high - low == pytest.approx(2 * half_width(N_DOCUMENTS) * 0.5 / np.sqrt(N_DOCUMENTS), rel=0.15)
     excess = turnover - found.turnover("moved", 500)
     assert excess.value == 0.5 and excess.interval == pytest.approx([low, high])
     assert rows_moved(texts, matched, "rewritten", 100).value > 0.5

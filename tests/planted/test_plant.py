@@ -9,7 +9,9 @@ import torch
 
 from atlas.activations.store import Shard, open_shards
 from atlas.activations.validate import violations
-from atlas.config.data import Corpus, Harvest, Mix, ModelSpec
+from atlas.config.corpora import Corpus
+from atlas.config.data import Harvest, ModelSpec
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import AuditError, StoreError

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from atlas.config.data import Corpus, Model, ModelSpec
+from atlas.config.corpora import Corpus
+from atlas.config.data import Model, ModelSpec
 from atlas.config.planted import PlantedSource
 from atlas.errors import DamagedFileError, SourceError
 from atlas.models.load import load_model

@@ -151,7 +151,7 @@ def test_results_of_another_sae_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"labels\.parquet: is of an SAE with hash"):
         scene.build(seeds=(0,))
     shutil.copy(scene.sae(1) / "metrics.json", scene.sae(0) / "metrics.json")
-    with pytest.raises(EvaluationError, match=r"metrics\.json: is of '.*seed-1', expected '.*seed-0'"):
+    with pytest.raises(EvaluationError, match=r"metrics\.json: is of SAE '.*seed-1', expected '.*seed-0'"):
         scene.build(seeds=(0,))
     assert not (scene.site / SAE).exists()
 

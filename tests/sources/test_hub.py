@@ -257,7 +257,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 import datasets
 from pathlib import Path
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.corpora.documents import build_documents
 datasets.config.STREAMING_READ_MAX_RETRIES = 1
 time.sleep = lambda seconds: None  # between the clients' own attempts

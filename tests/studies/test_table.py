@@ -138,7 +138,7 @@ def test_a_comparison_of_another_sae_is_refused(tmp_path):
     sae_id = "m/resid_post.4/chat/topk/seed-0"
     write_json(tmp_path / "metrics.json", metrics(tmp_path))
     write_json(tmp_path / "twins.json", {"sae_id": "other", "corpora": comparison()})
-    with pytest.raises(EvaluationError, match=r"twins\.json: is of 'other', expected 'm/"):
+    with pytest.raises(EvaluationError, match=r"twins\.json: is of SAE 'other', expected 'm/"):
         write_study_table(
             "s",
             {sae_id: tmp_path / "metrics.json"},

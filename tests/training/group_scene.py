@@ -11,7 +11,8 @@ from training.planted import recipe
 from atlas.activations.facts import harvest_facts, write_facts
 from atlas.activations.harvest import harvest_shard
 from atlas.activations.store import Shard
-from atlas.config.data import Harvest, Mix
+from atlas.config.data import Harvest
+from atlas.config.mixes import Mix
 from atlas.corpora.packing import Packed
 from atlas.corpora.tokens import _write_split, read_tokens
 from atlas.files import write_json

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from atlas.activations.plan import Plan, Window
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.training.rounds import Passage, most_at_hand, needed, next_window, order_of_windows
 
 SHARDS = {"chat": [100] * 6, "news": [100, 100, 100, 40]}

@@ -9,7 +9,7 @@ import torch
 from shards import make_shard
 from training.planted import CPU, recipe
 
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.errors import ConfigError, StoreError, TrainingError
 from atlas.files import write_json
 from atlas.runcard import public_card, read_run_card

@@ -9,7 +9,7 @@ from atlas.evaluation.document_sums import ALL, LOSS, REGULAR, DocumentSums, rea
 from atlas.evaluation.losses import LossTable, RegularLosses
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.files import read_json, write_json
-from atlas.intervals import LEAST_CLUSTERS, jackknife_interval
+from atlas.statistics.clusters import LEAST_CLUSTERS, jackknife_interval
 from atlas.twins.compare import Judged, write_comparison
 from atlas.twins.learnt import best_twin, learnt
 from atlas.twins.measures import MEASURES
@@ -152,7 +152,7 @@ def test_twins_of_other_text_are_refused(tmp_path):
 
 def test_files_of_another_sae_are_refused(tmp_path):
     own = write(tmp_path / "own", OWN, Text(), 0.2)
-    with pytest.raises(EvaluationError, match=r"metrics\.json: is of 'm/.*', expected 'other'"):
+    with pytest.raises(EvaluationError, match=r"metrics\.json: is of SAE 'm/.*', expected 'other'"):
         write_comparison("other", own, {}, ["chat"], tmp_path / "twins.json")
     with pytest.raises(EvaluationError, match=r"sums: is of .* expected 'other'"):
         read_document_sums(own.sums, "other")

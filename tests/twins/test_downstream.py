@@ -7,7 +7,7 @@ from scipy import stats
 
 from atlas.errors import EvaluationError
 from atlas.files import write_json
-from atlas.intervals import welch_interval
+from atlas.statistics.intervals import welch_interval
 from atlas.tables import read_csv, write_parquet
 from atlas.twins.downstream import Found, hold_against, read_stage
 from atlas.twins.study_table import write_learnt_table

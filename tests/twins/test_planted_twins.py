@@ -9,7 +9,7 @@ from atlas.config.recipe import TWINS
 from atlas.evaluation.document_sums import ALL, REGULAR, DocumentSums
 from atlas.evaluation.losses import LossTable
 from atlas.evaluation.reconstruction import ReconstructionSums
-from atlas.intervals import jackknife_interval
+from atlas.statistics.clusters import jackknife_interval
 from atlas.training.sae import load_sae
 from atlas.twins.learnt import DECIDING, best_twin, learnt
 from atlas.twins.measures import MEASURES

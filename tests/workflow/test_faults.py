@@ -36,11 +36,13 @@ from project import (
 from wheels import make_wheel, source_of
 
 from atlas.activations.store import Shard
-from atlas.config.data import Corpus, TokenBudget
+from atlas.config.corpora import Corpus
+from atlas.config.data import TokenBudget
 from atlas.corpora.tokens import read_tokens, tokenise_corpus
 from atlas.errors import AtlasError
 from atlas.evaluation.references import References
-from atlas.job_lock import RESULTS_LOCK, lock_if_free, read_holder
+from atlas.job_lock import RESULTS_LOCK
+from atlas.locks import lock_if_free, read_holder
 from atlas.models.gate import require_passed
 from atlas.models.load import load_model
 from atlas.runcard import read_run_card

@@ -12,7 +12,7 @@ from project import make_project, planned, read_config, snakemake, write_config
 
 from atlas.autointerp.outcome import OUTCOMES
 from atlas.files import read_json
-from atlas.intervals import LEAST_CLUSTERS
+from atlas.statistics.clusters import LEAST_CLUSTERS
 
 pytestmark = pytest.mark.slow
 

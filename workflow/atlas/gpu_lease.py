@@ -5,7 +5,6 @@ locks of n devices and shows torch these alone, hence before torch is imported. 
 that is killed.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from atlas.errors import AtlasError
-from atlas.job_lock import is_still
+from atlas.locks import NoLocksError, lock_if_free, release
 
 log = logging.getLogger(__name__)
 
@@ -114,28 +113,20 @@ def _take(names: list[str], gpus: int) -> dict[str, tuple[Path, int]]:
 
 
 def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_if_free(path, mode=0o600)
     except BlockingIOError:
-        os.close(descriptor)
         return None
-    except OSError as error:
-        os.close(descriptor)
+    except NoLocksError as error:
         raise AtlasError(
             f"{path}: the file system of {path.parent} has no file locks ({error.strerror}), and without them two jobs "
             "would compute on one GPU; set ATLAS_GPU_LOCKS to a folder on a local disk"
         ) from error
-    if not is_still(path, descriptor):
-        os.close(descriptor)  # its holder removed it between our opening and locking it
-        return None
-    return descriptor
 
 
 def _give_back(held: Mapping[str, tuple[Path, int]]) -> None:
     for path, descriptor in held.values():
-        path.unlink(missing_ok=True)  # a cluster's node would collect one for each allocation
-        os.close(descriptor)
+        release(path, descriptor)  # a cluster's node would collect a file for each allocation
 
 
 def _lock_folder() -> Path:

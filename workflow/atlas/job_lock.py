@@ -6,17 +6,16 @@ call submits them again, and both would write the same temporary files.
 
 import atexit
 import errno
-import fcntl
 import hashlib
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from atlas.errors import AtlasError
+from atlas.locks import NoLocksError, lock_if_free, read_holder, release, wait_for_lock, write_holder
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,7 @@ def only_one(job: str, folder: Path = Path(".snakemake/atlas-jobs")) -> Iterator
         yield
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+            release(path, descriptor)
 
 
 def claim_results(folder: Path) -> None:
@@ -71,74 +69,27 @@ def claim_results(folder: Path) -> None:
             )
         return
     with suppress(OSError):  # a full disk: the text only names the holder
-        os.write(descriptor, f"{_whoami()} in {Path.cwd()}\n".encode())
+        write_holder(descriptor, f"{_whoami()} in {Path.cwd()}\n")
     atexit.register(_release, path, descriptor, os.getpid())
-
-
-def lock_if_free(path: Path) -> int:
-    """The descriptor of a file that is locked and empty now; raises BlockingIOError when another process has it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_still(path, descriptor):
-                os.ftruncate(descriptor, 0)
-                return descriptor
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its holder removed it between our opening and locking it
-
-
-def read_holder(path: Path) -> str:
-    """Return what the holder of a lock, or who was killed with it, wrote of itself; empty when nothing is known."""
-    try:
-        return path.read_bytes()[:1000].decode(errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _release(path: Path, descriptor: int, holder: int) -> None:
     if os.getpid() == holder:  # not in a process that was forked from it
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def is_still(path: Path, descriptor: int) -> bool:
-    """Return whether an opened file is the one that its path names now."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        release(path, descriptor)
 
 
 def _acquire(path: Path, job: str) -> int | None:
-    said = False
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not said:
-                holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
-                log.warning(
-                    "%s makes %s already; waiting for it to end. Two calls work on one results folder", holder, job
-                )
-                said = True
-            os.close(descriptor)
-            time.sleep(_RETRY_SECONDS)
-            continue
-        except OSError as error:
-            log.warning(
-                "%s: no locks on this file system (%s); two calls at once would not be noticed", path.parent, error
-            )
-            os.close(descriptor)
-            return None
-        if is_still(path, descriptor):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, _whoami().encode())
-            return descriptor
-        os.close(descriptor)  # its holder removed it between our opening and locking it
+    def waiting() -> None:
+        holder = read_holder(path) or "another process"
+        log.warning("%s makes %s already; waiting for it to end. Two calls work on one results folder", holder, job)
+
+    try:
+        descriptor = wait_for_lock(path, _RETRY_SECONDS, waiting=waiting)
+    except NoLocksError as error:
+        log.warning("%s: no locks on this file system (%s); two calls at once would not be noticed", path.parent, error)
+        return None
+    write_holder(descriptor, _whoami())
+    return descriptor
 
 
 def _whoami() -> str:

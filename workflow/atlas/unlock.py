@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from atlas.job_lock import RESULTS_LOCK, lock_if_free, read_holder
+from atlas.job_lock import RESULTS_LOCK
+from atlas.locks import lock_if_free, read_holder
 
 LOCKS = Path(".snakemake/locks")
 _BY_HAND = "look whether a call still works here; if none does, run: snakemake --unlock"
@@ -28,10 +29,7 @@ def reason_to_keep(results: Path) -> str | None:
         return f"{holder} still works on {results.resolve()}; wait for it to end, or end it"
     except OSError as error:
         return f"{path} cannot be locked ({error.strerror}), so nothing is known of {holder}; {_BY_HAND}"
-    try:
-        os.write(descriptor, f"{holder}\n".encode())  # locking has emptied it
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
     if f" on {socket.gethostname()}" not in holder or not holder.endswith(f" in {Path.cwd()}"):
         return f"{holder} locked the results, but this is {Path.cwd()} on {socket.gethostname()}; {_BY_HAND}"
     return None

@@ -3,7 +3,7 @@ from pathlib import Path
 from atlas.job import job
 
 with job(snakemake.log[0]):
-    from atlas.config.data import Corpus
+    from atlas.config.corpora import Corpus
     from atlas.corpora.documents import build_documents
     from atlas.sources.hub import LOCK_FILE
 

@@ -3,7 +3,8 @@ from pathlib import Path
 from atlas.job import job
 
 with job(snakemake.log[0]):
-    from atlas.config.data import Corpus, TokenBudget
+    from atlas.config.corpora import Corpus
+    from atlas.config.data import TokenBudget
     from atlas.corpora.tokens import tokenise_corpus
 
     tokenise_corpus(

@@ -4,7 +4,7 @@ from atlas.gpu_lease import granted_gpus
 from atlas.job import job
 
 with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources)) as device:
-    from atlas.config.data import Mix
+    from atlas.config.mixes import Mix
     from atlas.config.recipe import Recipe
     from atlas.config.tracking import Tracking
     from atlas.training.run import TrainingInputs, run_training

@@ -4,7 +4,8 @@ from atlas.gpu_lease import granted_gpus
 from atlas.job import job
 
 with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources)) as device:
-    from atlas.config.data import Harvest, Mix, window_memory
+    from atlas.config.data import Harvest, window_memory
+    from atlas.config.mixes import Mix
     from atlas.config.recipe import Recipe
     from atlas.config.tracking import Tracking
     from atlas.devices import choose_two_devices

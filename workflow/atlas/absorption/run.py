@@ -15,7 +15,6 @@ from atlas.absorption.words import GROUP, LETTERS
 from atlas.activations.store import shards_by_corpus
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption
-from atlas.evaluation.bootstrap import cluster_interval
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import read_json, write_json
 from atlas.folder import Folder
@@ -24,6 +23,7 @@ from atlas.probing.probes import Split, stratified_split
 from atlas.probing.rows import LabelledRows, read_facts, read_rows
 from atlas.probing.run import encode_rows, fragmentation, open_sae
 from atlas.progress import progress
+from atlas.statistics.clusters import cluster_interval
 from atlas.training.sae import Sae
 
 DICTIONARIES = ("sae", "random", "raw")

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 
 # A batch is put together from this many contiguous blocks: large enough reads for a disk, many enough draws for a mix.
 BLOCKS_PER_BATCH = 8

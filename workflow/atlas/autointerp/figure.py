@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import spearmanr
 
 from atlas.figures.captions import listed, name_models, saes, span
-from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+from atlas.figures.style import SERIES_COLOURS, WIDTH, draw
+from atlas.statistics.ranks import grouped_rank_correlation
 from atlas.studies.rows import read_rows
 
 X = {"absorption_guide": "redundancy (absorption_guide)", "fvu": "FVU (in-sample, regular rows)"}
@@ -22,17 +22,11 @@ Y = {
     "score": "score (AUC),\nrandom negatives",
     "specificity": "score − score of\nother latents' labels",
 }
-_SAMPLES, _LEVELS = 2000, (0.025, 0.975)
-_MIN_SAES = 4
 
 
 def draw_autointerp(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_autointerp.csv to every target (.pdf, .png)."""
-    use_style()
-    rows = shown(read_rows(table))
-    figure = plot_autointerp(rows)
-    save(figure, targets, describe_autointerp(rows))
-    plt.close(figure)
+    draw(plot_autointerp, describe_autointerp, targets, shown(read_rows(table)))
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -73,29 +67,6 @@ def plot_autointerp(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
-    """Spearman's ρ with a 95 % percentile interval over groups drawn with replacement: the seeds of a hook go together.
-
-    None below four SAEs, or when one side does not vary; the interval also when the drawn SAEs do not vary too often
-    (more than a twentieth of the draws).
-    """
-    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
-    members = [np.flatnonzero(groups[known] == group) for group in np.unique(groups[known])]
-    if len(x) < _MIN_SAES or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return {"value": None, "interval": None, "n": len(x)}
-    generator = np.random.Generator(np.random.PCG64(0))
-    drawn = []
-    for _ in range(_SAMPLES):
-        chosen = np.concatenate([members[group] for group in generator.integers(0, len(members), len(members))])
-        if np.ptp(x[chosen]) > 0 and np.ptp(y[chosen]) > 0:
-            drawn.append(spearmanr(x[chosen], y[chosen]).statistic)
-    enough = len(drawn) >= 0.95 * _SAMPLES
-    interval = [float(value) for value in np.quantile(drawn, _LEVELS)] if enough else None
-    return {"value": float(spearmanr(x, y).statistic), "interval": interval, "n": len(x)}
-
-
 def _draw_panel(axis: Axes, ours: pd.DataFrame, random: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
     for row in ours.itertuples():
         colour = colours[_hook(row.hook, row.target_hook)]
@@ -113,7 +84,7 @@ def _draw_panel(axis: Axes, ours: pd.DataFrame, random: pd.DataFrame, x: str, y:
         axis.axhline(0.5, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
     if y == "specificity":
         axis.axhline(0.0, color="#666666", linewidth=0.7, linestyle=(0, (4, 2)))
-    axis.set_title(_correlation_text(rank_correlation(ours[x], ours[y], ours.hook)), fontsize=7)
+    axis.set_title(_correlation_text(grouped_rank_correlation(ours[x], ours[y], ours.hook)), fontsize=7)
 
 
 def _correlation_text(found: dict[str, Any]) -> str:

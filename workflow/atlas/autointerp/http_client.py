@@ -2,6 +2,9 @@
 
 What may pass (no connection, a time limit, 408, 429, 5xx, a garbled answer) is tried again with growing pauses. What
 will not (a refused key, an unknown model) stops the job: the replies so far are kept, and the next call goes on there.
+The loop is our own: urllib3's retries do not read an answer's text, and tenacity's take as much code for the two faults
+that end the tries differently.
+
 A server that refuses `max_tokens` is asked with `max_completion_tokens`, which means the same. Other fields that some
 servers refuse change the replies: the error names the key that leaves them out.
 """

@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from atlas.autointerp.auc import Drawn, drawn_share
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples
 from atlas.autointerp.judge import MEASURES, NO_ANSWERS, Judged, Means, counts, highlights_of, unscored
 from atlas.autointerp.tools import IntruderScorer, Lineup
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
-from atlas.intervals import rate_interval
-from atlas.latents.draws import document_draws
+from atlas.statistics.draws import Drawn, document_draws, drawn_share
+from atlas.statistics.intervals import rate_interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from atlas.autointerp.auc import Drawn, drawn_auc, wins
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights
 from atlas.autointerp.scorers import BLIND
 from atlas.autointerp.tools import Question, Scorer
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
-from atlas.latents.draws import document_draws
+from atlas.statistics.auc import wins
+from atlas.statistics.draws import Drawn, document_draws, drawn_auc
 
 # A token is highlighted when it has this share of the strongest activation among the latent's test examples; as in
 # Delphi 0.1.3, `threshold`.

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM
-from atlas.errors import EvaluationError
-from atlas.files import read_json
-from atlas.intervals import difference_interval
+from atlas.sae_files import read_of_sae
+from atlas.statistics.intervals import difference_interval
 from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat, random_seed
 from atlas.tables import read_parquet, write_csv
@@ -75,10 +74,7 @@ def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
-    summary, metrics = read_json(files.summary), read_json(files.metrics)
-    for path, found in ((files.summary, summary), (files.metrics, metrics)):
-        if found["sae_id"] != sae_id:
-            raise EvaluationError(f"{path}: is of SAE {found['sae_id']!r}, expected {sae_id!r}; delete it, run again")
+    summary, metrics = read_of_sae(files.summary, sae_id), read_of_sae(files.metrics, sae_id)
     latents = read_parquet(files.latents, columns=["outcome", "told_by"])
     shares = latents.outcome.value_counts(normalize=True)
     told = latents.told_by.fillna("nothing").value_counts(normalize=True)

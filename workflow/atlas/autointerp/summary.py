@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from atlas.autointerp.auc import Drawn
 from atlas.autointerp.by_context import LEAST_TOLD, TOKEN
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import summary_of_trials
@@ -14,6 +13,7 @@ from atlas.autointerp.judge import MEASURES, Found
 from atlas.autointerp.outcome import FALSE_SHARE
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
+from atlas.statistics.draws import Drawn
 
 # Control -> the difference whose interval must be above 0.
 CONTROLS = {"shuffled labels": "specificity", "blind": "over_blind", "random dictionary": "over_random"}

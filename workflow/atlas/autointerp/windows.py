@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from atlas.codes.store import Codes
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import Groups
 from atlas.latents.text import piece_begins
+from atlas.statistics.clusters import Groups
 
 _TRAIN_SHARE = 0.5
 

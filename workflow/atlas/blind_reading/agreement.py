@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from atlas.autointerp.outcome import Deciding, judged_latents
@@ -17,9 +16,10 @@ from atlas.blind_reading.votes import VOTES, read_votes
 from atlas.codes.encode import sae_sha256
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import cluster_interval
 from atlas.folder import Folder
-from atlas.intervals import difference_interval, rate_interval
+from atlas.statistics.clusters import cluster_interval
+from atlas.statistics.intervals import difference_interval, rate_interval
+from atlas.statistics.ranks import rank_correlation
 from atlas.tables import read_arrow, write_csv
 
 CLEAR = VOTES.index("clear")
@@ -122,9 +122,8 @@ def _kappa(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
-    if len(np.unique(first)) < 2 or len(np.unique(second)) < 2:
-        return float("nan")
-    return float(spearmanr(first, second).statistic)
+    found = rank_correlation(first, second)
+    return float("nan") if found is None else found
 
 
 def _of_pairs(

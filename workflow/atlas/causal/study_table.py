@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from atlas.errors import EvaluationError
-from atlas.files import read_json
-from atlas.studies.rows import identity
+from atlas.studies.rows import results_of
 from atlas.tables import write_csv
 
 
@@ -19,10 +17,7 @@ def write_effects_table(study: str, summaries: Mapping[str, Path], table: Path) 
     when a file is of another SAE.
     """
     rows = []
-    for sae_id, path in summaries.items():
-        found = read_json(path)
-        if found["sae_id"] != sae_id:
-            raise EvaluationError(f"{path}: is of SAE {found['sae_id']!r}, expected {sae_id!r}; delete it, run again")
+    for who, found in results_of(study, summaries):
         kept = {name: value for name, value in found.items() if name not in ("sae_id", "reasons", "integrity")}
-        rows.append(identity(study, sae_id) | kept | {"reasons": json.dumps(found["reasons"], sort_keys=True)})
+        rows.append(who | kept | {"reasons": json.dumps(found["reasons"], sort_keys=True)})
     write_csv(table, pd.DataFrame(rows))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.causal.tables import BEYOND, NOT_BEYOND, strongest_twin
-from atlas.evaluation.bootstrap import ratio_intervals
+from atlas.statistics.clusters import ratio_intervals
 
 # Effects of all firings together, and what is subtracted from them.
 _POOLED = ("kl", "kl_random", "kl_other", "loss", "loss_random", "kl_after", "kl_after_random")

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 
 from atlas.causal.effects import OTHER, OWN, RANDOM, TWIN, Measured
 from atlas.causal.firings import Firings
-from atlas.evaluation.bootstrap import ratio_intervals
-from atlas.intervals import LEAST_CLUSTERS
+from atlas.statistics.auc import area_of_ranks
+from atlas.statistics.clusters import LEAST_CLUSTERS, ratio_intervals
 
 BEYOND, NOT_BEYOND, UNMEASURED = "beyond a random direction", "no effect beyond a random direction", "not measured"
 NO_TWIN = "no twin was given: causal.twins is false, or no study that holds this SAE has twins"
@@ -193,7 +193,4 @@ def _split(text: str) -> list[str]:
 
 def _auc(ranks: Int[np.ndarray, " tokens"], named: Sequence[int]) -> float:
     """Chance that a named token is lifted more than another one; ties are broken by place."""
-    n, total = len(named), len(ranks)
-    if n in (0, total):
-        return np.nan
-    return float((ranks[named].sum() - n * (n - 1) / 2) / (n * (total - n)))
+    return float(area_of_ranks(float((ranks[named] + 1).sum()), len(named), len(ranks)))

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from atlas.errors import CausalError
-from atlas.intervals import LEAST_CLUSTERS
-from atlas.probing.auc import Auc, normal_interval
 from atlas.probing.probes import Split, stratified_split
 from atlas.probing.rows import LabelledRows
 from atlas.probing.run import encode_rows
+from atlas.statistics.auc import Auc, column_aucs
+from atlas.statistics.clusters import LEAST_CLUSTERS
+from atlas.statistics.intervals import normal_interval
 from atlas.training.sae import Sae
 
 # Detectors, the SAE's first. Of the shuffled one the labels have no meaning: .5 but for noise.
@@ -92,13 +92,11 @@ def latent_aucs(
     latents: Float[np.ndarray, "texts n_latents"], labels: Bool[np.ndarray, " texts"]
 ) -> Float[np.ndarray, " n_latents"]:
     """Compute the AUC of each latent for class True, ties counting half; .5 where it never fires."""
-    n, n_true = len(labels), int(labels.sum())
     found = np.full(latents.shape[1], 0.5)
     fires = np.flatnonzero((latents != 0).any(axis=0))
     for first in range(0, len(fires), _LATENTS):
         part = fires[first : first + _LATENTS]
-        ranks = rankdata(latents[:, part], axis=0)[labels].sum(axis=0)
-        found[part] = (ranks - n_true * (n_true + 1) / 2) / (n_true * (n - n_true))
+        found[part] = column_aucs(latents[:, part], labels)
     return found
 
 

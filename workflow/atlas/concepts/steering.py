@@ -18,11 +18,11 @@ from atlas.causal.generation import generate
 from atlas.causal.interventions import Change, Intervention
 from atlas.config.causal import Concepts
 from atlas.errors import CausalError
-from atlas.evaluation.bootstrap import cluster_interval
 from atlas.models.forward import final_hidden, logits
 from atlas.models.load import LoadedModel
-from atlas.probing.auc import Auc
 from atlas.probing.probes import dense_strength, stratified_split
+from atlas.statistics.auc import Auc
+from atlas.statistics.clusters import cluster_interval
 from atlas.training.sae import Sae
 
 # Directions that are added; `random` is drawn anew for each prompt.

@@ -6,9 +6,7 @@ from typing import Any
 
 from atlas.concepts.detection import METHODS as DETECTORS
 from atlas.concepts.steering import METHODS as DIRECTIONS
-from atlas.errors import EvaluationError
-from atlas.files import read_json
-from atlas.studies.rows import frame_of, identity
+from atlas.studies.rows import frame_of, results_of
 from atlas.tables import write_csv
 
 # The data set's name of rows that are means over all data sets.
@@ -22,11 +20,7 @@ def write_concepts_table(study: str, results: Mapping[str, Path], table: Path) -
     19. Raises EvaluationError when a file is of another SAE.
     """
     rows: list[dict[str, Any]] = []
-    for sae_id, path in results.items():
-        found = read_json(path)
-        if found["sae_id"] != sae_id:
-            raise EvaluationError(f"{path}: is of SAE {found['sae_id']!r}, expected {sae_id!r}; delete it, run again")
-        who = identity(study, sae_id)
+    for who, found in results_of(study, results):
         rows += [who | row for row in (*_detection(found["detection"]), *_steering(found["steering"]))]
     write_csv(table, frame_of(rows, columns=None if rows else ["study"]))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 
 

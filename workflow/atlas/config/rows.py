@@ -6,8 +6,8 @@ from functools import cached_property
 from pydantic import ValidationError
 
 from atlas.config.budget import mean_weights, too_many_epochs
-from atlas.config.data import Mix
 from atlas.config.faults import describe
+from atlas.config.mixes import Mix
 from atlas.config.planted_rows import check_planted, check_samples
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.saes import PublishedSae, stated_mix

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
-from atlas.config.data import Mix, Phase
+from atlas.config.mixes import Mix, Phase
 from atlas.config.sources import Source
 from atlas.sae_ids import STATED
 

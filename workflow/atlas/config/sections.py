@@ -5,11 +5,13 @@ from pydantic import Field, model_validator
 from atlas.config.autointerp import Autointerp
 from atlas.config.base import Name, Section
 from atlas.config.causal import Causal, Concepts
-from atlas.config.data import Corpus, Mix, Model
+from atlas.config.corpora import Corpus
+from atlas.config.data import Model
 from atlas.config.downstream import Absorption, Probing, Stability
 from atlas.config.finance import Finance
 from atlas.config.frameworks import Frameworks
 from atlas.config.latents import Latents
+from atlas.config.mixes import Mix
 from atlas.config.reading import Reading
 from atlas.config.recipe import Recipe
 from atlas.config.sae_bench import SaeBench

@@ -185,5 +185,7 @@ class Evaluation(Section):
     null_dictionaries: int = Field(default=8, ge=8, description="Random dictionaries behind each redundancy null.")
     min_loss_gap: MinLossGap = Field(default=MinLossGap())
     monitor_rows: int = Field(default=4096, ge=1, description="Rows per corpus looked at while training.")
-    bootstrap_samples: int = Field(default=1000, ge=100, description="Resamples, where intervals are drawn.")
+    bootstrap_samples: int = Field(
+        default=1000, ge=100, description="Draws of documents, for intervals of latents, labels and finance."
+    )
     taxonomy: Taxonomy = Field(default=Taxonomy())

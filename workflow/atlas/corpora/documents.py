@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.config.sources import HubSource, PackageSource
 from atlas.corpora.apart import drop_near_duplicates
 from atlas.corpora.filters import make_filter

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from atlas.config.data import Criterion, Filter
+from atlas.config.corpora import Criterion, Filter
 from atlas.errors import SourceError
 
 Test = Callable[[dict[str, Any], str], bool]

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 
-from atlas.config.data import Corpus, TokenBudget
+from atlas.config.corpora import Corpus
+from atlas.config.data import TokenBudget
 from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
 from atlas.corpora.packing import Packed, pack
 from atlas.errors import DamagedFileError, SourceError

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from atlas.figures.captions import counted_tokens, listed, name_models, saes
 from atlas.figures.series import sae_ids
-from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+from atlas.figures.style import SERIES_COLOURS, WIDTH, draw
 from atlas.studies.rows import read_rows
 
 _COLUMNS, _OWN, _RANDOM = 4, SERIES_COLOURS[0], "#7F7F7F"
@@ -19,11 +19,7 @@ _COLUMNS, _OWN, _RANDOM = 4, SERIES_COLOURS[0], "#7F7F7F"
 
 def draw_densities(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_densities.csv to every target (.pdf, .png, .txt for the caption)."""
-    use_style()
-    rows = read_rows(table)
-    figure = plot_densities(rows)
-    save(figure, targets, describe_densities(rows))
-    plt.close(figure)
+    draw(plot_densities, describe_densities, targets, read_rows(table))
 
 
 def describe_densities(rows: pd.DataFrame) -> str:

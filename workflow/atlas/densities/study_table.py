@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.latents.study_table import require_sae
+from atlas.sae_files import require_sae
 from atlas.studies.rows import frame_of, identity
 from atlas.tables import read_arrow, write_csv
 

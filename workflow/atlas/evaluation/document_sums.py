@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import Groups
 from atlas.evaluation.losses import LossTable
 from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.sae_files import require_sae
+from atlas.statistics.clusters import Groups
 from atlas.tensors import facts_of, open_tensors, write_tensors
 
 # Families of sums: over all counted rows, over those that are no massive activations, over units of the loss.
@@ -22,7 +22,7 @@ _LOSSES = ("clean", "zero", "mean", "sae", "kl")
 class DocumentSums:
     """Float64 sums over the rows (or units of the loss) of each document of one corpus, ``<family>/<name>`` -> array.
 
-    A group of the bootstrap is a document, or several where a corpus has more than MAX_GROUPS. Families `all` and
+    A group is a document, or several where a corpus has more than MAX_GROUPS. Families `all` and
     `regular` have count, square, error_square, (groups,), and row_products, (groups, groups): scalar products of the
     groups' row sums, from which the variance of any selection of groups follows. Family `loss` has count and the losses
     clean, zero, mean, sae and, where the model predicts a distribution, kl; `_regular`: massive activations left as
@@ -80,8 +80,7 @@ def read_document_sums(path: Path, sae_id: str) -> tuple[dict[str, DocumentSums]
     """
     with open_tensors(path) as file:
         facts = facts_of(file, path)
-        if facts["sae_id"] != sae_id:
-            raise EvaluationError(f"{path}: is of {facts['sae_id']!r}, expected {sae_id!r}; delete it and run again")
+        require_sae(path, facts["sae_id"], sae_id)
         found: dict[str, dict[str, np.ndarray]] = {corpus: {} for corpus in facts["fingerprints"]}
         for key in file.keys():  # noqa: SIM118 (not a dict)
             corpus, name = key.split("/", 1)

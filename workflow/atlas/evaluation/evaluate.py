@@ -15,7 +15,6 @@ from atlas.config.recipe import Recipe
 from atlas.config.study import Evaluation
 from atlas.errors import EvaluationError, TrainingError
 from atlas.evaluation.baseline import random_sae, random_transcoder
-from atlas.evaluation.bootstrap import Groups, with_clusters
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.document_sums import DocumentSums
 from atlas.evaluation.facts import TrainingFacts
@@ -32,6 +31,7 @@ from atlas.hook_points import SaeHooks
 from atlas.models.load import LoadedModel, PlantedModel
 from atlas.models.objectives import unreached
 from atlas.progress import progress
+from atlas.statistics.clusters import Groups, with_clusters
 from atlas.training.sae import Sae, load_sae
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from atlas.activations.sampling import median_norm
 from atlas.activations.store import Shard
-from atlas.activations.stream import median_norm
 from atlas.hook_points import SaeHooks
 from atlas.massive import MASSIVE_FACTOR
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from atlas.config.study import Evaluation
-from atlas.evaluation.bootstrap import TOO_FEW, Groups, cluster_interval
 from atlas.evaluation.units import LOSS_KINDS
+from atlas.statistics.clusters import TOO_FEW, Groups, cluster_interval
 
 REGULAR = "_regular"
 
@@ -114,7 +114,7 @@ def _undefined(table: LossTable, objective: str, reason: str) -> tuple[dict[str,
 
 
 class _Sums:
-    """Float64 sums of a loss table per group of the bootstrap."""
+    """Float64 sums of a loss table per group of documents."""
 
     def __init__(self, table: LossTable):
         groups = Groups.of(table.document)

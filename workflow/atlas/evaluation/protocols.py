@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.config.study import Evaluation
-from atlas.evaluation.bootstrap import TOO_FEW, cluster_interval
 from atlas.evaluation.document_sums import ALL, REGULAR
 from atlas.evaluation.reconstruction import METRICS, ReconstructionSums
 from atlas.evaluation.redundancy import Geometry, PairFirings, random_pairs
 from atlas.evaluation.sparsity import FiringSums, sparsity_metrics
+from atlas.statistics.clusters import TOO_FEW, cluster_interval
 from atlas.training.sae import Sae
 
 # The guide's dead latents: fewer firings than this, or a mean strength below that, on the sample.

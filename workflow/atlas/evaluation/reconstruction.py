@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import cluster_interval
+from atlas.statistics.clusters import cluster_interval
 
 
 @dataclass

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import betaincinv
 from torch import Tensor
+
+from atlas.statistics.intervals import rate_upper
 
 # |l0 − k| beyond this share of k: the inference path does not keep what it was built to keep.
 CONSTRAINT_TOLERANCE = 0.1
 # A latent that fires on more than this share of tokens is dense.
 DENSE_RATE = 0.1
-_CONFIDENCE = 0.95
 
 
 @dataclass
@@ -66,7 +66,7 @@ def sparsity_metrics(
         "dead_pct": 100 * float((counts == 0).mean()),
         "dead_status": "dead" if tokens >= dead_min_tokens else "untested",
         "dead_tokens": tokens,
-        "dead_rate_bound": float(firing_rate_upper(np.zeros(1), tokens)[0]),
+        "dead_rate_bound": float(rate_upper(np.zeros(1), tokens)[0]),
         "dead_pct_upper": 100 * float((counts <= rare_count(tokens, dead_min_tokens)).mean()),
         "expected_false_dead": expected_false_dead(counts),
         "dense_pct": 100 * float((counts > DENSE_RATE * tokens).mean()) if n_latents else None,
@@ -78,26 +78,16 @@ def constraint_broken(l0: float, k: int) -> bool:
     return abs(l0 - k) > CONSTRAINT_TOLERANCE * k
 
 
-def firing_rate_upper(counts: Float[np.ndarray, " n_latents"], n_tokens: int) -> Float[np.ndarray, " n_latents"]:
-    """One-sided 95 % Clopper–Pearson upper bound on the firing probability after `counts` firings in `n_tokens`.
-
-    For 0 firings this is 1 − 0.05^(1/T), close to 3/T. With every token a firing, or no token at all, it is 1.
-    """
-    counts = np.asarray(counts, dtype=np.float64)
-    silent = np.maximum(n_tokens - counts, 0)
-    return np.where(silent > 0, betaincinv(counts + 1, np.maximum(silent, 1), _CONFIDENCE), 1.0)
-
-
 def rare_count(n_tokens: int, dead_min_tokens: int) -> int:
     """Most firings in `n_tokens` that show, with 95 % confidence, a rate no higher than the dead rate; −1 for none.
 
     The dead rate is the bound that silence on exactly `dead_min_tokens` tokens gives.
     """
-    limit = firing_rate_upper(np.zeros(1), dead_min_tokens)[0] * (1 + 1e-9)
+    limit = rate_upper(np.zeros(1), dead_min_tokens)[0] * (1 + 1e-9)
     low, high = -1, n_tokens  # the bound rises with the count: bisect
     while high - low > 1:
         middle = (low + high) // 2
-        if firing_rate_upper(np.array([middle]), n_tokens)[0] <= limit:
+        if rate_upper(np.array([middle]), n_tokens)[0] <= limit:
             low = middle
         else:
             high = middle

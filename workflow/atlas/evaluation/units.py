@@ -79,7 +79,7 @@ class Task:
 
     `inputs`: what it reads. `mask`, (contexts, units): which units count; units are positions, or one per context.
     `targets`: the tokens that the counted units ask for, None where no token is predicted. `counted`, (contexts,
-    position): where activations are replaced. `document`, (contexts, units): what the bootstrap draws.
+    position): where activations are replaced. `document`, (contexts, units): the clusters of intervals.
     """
 
     inputs: Int[Tensor, "contexts position"]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from atlas.figures.captions import listed, span
-from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+from atlas.figures.style import SERIES_COLOURS, WIDTH, draw
 from atlas.tables import read_csv
 
 
@@ -40,11 +40,7 @@ PANELS = (
 
 def draw_frameworks(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/frameworks.csv to every target (.pdf, .png)."""
-    use_style()
-    rows = read_csv(table)
-    figure = plot_frameworks(rows)
-    save(figure, targets, describe_frameworks(rows))
-    plt.close(figure)
+    draw(plot_frameworks, describe_frameworks, targets, read_csv(table))
 
 
 def describe_frameworks(rows: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from atlas.figures.captions import counted_tokens, listed, name_models, saes
-from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, save, use_style
+from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, draw
 from atlas.studies.rows import read_rows
 from atlas.twins.learnt import UNTESTED, with_learnt
 
@@ -52,11 +52,7 @@ PROTOCOL_OUTCOME = {"guide": "guide_outcome", "atlas": "outcome"}
 
 def draw_study(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv to every target (.pdf, .png)."""
-    use_style()
-    rows = read_rows(table)
-    figure = plot_study(rows)
-    save(figure, targets, describe_study(rows))
-    plt.close(figure)
+    draw(plot_study, describe_study, targets, read_rows(table))
 
 
 def describe_study(rows: pd.DataFrame) -> str:

@@ -1,11 +1,12 @@
 """One look for all figures: readable in a two-column paper, distinguishable without colour vision."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -73,6 +74,14 @@ def save(figure: Figure, targets: Sequence[Path], caption: str) -> None:
         metadata = {"CreationDate": None} if target.suffix == ".pdf" else {"Software": None}
         with atomic_path(target) as temporary:
             figure.savefig(temporary, format=target.suffix[1:], dpi=200, metadata=metadata, bbox_inches="tight")
+
+
+def draw(plot: Callable[..., Figure], describe: Callable[..., str], targets: Sequence[Path], *tables: Any) -> None:
+    """Draw one figure of `tables` to every target, with its caption; both functions take the tables."""
+    use_style()
+    figure = plot(*tables)
+    save(figure, targets, describe(*tables))
+    plt.close(figure)
 
 
 def as_restructured_text(caption: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from atlas.figures.captions import listed, name_models, saes, span
 from atlas.figures.series import name_series, sae_ids, series_colours
-from atlas.figures.style import WIDTH, save, use_style
+from atlas.figures.style import WIDTH, draw
 from atlas.studies.rows import read_rows
 from atlas.tables import read_parquet
 
@@ -41,12 +41,9 @@ def draw_training(table: Path, curves: Mapping[str, Path], targets: Sequence[Pat
 
     `table` is results/<study>_runs.csv; it names what differs between them.
     """
-    use_style()
     runs = read_rows(table).astype({"seed": str})
     frames = {sae_id: read_parquet(path) for sae_id, path in curves.items()}
-    figure = plot_training(runs, frames)
-    save(figure, targets, describe_training(runs, frames))
-    plt.close(figure)
+    draw(plot_training, describe_training, targets, runs, frames)
 
 
 def describe_training(runs: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) -> str:

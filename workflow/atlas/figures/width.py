@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from atlas.errors import EvaluationError
 from atlas.figures.captions import counted_tokens, listed, name_models, saes
 from atlas.figures.series import series_colours
-from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
+from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, draw, legend_point
 from atlas.studies.rows import read_rows
 
 _NULL = "#777777"
@@ -53,11 +53,7 @@ PANELS = (
 
 def draw_width(table: Path, labels: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv and results/<study>_autointerp.csv to every target (.pdf, .png, .txt)."""
-    use_style()
-    rows, scored = read_rows(table), read_rows(labels)
-    figure = plot_width(rows, scored)
-    save(figure, targets, describe_width(rows, scored))
-    plt.close(figure)
+    draw(plot_width, describe_width, targets, read_rows(table), read_rows(labels))
 
 
 def describe_width(table: pd.DataFrame, labels: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
-from atlas.figures.style import SERIES_COLOURS, WIDTH, save, use_style
+from atlas.figures.style import SERIES_COLOURS, WIDTH, draw
 from atlas.studies.rows import read_rows
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -56,11 +56,7 @@ PANELS = (
 
 def draw_finance(table: Path, finance: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv and results/<study>_finance.csv to every target (.pdf, .png)."""
-    use_style()
-    rows, kinds = read_rows(table), read_rows(finance)
-    figure = plot_finance(rows, kinds)
-    save(figure, targets, describe_finance(rows, kinds))
-    plt.close(figure)
+    draw(plot_finance, describe_finance, targets, read_rows(table), read_rows(finance))
 
 
 def describe_finance(table: pd.DataFrame, finance: pd.DataFrame) -> str:

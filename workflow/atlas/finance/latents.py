@@ -8,12 +8,13 @@ from jaxtyping import Float, Int
 from atlas.codes.store import Codes
 from atlas.finance.estimates import Estimate
 from atlas.finance.kinds import in_group
-from atlas.latents.draws import document_draws
 from atlas.latents.drift import Firings
 from atlas.latents.text import CorpusText, ratio
+from atlas.statistics.draws import document_draws
 
 COUNTED_GROUPS = ("number", "ratio", "entity")
 _SEED = 0
+_COUNT = (0.0, np.inf)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def latent_kinds(
                 moved = np.bincount(latent, value * np.roll(flags, distance)[place[entries.row]], n)
                 null[name][number] += rule.holds(ratio(moved, mass), firings).sum()
     found = {name: np.concatenate(parts) for name, parts in is_kind.items()}
-    counts = {name: Estimate(float(found[name].sum()), drawn[name], text.groups.count) for name in marked}
+    counts = {name: Estimate(float(found[name].sum()), drawn[name], text.groups.count, _COUNT) for name in marked}
     return LatentKinds(found, counts, null)
 
 

@@ -37,7 +37,7 @@ def explained_by_group(sae: Sae, text: KindedRows, center: torch.Tensor, samples
         together = sums[kinds[0]]
         for kind in kinds[1:]:
             together = together + sums[kind]
-        result[name] = Estimate.of(together.explained, text.groups.count, samples)
+        result[name] = Estimate.of(together.explained, text.groups.count, samples, (-np.inf, 1.0))
     return result
 
 

@@ -34,6 +34,7 @@ from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model
 from atlas.models.objectives import TOKEN_OBJECTIVES
 from atlas.prepared import read_identity
+from atlas.statistics.draws import NO_INTERVAL
 from atlas.tables import write_parquet
 from atlas.training.sae import Sae, load_sae, read_atlas_metadata
 
@@ -78,7 +79,7 @@ def run_finance(
     target: Path,
     draws: Path,
 ) -> None:
-    """Write finance.json (numbers, intervals, reasons) and the bootstrap draws of every estimate, a column each.
+    """Write finance.json (numbers, intervals, reasons) and every estimate in each draw of documents, a column each.
 
     `shards` has the keys plain, rewritten and moved. Raises EvaluationError when SAE, codes, shards and tokenizer do
     not belong together, when texts that must differ coincide, or documents that must be the same differ.
@@ -105,7 +106,7 @@ def run_finance(
     numbers |= counts
     for name, each in estimates.items():
         if each is not None and each.interval is None:
-            reasons[f"{name}_interval"] = "fewer than two documents, or a draw of documents has no such tokens"
+            reasons[f"{name}_interval"] = NO_INTERVAL
     result = {
         "sae_id": "/".join(inputs.sae.parts[-5:]),
         "corpus": plain.name,

@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from atlas.errors import EvaluationError
-from atlas.files import read_json
+from atlas.sae_files import read_of_sae
+from atlas.statistics.draws import draws_interval
 from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import read_parquet, write_csv
-
-_LEVELS = (0.025, 0.975)
 
 
 def write_finance_table(
@@ -29,12 +26,7 @@ def write_finance_table(
     draw by draw, for both were computed on the same draws of the same documents. Raises EvaluationError
     when a result is of another SAE, or of other text than its baseline's.
     """
-    found = {sae_id: read_json(path) for sae_id, path in results.items()}
-    for sae_id, result in found.items():
-        if result["sae_id"] != sae_id:
-            raise EvaluationError(
-                f"{results[sae_id]}: is of SAE {result['sae_id']!r}, expected {sae_id!r}; delete it and run again"
-            )
+    found = {sae_id: read_of_sae(path, sae_id) for sae_id, path in results.items()}
     rows = []
     for sae_id, result in found.items():
         columns = {name: value for name, value in result.items() if name not in ("sae_id", "reasons")}
@@ -60,6 +52,6 @@ def _gains(
             continue
         differences = ours[name].to_numpy() - theirs[name].to_numpy()
         gains[name] = here[name] - there[name]
-        usable = here["n_documents"] > 1 and np.isfinite(differences).all()
-        gains[f"{name}_interval"] = np.quantile(differences, _LEVELS).tolist() if usable else None
+        documents = here["loss_documents" if "loss" in name else "n_documents"]
+        gains[f"{name}_interval"] = draws_interval(gains[name], differences, documents, paired=True)
     return gains

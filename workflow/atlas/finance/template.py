@@ -11,7 +11,7 @@ from torch import Tensor
 from atlas.errors import EvaluationError
 from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.reconstruction import ReconstructionSums
-from atlas.finance.estimates import Estimate, per_group
+from atlas.finance.estimates import SHARE, Estimate, per_group
 from atlas.finance.text import KindedRows
 from atlas.latents.drift import js_divergence
 from atlas.training.sae import Sae
@@ -106,7 +106,7 @@ class Passage:
     def turnover(self, name: str, samples: int) -> Estimate:
         """Mean over tokens of 1 − |A ∩ B| / |A ∪ B|, A and B the latents that fire on a token in `plain` and `name`."""
         above = self._turnover[name]
-        return Estimate.of(lambda draws: (draws @ above) / (draws @ self._tokens), self._n_groups, samples)
+        return Estimate.of(lambda draws: (draws @ above) / (draws @ self._tokens), self._n_groups, samples, SHARE)
 
     def rate_divergence(self, name: str, samples: int) -> Estimate:
         """Jensen–Shannon divergence, bits, of the shares of all firings that latents have in `plain` and in `name`."""
@@ -116,7 +116,7 @@ class Passage:
             pairs = zip((first @ draws.T).T, (second @ draws.T).T, strict=True)
             return np.array([js_divergence(*pair) for pair in pairs])
 
-        return Estimate.of(divergence, self._n_groups, samples)
+        return Estimate.of(divergence, self._n_groups, samples, SHARE)
 
 
 def rows_moved(texts: Mapping[str, KindedRows], matched: Matched, name: str, samples: int) -> Estimate:
@@ -126,4 +126,4 @@ def rows_moved(texts: Mapping[str, KindedRows], matched: Matched, name: str, sam
     for chunk in np.array_split(np.arange(len(matched.group)), -(-len(matched.group) // 4096)):
         here, there = (texts[key].read(matched.rows[key][chunk]) for key in ("plain", name))
         plain.update(here, there, torch.from_numpy(matched.group[chunk]))
-    return Estimate.of(lambda draws: 1 - plain.explained(draws), matched.n_groups, samples)
+    return Estimate.of(lambda draws: 1 - plain.explained(draws), matched.n_groups, samples, (0.0, np.inf))

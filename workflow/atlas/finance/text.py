@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.evaluation.bootstrap import Groups
 from atlas.finance.kinds import TokenTexts
+from atlas.statistics.clusters import Groups
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from atlas.activations.sampling import median_norm, sample_rows
 from atlas.activations.store import shards_by_corpus
-from atlas.activations.stream import BatchStream, median_norm, sample_rows
-from atlas.config.data import Mix
+from atlas.activations.stream import BatchStream
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.errors import DamagedFileError
 from atlas.files import AGAIN, atomic_path, read_json, read_plain_json, sha256_file, write_json

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 
 from atlas.codes.store import Codes, LatentEntries
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.latents.draws import document_draws, interval
 from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD
+from atlas.statistics.draws import document_draws, draws_interval
 
 # A latent is called a formatting artefact from this many firings on, and by position only with so many of them at the
 # first position: of 10 random firings on prose, 9 outside of words happen once in ten thousand.
@@ -113,17 +113,18 @@ class _DrawnMeans:
 
     def __init__(self, text: CorpusText, samples: int):
         self._n_groups = text.groups.count
-        self._draws = document_draws(self._n_groups, samples)
+        # The first column is all documents, each once: the value itself.
+        self._draws = np.column_stack([np.ones(self._n_groups), document_draws(self._n_groups, samples)])
         first = np.bincount(text.group[text.first], minlength=self._n_groups)
         self._first_rate = ratio(first @ self._draws, text.tokens_of_group @ self._draws)
         self._tokens = text.tokens_of_group @ self._draws
         names = ("artefact_share", "dense_share", "massive_share", *(f"mass_{name}" for name in CLASSES))
-        self._sums = {name: np.zeros(samples) for name in names}
-        self._counts = {name: np.zeros(samples) for name in names}
+        self._sums = {name: np.zeros(1 + samples) for name in names}
+        self._counts = {name: np.zeros(1 + samples) for name in names}
 
     def add(self, sums: dict[str, np.ndarray]) -> None:
         """Add some latents, given by their sums per group of documents."""
-        drawn = {name: values.astype(np.float32) @ self._draws for name, values in sums.items()}
+        drawn = {name: values @ self._draws for name, values in sums.items()}
         mass = sum(drawn[name] for name in CLASSES)
         shares = {name: ratio(drawn[name], mass) for name in CLASSES}
         lift = ratio(ratio(drawn["first_mass"], mass), np.broadcast_to(self._first_rate, mass.shape))
@@ -139,4 +140,5 @@ class _DrawnMeans:
 
     def intervals(self) -> dict[str, list[float] | None]:
         """The interval of each mean."""
-        return {name: interval(ratio(self._sums[name], self._counts[name]), self._n_groups) for name in self._sums}
+        means = {name: ratio(self._sums[name], self._counts[name]) for name in self._sums}
+        return {name: draws_interval(each[0], each[1:], self._n_groups, (0.0, 1.0)) for name, each in means.items()}

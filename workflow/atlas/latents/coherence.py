@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from atlas.latents.contexts import TopContexts
-from atlas.latents.draws import document_draws, interval
 from atlas.latents.embedded_windows import EmbeddedWindows
 from atlas.latents.text import CorpusText, ratio
+from atlas.statistics.draws import document_draws, draws_interval
 
 # Random contexts that the null draws its tuples from, and the number of tuples.
 NULL_CONTEXTS, NULL_TUPLES = 2000, 1000
@@ -96,7 +96,9 @@ def measure_coherence(
     value, m = np.concatenate(parts), contexts.n_contexts
     mean, sd = null.mean[m], null.sd[m]
     z = ratio(value - mean, np.nan_to_num(sd))
-    return Coherence(value, mean, sd, z, interval(ratio(sums, counts), text.groups.count))
+    known = value[~np.isnan(value)]
+    whole = float(known.mean()) if len(known) else np.nan
+    return Coherence(value, mean, sd, z, draws_interval(whole, ratio(sums, counts), text.groups.count, (-1.0, 1.0)))
 
 
 def _drawn(

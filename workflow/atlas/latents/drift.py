@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import betaincinv
 
 from atlas.errors import EvaluationError
-from atlas.intervals import difference_interval
-from atlas.ranks import rank_correlation
+from atlas.statistics.intervals import CONFIDENCE, difference_interval, rate_lower
+from atlas.statistics.ranks import rank_correlation
 
 _NO_SPREAD = 1e-9
 SPLITS = 50
-_CONFIDENCE = 0.95
 # Given beside numbers, and none themselves: how much text there was, and what was asked for.
 _NO_RESULTS = ("dead_tokens", "dead_rate_bound", "loss_units", "l0_target")
 
@@ -57,10 +55,9 @@ def newly_silent(here: Firings, there: Firings) -> Bool[np.ndarray, " n_latents"
     Silent on all T tokens there, where a latent at the one-sided 95 % Clopper–Pearson lower bound of its rate here
     would be silent with a chance below 5 %.
     """
-    counts = here.counts
-    lower = np.where(counts > 0, betaincinv(np.maximum(counts, 1), here.n_tokens - counts + 1, 1 - _CONFIDENCE), 0.0)
+    lower = rate_lower(here.counts, here.n_tokens)
     expected = there.n_tokens * np.log1p(-np.minimum(lower, 1 - 1e-12))
-    return (there.counts == 0) & (expected < np.log(1 - _CONFIDENCE))
+    return (there.counts == 0) & (expected < np.log(1 - CONFIDENCE))
 
 
 def usage_drift(here: Firings, there: Firings) -> dict[str, float]:

@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
 from atlas.figures.series import name_series, sae_ids, series_colours, with_series
-from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
+from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, draw, legend_point
 from atlas.studies.rows import filled, read_rows
 from atlas.tables import read_parquet
 
@@ -38,12 +38,9 @@ _TWIN_SAID = ", darker: of the best twin, a trained null (docs/twins.md)"
 
 def draw_health(table: Path, latents: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>.csv and results/<study>_latents.parquet to every target (.pdf, .png, .txt)."""
-    use_style()
     rows = at_home(read_rows(table))
     found = named_latents(filled(read_parquet(latents, columns=_COLUMNS)), rows)
-    figure = plot_health(rows, found)
-    save(figure, targets, describe_health(rows, found))
-    plt.close(figure)
+    draw(plot_health, describe_health, targets, rows, found)
 
 
 def at_home(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atlas.errors import EvaluationError
-from atlas.files import atomic_path, read_json
+from atlas.files import atomic_path
+from atlas.sae_files import read_of_sae, require_sae
 from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import flat
 from atlas.tables import parquet_writer, read_arrow, write_csv
@@ -65,8 +66,7 @@ def write_health_table(
     """
     rows: list[dict[str, Any]] = []
     for sae_id, path in summaries.items():
-        summary = read_json(path)
-        require_sae(path, summary["sae_id"], sae_id)
+        summary = read_of_sae(path, sae_id)
         rows += [_health_row(study, sae_id, corpus, summary) for corpus in corpora[sae_id]]
     write_csv(target, frame_of(rows))
 
@@ -94,9 +94,3 @@ def _with_names(table: pa.Table, study: str, sae_id: str) -> pa.Table:
         kind = pa.int64() if name == "seed" else pa.string()
         table = table.add_column(place, name, pa.array([value] * len(table), kind))
     return table
-
-
-def require_sae(path: Path, found: str, expected: str) -> None:
-    """Raises EvaluationError if the file `path` says that it is of another SAE."""
-    if found != expected:
-        raise EvaluationError(f"{path}: is of SAE {found!r}, expected {expected!r}; {_REMEDY}")

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from atlas.evaluation.sparsity import firing_rate_upper
-from atlas.intervals import rate_interval
 from atlas.latents.coherence import COHERENT_Z, Coherence
 from atlas.latents.table import Measured
 from atlas.latents.token_classes import CLASSES
+from atlas.statistics.intervals import rate_interval, rate_upper
 
 
 def summarise(rows: pd.DataFrame, measured: Measured, coherence: Coherence | None) -> dict[str, Any]:
@@ -19,7 +18,7 @@ def summarise(rows: pd.DataFrame, measured: Measured, coherence: Coherence | Non
     result: dict[str, Any] = {
         "n_alive": len(alive),
         "silent_share": 1 - len(alive) / len(rows),
-        "silent_rate_bound": float(firing_rate_upper(np.zeros(1), measured.text.n_tokens)[0]),
+        "silent_rate_bound": float(rate_upper(np.zeros(1), measured.text.n_tokens)[0]),
         "dense_share": float(rows["dense"].mean()),
         "dense_share_interval": intervals["dense_share"],
         "massive_share": _mean(alive["massive_share"]),

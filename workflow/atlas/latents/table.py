@@ -11,7 +11,6 @@ import torch
 
 from atlas.codes.store import Codes
 from atlas.evaluation.sparsity import DENSE_RATE
-from atlas.intervals import rate_interval
 from atlas.latents.activity import Activity, formatting_artefact, measure_activity
 from atlas.latents.coherence import Coherence
 from atlas.latents.contexts import TopContexts, top_contexts
@@ -19,6 +18,7 @@ from atlas.latents.drift import Firings, log_ratio, newly_silent
 from atlas.latents.fragmentation import Fragmentation, measure_fragmentation
 from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD, TokenTable
+from atlas.statistics.intervals import rate_interval
 from atlas.tables import write_parquet
 from atlas.training.sae import Sae
 

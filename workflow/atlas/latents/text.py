@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 
 from atlas.codes.store import Codes
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import Groups
 from atlas.latents.token_classes import CLASSES, TokenTable
+from atlas.statistics.clusters import Groups
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from scipy.stats import binom
 
 from atlas.activations.harvest import arrange_rows, shard_contexts, shard_identity
 from atlas.activations.writer import ShardWriter
-from atlas.config.data import Corpus, Harvest
+from atlas.config.corpora import Corpus
+from atlas.config.data import Harvest
 from atlas.config.planted import PlantedSource
 from atlas.corpora.tokens import TokenSplit
 from atlas.errors import AuditError, StoreError

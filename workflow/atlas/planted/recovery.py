@@ -12,9 +12,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from atlas.errors import EvaluationError
-from atlas.evaluation.bootstrap import TOO_FEW, cluster_interval, with_clusters
 from atlas.planted.truth import Truth
 from atlas.stability.matching import largest_cosines, match
+from atlas.statistics.clusters import TOO_FEW, cluster_interval, with_clusters
 
 # A feature is found when its one-to-one partner's decoder direction has a larger cosine than this.
 FOUND_COSINE = 0.9

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.config.data import Corpus
+from atlas.config.corpora import Corpus
 from atlas.evaluation.baseline import random_sae
-from atlas.evaluation.bootstrap import Groups
 from atlas.evaluation.chunks import chunk_rows
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.reconstruction import ReconstructionSums
@@ -23,6 +22,7 @@ from atlas.planted.draw import Sampler
 from atlas.planted.plant import HOOK, require_drawn, sampler_of
 from atlas.planted.recovery import FOUND_COSINE, Chance, FiringMatch, Partners, most_frequent
 from atlas.progress import progress
+from atlas.statistics.clusters import Groups
 from atlas.training.sae import Sae, load_sae
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.files import read_json
-from atlas.intervals import rate_interval
+from atlas.statistics.intervals import rate_interval
 from atlas.studies.table import flat, table_row
 from atlas.tables import write_csv
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
-from atlas.probing.auc import Auc
+from atlas.statistics.auc import Auc
 
 # Inverse strengths of the L2 penalty that a dense probe chooses from.
 DENSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

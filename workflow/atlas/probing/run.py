@@ -13,13 +13,11 @@ from atlas.activations.store import shards_by_corpus
 from atlas.codes.encode import random_dictionary
 from atlas.config.downstream import Absorption, Probing
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.bootstrap import cluster_interval
 from atlas.evaluation.chunks import chunk_rows, fill
 from atlas.evaluation.facts import TrainingFacts
 from atlas.files import write_json
 from atlas.folder import Folder
 from atlas.hook_points import SaeHooks
-from atlas.probing.auc import normal_interval
 from atlas.probing.probes import (
     Score,
     Split,
@@ -32,6 +30,8 @@ from atlas.probing.probes import (
 )
 from atlas.probing.rows import LabelledRows, read_facts, read_rows
 from atlas.progress import progress
+from atlas.statistics.clusters import cluster_interval
+from atlas.statistics.intervals import normal_interval
 from atlas.training.sae import Sae, load_sae
 
 SOURCES = ("sae", "random", "raw", "shuffled")

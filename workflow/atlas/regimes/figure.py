@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from atlas.config.study import Taxonomy
 from atlas.evaluation.outcome import COPIES
 from atlas.figures.captions import listed, name_models, saes, span
-from atlas.figures.style import OUTCOME_COLOURS, WIDTH, legend_point, save, use_style
+from atlas.figures.style import OUTCOME_COLOURS, WIDTH, draw, legend_point
 from atlas.studies.rows import read_rows
 
 _GREY, _FLOOR = "#777777", -0.12
@@ -24,11 +25,8 @@ _AT = re.compile(r"dead_pct_at_(\d+)$")
 
 def draw_regimes(table: Path, taxonomy: Taxonomy, targets: Sequence[Path]) -> None:
     """Draw results/<study>_regimes.csv to every target (.pdf, .png)."""
-    use_style()
     rows = read_rows(table, keep_default_na=True)
-    figure = plot_regimes(rows, taxonomy)
-    save(figure, targets, describe_regimes(rows))
-    plt.close(figure)
+    draw(partial(plot_regimes, taxonomy=taxonomy), describe_regimes, targets, rows)
 
 
 def describe_regimes(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from atlas.evaluation.outcome import COPIES
 from atlas.files import read_json
-from atlas.intervals import rate_interval
+from atlas.statistics.intervals import rate_interval
 from atlas.studies.rows import frame_of, identity
 from atlas.studies.table import because
 from atlas.tables import write_csv

@@ -13,10 +13,10 @@ from atlas.autointerp.outcome import CLOSE_COPY
 from atlas.autointerp.outcome import OUTCOMES as LATENT_OUTCOMES
 from atlas.card_fields import sections
 from atlas.config.study import Taxonomy
-from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.files import read_json
 from atlas.runcard import public_card, read_run_card
+from atlas.sae_files import read_of_sae
 from atlas.site.charts import constellation, lines, shares
 from atlas.site.dials import BAD, LOOK, Dial, dials
 from atlas.site.latent import Links
@@ -74,14 +74,8 @@ class SaeFacts:
     @classmethod
     def read(cls, files: SaeFiles, sae_id: str) -> "SaeFacts":
         """Raises EvaluationError when a file is of another SAE."""
-        metrics, latents = read_json(files.metrics), read_json(files.latents)
-        labels, twins = (None if path is None else read_json(path) for path in (files.labels, files.twins))
-        read = ((files.metrics, metrics), (files.latents, latents), (files.labels, labels), (files.twins, twins))
-        for path, found in read:
-            if found is not None and found["sae_id"] != sae_id:
-                raise EvaluationError(
-                    f"{path}: is of {found['sae_id']!r}, expected {sae_id!r}; delete it and run again"
-                )
+        metrics, latents = read_of_sae(files.metrics, sae_id), read_of_sae(files.latents, sae_id)
+        labels, twins = (None if path is None else read_of_sae(path, sae_id) for path in (files.labels, files.twins))
         curves = None if files.curves is None else read_parquet(files.curves)
         return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels, twins)
 

@@ -1,6 +1,5 @@
 """Hub repositories: a branch is resolved to a commit once, written down, and used from then on."""
 
-import fcntl
 import logging
 import os
 import re
@@ -15,12 +14,14 @@ import yaml
 from atlas.config.sources import HubSource
 from atlas.errors import SourceError
 from atlas.files import atomic_path, write_text
+from atlas.locks import NoLocksError, wait_for_lock
 from atlas.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
 
 RepoType = Literal["model", "dataset"]
 LOCK_FILE = Path("config/revisions.lock.yaml")
+_PAUSE_SECONDS = 0.1
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HEADER = (
@@ -129,18 +130,22 @@ def _exclusive(lock: Path) -> Iterator[None]:
     On a file system without locks it is not held, and the log says so: the file is replaced as a whole all the same.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.with_name(f".{lock.name}.guard").open("a") as guard:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-        except OSError as error:
-            log.warning(
-                "%s: the file system of %s has no file locks (%s): two jobs that resolve revisions at once could each "
-                "lose the other's line; give 'revision' as a commit, or look at the file when all have ended",
-                guard.name,
-                lock.parent,
-                error.strerror,
-            )
-        yield  # closing the file releases it
+    guard, descriptor = lock.with_name(f".{lock.name}.guard"), None
+    try:
+        descriptor = wait_for_lock(guard, _PAUSE_SECONDS)
+    except NoLocksError as error:
+        log.warning(
+            "%s: the file system of %s has no file locks (%s): two jobs that resolve revisions at once could each "
+            "lose the other's line; give 'revision' as a commit, or look at the file when all have ended",
+            guard,
+            lock.parent,
+            error.strerror,
+        )
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _read_lock(lock: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from atlas.figures.captions import counted_tokens, listed, name_models, saes, span
 from atlas.figures.series import name_series, series_colours, with_series
-from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
+from atlas.figures.style import ROLE_MARKERS, ROLE_NAMES, WIDTH, draw, legend_point
 from atlas.studies.rows import read_rows
 
 _GREY, _SPECTRUM = "#999999", "#444444"
@@ -50,12 +50,8 @@ PANELS = (
 
 def draw_stability(stability: Path, health: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_stability.csv and results/<study>_health.csv to every target (.pdf, .png, .txt)."""
-    use_style()
     seeds = name_series(read_rows(stability))
-    text = with_series(read_rows(health), seeds)
-    figure = plot_stability(seeds, text)
-    save(figure, targets, describe_stability(seeds, text))
-    plt.close(figure)
+    draw(plot_stability, describe_stability, targets, seeds, with_series(read_rows(health), seeds))
 
 
 def describe_stability(seeds: pd.DataFrame, text: pd.DataFrame) -> str:

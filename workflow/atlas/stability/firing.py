@@ -7,8 +7,8 @@ import scipy.sparse
 from jaxtyping import Bool, Float, Int
 
 from atlas.codes.store import Codes
-from atlas.evaluation.bootstrap import Groups
-from atlas.ranks import rank_correlation
+from atlas.statistics.clusters import Groups
+from atlas.statistics.ranks import rank_correlation
 
 _SPLITS = 8
 

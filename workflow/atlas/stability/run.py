@@ -14,12 +14,12 @@ from atlas.codes.encode import sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.downstream import Stability
 from atlas.errors import EvaluationError, TrainingError
-from atlas.evaluation.bootstrap import MAX_GROUPS, cluster_interval, half_width
 from atlas.files import read_json, write_json
 from atlas.folder import Folder
-from atlas.ranks import rank_correlation
 from atlas.stability.firing import Firing, firing_jaccard
 from atlas.stability.measures import MEASURES, Directions, Likeness, isotropic_nulls, spectrum_nulls
+from atlas.statistics.clusters import MAX_GROUPS, cluster_interval, half_width
+from atlas.statistics.ranks import rank_correlation
 from atlas.tables import write_parquet
 from atlas.training.sae import load_sae
 

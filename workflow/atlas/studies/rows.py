@@ -1,11 +1,12 @@
 """What the tables of a study have in common: columns that say who a row is about."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from atlas.sae_files import read_of_sae
 from atlas.sae_ids import NOT_STATED, PUBLISHED, names_of
 from atlas.tables import read_csv
 
@@ -19,6 +20,15 @@ UNKNOWN_TRAINING = {
 def identity(study: str, sae_id: str) -> dict[str, Any]:
     """Columns that say which SAE a row is about."""
     return {"study": study, **names_of(sae_id)}
+
+
+def results_of(study: str, files: Mapping[str, Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Read the result of each SAE (SAE id → file), each with the columns that say which SAE it is of.
+
+    Raises EvaluationError when a file is of another SAE.
+    """
+    for sae_id, path in files.items():
+        yield identity(study, sae_id), read_of_sae(path, sae_id)
 
 
 def unknown_of(sae_id: str) -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from atlas.files import read_json
 from atlas.hook_points import HookPoint, SaeHooks
-from atlas.intervals import least_difference
 from atlas.sae_ids import names_of
+from atlas.statistics.intervals import least_difference
 from atlas.studies.published import published_for
 from atlas.studies.rows import frame_of, unknown_of
 from atlas.studies.twins import read_comparisons, twin_columns

@@ -4,19 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import EvaluationError
-from atlas.files import read_json
+from atlas.sae_files import read_of_sae
 
 
 def read_comparisons(paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Read the twins.json of each SAE (SAE id -> file). Raises EvaluationError when one is of another SAE."""
-    found = {sae_id: read_json(path) for sae_id, path in paths.items()}
-    for sae_id, comparison in found.items():
-        if comparison["sae_id"] != sae_id:
-            raise EvaluationError(
-                f"{paths[sae_id]}: is of {comparison['sae_id']!r}, expected {sae_id!r}; delete it and run again"
-            )
-    return found
+    return {sae_id: read_of_sae(path, sae_id) for sae_id, path in paths.items()}
 
 
 def twin_columns(comparison: Mapping[str, Any] | None, corpus: str, kinds: Sequence[str]) -> dict[str, Any]:

@@ -4,12 +4,12 @@ They lie in `.snakemake/atlas-kernels` of the project, or in the user's cache ou
 `results`, which people copy from each other, for compiled code from there is run.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from atlas.locks import wait_for_lock
 
 # The process that compiles needs about 10 s of a core; on a machine that is busy with many jobs it takes longer.
 PATIENCE_SECONDS = 300.0
@@ -38,14 +38,8 @@ def locked_folder(name: str) -> Iterator[Path]:
     facts = folder.stat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise PermissionError(f"{folder} belongs to another user, or others may write to it: their code is not run")
-    with (folder / "lock").open("w") as file:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(_PAUSE_SECONDS)
+    descriptor = wait_for_lock(folder / "lock", _PAUSE_SECONDS, PATIENCE_SECONDS)
+    try:
         yield folder
+    finally:
+        os.close(descriptor)

@@ -1,13 +1,13 @@
 """One process per training: two that write the same checkpoint could each rename the other's half-written file."""
 
-import fcntl
 import logging
-import time
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from atlas.errors import TrainingError
+from atlas.locks import NoLocksError, wait_for_lock
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +26,25 @@ def only_process(folder: Path) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as file:
-        _acquire(file, folder)
+    descriptor = _acquire(folder)
+    try:
         yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _acquire(file, folder: Path) -> None:
-    deadline, said = time.monotonic() + PATIENCE_SECONDS, False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TrainingError(
-                    f"{folder}: another process trains this SAE, and did not end within {PATIENCE_SECONDS:.0f} s; wait "
-                    "for it (under SLURM: squeue), or end it"
-                ) from None
-        except OSError as error:
-            log.warning("%s: cannot be locked (%s); make sure that no other process trains this SAE", folder, error)
-            return
-        if not said:
-            log.info("%s: waiting for another process that trains this SAE", folder)
-            said = True
-        time.sleep(_PAUSE_SECONDS)
+def _acquire(folder: Path) -> int | None:
+    def waiting() -> None:
+        log.info("%s: waiting for another process that trains this SAE", folder)
+
+    try:
+        return wait_for_lock(folder / LOCK_FILE, _PAUSE_SECONDS, PATIENCE_SECONDS, waiting)
+    except BlockingIOError:
+        raise TrainingError(
+            f"{folder}: another process trains this SAE, and did not end within {PATIENCE_SECONDS:.0f} s; wait for it "
+            "(under SLURM: squeue), or end it"
+        ) from None
+    except NoLocksError as error:
+        log.warning("%s: cannot be locked (%s); make sure that no other process trains this SAE", folder, error)
+        return None

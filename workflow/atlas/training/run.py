@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from atlas.activations.mixing import measure_mixing
+from atlas.activations.sampling import median_norm, sample_tokens
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.activations.stream import BatchStream, median_norm, sample_tokens
+from atlas.activations.stream import BatchStream
 from atlas.activations.windowed import Windowed
 from atlas.config.budget import too_many_epochs
-from atlas.config.data import Mix
+from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
 from atlas.errors import StoreError, TrainingError
 from atlas.files import read_json

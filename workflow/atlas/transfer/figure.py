@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.figures.captions import listed, name_models, saes
-from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, legend_point, save, use_style
+from atlas.figures.style import OUTCOME_COLOURS, ROLE_MARKERS, ROLE_NAMES, WIDTH, draw, legend_point
 from atlas.studies.rows import read_rows
 from atlas.twins.learnt import UNTESTED, with_learnt
 
@@ -19,11 +19,7 @@ _GREY, _HOME, _FLOOR = "#777777", "#444444", -0.5
 
 def draw_transfer(table: Path, targets: Sequence[Path]) -> None:
     """Draw results/<study>_transfer.csv to every target (.pdf, .png)."""
-    use_style()
-    rows = read_rows(table)
-    figure = plot_transfer(rows)
-    save(figure, targets, describe_transfer(rows))
-    plt.close(figure)
+    draw(plot_transfer, describe_transfer, targets, read_rows(table))
 
 
 def describe_transfer(table: pd.DataFrame) -> str:

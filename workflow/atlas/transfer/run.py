@@ -14,9 +14,10 @@ from atlas.config.shifts import Place
 from atlas.errors import EvaluationError
 from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.undefined import without_nonfinite
-from atlas.files import read_json, write_json
+from atlas.files import write_json
 from atlas.folder import Folder
 from atlas.latents.drift import drift_from, log_ratio, metric_changes, newly_silent
+from atlas.sae_files import read_of_sae
 from atlas.tables import write_parquet
 from atlas.training.sae import Sae, load_sae
 from atlas.transfer.usage import Side, TokenByToken, firings, same_tokens
@@ -117,10 +118,7 @@ def _side(sae: Sae, shards: Mapping[str, list[Shard]], corpus: str, place: Place
 
 
 def _read_metrics(path: Path, sae_id: str) -> dict[str, Any]:
-    metrics = read_json(path)
-    if metrics["sae_id"] != sae_id:
-        raise EvaluationError(f"{path}: is of {metrics['sae_id']!r}, expected {sae_id!r}; delete it and run again")
-    return metrics["corpora"]
+    return read_of_sae(path, sae_id)["corpora"]
 
 
 def _corpus(metrics: Mapping[str, Any], corpus: str, path: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.evaluation.bootstrap import Groups, cluster_interval
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.latents.drift import Firings
+from atlas.statistics.clusters import Groups, cluster_interval
 from atlas.training.sae import Sae
 
 

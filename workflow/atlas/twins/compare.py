@@ -9,8 +9,9 @@ import numpy as np
 
 from atlas.errors import EvaluationError
 from atlas.evaluation.document_sums import DocumentSums, read_document_sums
-from atlas.files import read_json, write_json
-from atlas.intervals import LEAST_CLUSTERS, jackknife_interval
+from atlas.files import write_json
+from atlas.sae_files import read_of_sae
+from atlas.statistics.clusters import LEAST_CLUSTERS, jackknife_interval
 from atlas.twins.learnt import DECIDING, best_twin, learnt
 from atlas.twins.measures import MEASURES, Measure
 
@@ -68,12 +69,7 @@ class _Read:
 
 
 def _read(sae_id: str, files: Judged) -> _Read:
-    metrics = read_json(files.metrics)
-    if metrics["sae_id"] != sae_id:
-        raise EvaluationError(
-            f"{files.metrics}: is of {metrics['sae_id']!r}, expected {sae_id!r}; delete it and run again"
-        )
-    return _Read(files.sums, metrics, *read_document_sums(files.sums, sae_id))
+    return _Read(files.sums, read_of_sae(files.metrics, sae_id), *read_document_sums(files.sums, sae_id))
 
 
 def _require_same_text(own: _Read, twin: _Read, corpora: Sequence[str]) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 from atlas.config.study import TwinStage
 from atlas.errors import EvaluationError
 from atlas.files import read_json
-from atlas.intervals import difference_interval, jackknife_interval, welch_interval
 from atlas.latents.coherence import COHERENT_Z
+from atlas.statistics.clusters import jackknife_interval
+from atlas.statistics.intervals import difference_interval, welch_interval
 from atlas.tables import read_parquet
 from atlas.twins.learnt import best_twin, learnt
 

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from atlas.evaluation.bootstrap import LEAST_CLUSTERS, cluster_interval, half_width, with_clusters
+from atlas.statistics.clusters import (
+    LEAST_CLUSTERS,
+    cluster_interval,
+    half_width,
+    jackknife_interval,
+    ratio_intervals,
+    with_clusters,
+)
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray):
@@ -70,3 +78,22 @@ def test_every_interval_gets_its_number_of_clusters():
         "kl_interval": None,
         "kl_clusters": 7,
     }
+
+
+def test_intervals_of_a_mean_are_those_of_scipy():
+    """The jackknife of a mean is Student's t; the other interval has its centre and is wider by what is said."""
+    values = np.random.default_rng(4).normal(size=9)
+    without = (values.sum() - values) / 8
+    known = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert jackknife_interval(values.mean(), without) == pytest.approx([known.low, known.high], rel=1e-12)
+    low, high = cluster_interval(ratio(values, np.ones(9)), 9)
+    assert [low, high] == pytest.approx([values.mean() - 1.5 * (known.high - known.low) / 2, 2 * values.mean() - low])
+    assert np.ravel(ratio_intervals(np.arange(9), values[:, None], np.ones((9, 1)))) == pytest.approx([low, high])
+
+
+def test_nothing_is_said_where_a_value_is_not_finite():
+    assert jackknife_interval(np.nan, np.ones(6)) is None
+    assert jackknife_interval(1.0, np.array([1, 1, 1, np.inf])) is None
+    assert jackknife_interval(1.0, np.ones(LEAST_CLUSTERS - 1)) is None
+    low, high = ratio_intervals(np.arange(4), np.ones((4, 2)), np.array([[1, 1], [1, 0], [1, 0], [1, 0.0]]))
+    assert (np.isfinite(low).tolist(), np.isfinite(high).tolist()) == ([True, False], [True, False])

@@ -1,20 +1,51 @@
-"""Two-sided 95 % intervals that need no text: of rates, and of differences of what has intervals."""
+"""Two-sided 95 % intervals of rates, means and areas, one-sided bounds of rates, and intervals of differences."""
 
 import numpy as np
 from scipy.special import betaincinv, stdtrit
 
+from atlas.statistics.clusters import LEAST_CLUSTERS
+
 _TAIL = 0.025
-# Fewer clusters tell too little of how they vary: docs/twins.md has the coverage at each number.
-LEAST_CLUSTERS = 4
+# A one-sided bound holds with this confidence.
+CONFIDENCE = 0.95
+_Z = 1.959963984540054  # 97.5 % point of the standard normal
 
 
 def rate_interval(n: np.ndarray, of: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """Clopper–Pearson interval (low, high) of a rate of which `n` in `of` were seen."""
+    """Clopper–Pearson interval (low, high) of a rate of which `n` in `of` were seen; (0, 1) where `of` is 0."""
+    return _rate_low(n, of, _TAIL), _rate_high(n, of, 1 - _TAIL)
+
+
+def rate_lower(n: np.ndarray, of: np.ndarray | int) -> np.ndarray:
+    """One-sided 95 % Clopper–Pearson lower bound of a rate of which `n` in `of` were seen."""
+    return _rate_low(n, of, 1 - CONFIDENCE)
+
+
+def rate_upper(n: np.ndarray, of: np.ndarray | int) -> np.ndarray:
+    """One-sided 95 % Clopper–Pearson upper bound of a rate of which `n` in `of` were seen.
+
+    For 0 seen this is 1 − 0.05^(1 / of), close to 3 / of. Where all were seen, or `of` is 0, it is 1.
+    """
+    return _rate_high(n, of, CONFIDENCE)
+
+
+def _rate_low(n: np.ndarray, of: np.ndarray | int, level: float) -> np.ndarray:
+    n = np.asarray(n)
+    return np.where(n > 0, betaincinv(np.maximum(n, 1), of - n + 1, level), 0.0)
+
+
+def _rate_high(n: np.ndarray, of: np.ndarray | int, level: float) -> np.ndarray:
     n = np.asarray(n)
     rest = of - n
-    low = np.where(n > 0, betaincinv(np.maximum(n, 1), rest + 1, _TAIL), 0.0)
-    high = np.where(rest > 0, betaincinv(n + 1, np.maximum(rest, 1), 1 - _TAIL), 1.0)
-    return low, high
+    return np.where(rest > 0, betaincinv(n + 1, np.maximum(rest, 1), level), 1.0)
+
+
+def normal_interval(value: float, variance: float, low: float, high: float) -> list[float] | None:
+    """95 % interval, cut at what the value can be; None when the variance is 0: nothing is known of the noise."""
+    if variance <= 0:
+        return None
+    half = _Z * variance**0.5
+    return [max(low, value - half), min(high, value + half)]
 
 
 def difference_interval(before, before_low, before_high, after, after_low, after_high) -> tuple:
@@ -35,20 +66,6 @@ def least_difference(low: float, high: float) -> float:
     Their errors are taken as independent: on the same documents a paired difference tells less than this.
     """
     return float(np.sqrt(0.5) * (high - low))
-
-
-def jackknife_interval(value: float, without: np.ndarray) -> list[float] | None:
-    """Compute the interval [low, high] of a statistic of clusters from its value and those `without` each one.
-
-    Student's t with one degree of freedom less than there are clusters (Tukey's jackknife). None with fewer than
-    LEAST_CLUSTERS, or where a value is not finite.
-    """
-    n = len(without)
-    if n < LEAST_CLUSTERS or not np.isfinite(value) or not np.isfinite(without).all():
-        return None
-    deviation = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
-    reach = float(stdtrit(n - 1, 1 - _TAIL) * deviation)
-    return [value - reach, value + reach]
 
 
 def welch_interval(first: np.ndarray, second: np.ndarray) -> list[float] | None:

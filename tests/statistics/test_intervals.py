@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from atlas.intervals import difference_interval, least_difference, rate_interval
+from atlas.statistics.intervals import difference_interval, least_difference, rate_interval, rate_lower, rate_upper
 from atlas.studies.table import flat
 
 
@@ -39,3 +40,10 @@ def test_interval_of_a_rate_holds_it():
     low, high = rate_interval(np.array([0, 3, 10]), 10)
     assert low[0] == 0 and high[2] == 1
     assert ((low <= np.array([0, 0.3, 1])) & (np.array([0, 0.3, 1]) <= high)).all()
+
+
+def test_one_sided_bounds_are_those_of_the_binomial():
+    seen, of = np.array([0, 3, 20]), 20
+    assert binom.sf(seen[1:] - 1, of, rate_lower(seen, of)[1:]) == pytest.approx(0.05)
+    assert binom.cdf(seen[:-1], of, rate_upper(seen, of)[:-1]) == pytest.approx(0.05)
+    assert (rate_lower(seen, of)[0], rate_upper(seen, of)[2]) == (0, 1)

@@ -1,12 +1,10 @@
-"""Area under the ROC curve with the variance of DeLong, DeLong and Clarke-Pearson (1988), also of differences."""
+"""Area under the ROC curve: with the variance of DeLong, DeLong and Clarke-Pearson (1988), of ranks, and of pairs."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
-
-_Z = 1.959963984540054  # 97.5 % point of the standard normal
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,25 @@ def _variance(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(positives.var(ddof=1) / len(positives) + negatives.var(ddof=1) / len(negatives))
 
 
-def normal_interval(value: float, variance: float, low: float, high: float) -> list[float] | None:
-    """95 % interval, cut at what the value can be; None when the variance is 0: nothing is known of the noise."""
-    if variance <= 0:
-        return None
-    half = _Z * variance**0.5
-    return [max(low, value - half), min(high, value + half)]
+def column_aucs(
+    scores: Float[np.ndarray, "rows columns"], labels: Bool[np.ndarray, " rows"]
+) -> Float[np.ndarray, " columns"]:
+    """Compute the AUC of each column of scores for class True, ties counting half; labels must have both classes."""
+    return area_of_ranks(rankdata(scores, axis=0)[labels].sum(axis=0), int(labels.sum()), len(labels))
+
+
+def area_of_ranks(
+    rank_sum: Float[np.ndarray, "*columns"] | float, n_true: int, n: int
+) -> Float[np.ndarray, "*columns"] | float:
+    """AUC from the sum of the ranks, 1 to `n`, of class True; NaN where one class is missing."""
+    if n_true in (0, n):
+        return rank_sum * np.nan
+    return (rank_sum - n_true * (n_true + 1) / 2) / (n_true * (n - n_true))
+
+
+def wins(
+    positives: Float[np.ndarray, "*many positives"], negatives: Float[np.ndarray, "*many negatives"]
+) -> Float[np.ndarray, "*many positives negatives"]:
+    """1 where a positive scores above a negative, .5 for equal ones or where either has no answer, else 0."""
+    difference = positives[..., :, None] - negatives[..., None, :]
+    return np.where(np.isnan(difference), 0.5, 0.5 * (1 + np.sign(difference))).astype(np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from atlas.probing.auc import Auc, normal_interval
+from atlas.statistics.auc import Auc, area_of_ranks, column_aucs
+from atlas.statistics.intervals import normal_interval
 
 
 def scores_of(seed: int, n_positive: int = 60, n_negative: int = 80, shift: float = 1.0):
@@ -52,3 +53,10 @@ def test_perfect_separation_has_no_interval():
     found = Auc.of(np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, True, False, False]))
     assert found.value == 1
     assert normal_interval(found.value, found.variance, 0, 1) is None
+
+
+def test_areas_of_columns_are_those_of_each():
+    generator = np.random.default_rng(1)
+    labels, scores = generator.random(40) < 0.4, generator.integers(0, 5, (40, 6)).astype(float)
+    assert column_aucs(scores, labels) == pytest.approx([roc_auc_score(labels, column) for column in scores.T])
+    assert np.isnan(area_of_ranks(10.0, 0, 4)) and np.isnan(area_of_ranks(10.0, 4, 4))

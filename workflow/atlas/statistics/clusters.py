@@ -1,6 +1,9 @@
 """Intervals over documents, or other clusters: what is of one document is not independent, so documents are left out.
 
-benchmarks/coverage.py measures how often the intervals hold the truth; docs/metrics.md has the numbers.
+`cluster_interval` is for a value of one dictionary: corrected for bias, and widened for documents that a sample of few
+mostly lacks. `jackknife_interval` is for a paired difference of two dictionaries: about the difference itself, and not
+widened, for most of an outlier's effect is in both. benchmarks/coverage.py measures how often intervals hold the truth;
+docs/metrics.md and docs/twins.md have the numbers.
 """
 
 import math
@@ -9,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from jaxtyping import Float, Int
+from scipy.special import stdtrit
 
-from atlas.intervals import LEAST_CLUSTERS
-
+# Fewer clusters tell too little of how they vary: docs/twins.md has the coverage at each number.
+LEAST_CLUSTERS = 4
 # Sums are kept per group. Above this number of documents, groups of documents are clusters instead of single ones: the
 # interval stays valid, and memory stays at MAX_GROUPS x d_model values.
 MAX_GROUPS = 1024
@@ -28,10 +32,10 @@ _TAIL = 0.975
 class Groups:
     """Which cluster each document index belongs to; document −1 (none) is a document here."""
 
-    documents: np.ndarray
+    documents: Int[np.ndarray, " documents"]
 
     @classmethod
-    def of(cls, documents: np.ndarray) -> "Groups":
+    def of(cls, documents: Int[np.ndarray, " rows"]) -> "Groups":
         """Groups for the document indices that occur in `documents`."""
         return cls(np.unique(documents))
 
@@ -40,7 +44,7 @@ class Groups:
         """Number of groups."""
         return min(len(self.documents), MAX_GROUPS)
 
-    def index(self, documents: np.ndarray) -> np.ndarray:
+    def index(self, documents: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
         """Group of each document index."""
         return np.searchsorted(self.documents, documents) % MAX_GROUPS
 
@@ -64,23 +68,31 @@ def cluster_interval(
         without = statistic(1.0 - np.eye(n_clusters))
     if not (np.isfinite(value) and np.isfinite(without).all()):
         return None
-    pseudo = n_clusters * value - (n_clusters - 1) * without
-    half = half_width(n_clusters) * pseudo.std(ddof=1) / math.sqrt(n_clusters)
-    low, high = min(pseudo.mean() - half, value), max(pseudo.mean() + half, value)
+    low, high = _interval(value, _pseudo_values(value, without))
     return [float(max(low, bounds[0])), float(min(high, bounds[1]))]
 
 
-def half_width(n_clusters: int) -> float:
-    """Half the width of an interval over so many clusters, in standard errors."""
-    wider = 1.0 + _WIDER * min(1.0, _WIDER_UP_TO / n_clusters)
-    return wider * float(student.ppf(_TAIL, n_clusters - 1))
+def jackknife_interval(value: float, without: Float[np.ndarray, " clusters"]) -> list[float] | None:
+    """Compute the interval [low, high] of a paired difference from its value and the values `without` each cluster.
+
+    Student's t with one degree of freedom less than there are clusters (Tukey's jackknife). None with fewer than
+    `LEAST_CLUSTERS`, or where a value is not finite.
+    """
+    n = len(without)
+    if n < LEAST_CLUSTERS or not np.isfinite(value) or not np.isfinite(without).all():
+        return None
+    reach = float(stdtrit(n - 1, _TAIL)) * _pseudo_values(value, without).std(ddof=1) / math.sqrt(n)
+    return [float(value - reach), float(value + reach)]
 
 
-def ratio_intervals(document: np.ndarray, above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % intervals (low, high) of the ratios of sums of columns, (rows, columns) above and below; NaN for none.
+def ratio_intervals(
+    document: Int[np.ndarray, " rows"],
+    above: Float[np.ndarray, "rows columns"],
+    below: Float[np.ndarray, "rows columns"],
+) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
+    """95 % intervals (low, high) of the ratios of sums of columns, each as of `cluster_interval`; NaN for none.
 
-    `document` is the document of each row; documents are the clusters, as in `cluster_interval`. For means `below` is 1
-    where a row has a value.
+    `document` is the document of each row; documents are the clusters. For means `below` is 1 where a row has a value.
     """
     groups = Groups.of(document)
     low, high = np.full((2, above.shape[1]), np.nan)
@@ -92,12 +104,15 @@ def ratio_intervals(document: np.ndarray, above: np.ndarray, below: np.ndarray) 
     with np.errstate(divide="ignore", invalid="ignore"):
         value = tops.sum(0) / bottoms.sum(0)
         without = (tops.sum(0) - tops) / (bottoms.sum(0) - bottoms)
-    pseudo = groups.count * value - (groups.count - 1) * without
-    half = half_width(groups.count) * pseudo.std(0, ddof=1) / math.sqrt(groups.count)
     known = np.isfinite(value) & np.isfinite(without).all(0)
-    low[known] = np.minimum(pseudo.mean(0) - half, value)[known]
-    high[known] = np.maximum(pseudo.mean(0) + half, value)[known]
+    low[known], high[known] = _interval(value[known], _pseudo_values(value[known], without[:, known]))
     return low, high
+
+
+def half_width(n_clusters: int) -> float:
+    """Half the width of an interval over so many clusters, in standard errors."""
+    wider = 1.0 + _WIDER * min(1.0, _WIDER_UP_TO / n_clusters)
+    return wider * float(stdtrit(n_clusters - 1, _TAIL))
 
 
 def with_clusters(measures: Mapping[str, Any], n_clusters: int | None) -> dict[str, Any]:
@@ -108,3 +123,15 @@ def with_clusters(measures: Mapping[str, Any], n_clusters: int | None) -> dict[s
         if name.endswith("_interval"):
             result[f"{name.removesuffix('_interval')}_clusters"] = n_clusters
     return result
+
+
+def _pseudo_values(value: Any, without: np.ndarray) -> np.ndarray:
+    """Tukey's: their mean is the value corrected for bias, their spread that of independent clusters."""
+    n = len(without)
+    return n * value - (n - 1) * without
+
+
+def _interval(value: Any, pseudo: np.ndarray) -> tuple[Any, Any]:
+    """Return the ends of a widened interval, of one statistic or of one per column."""
+    half = half_width(len(pseudo)) * pseudo.std(0, ddof=1) / math.sqrt(len(pseudo))
+    return np.minimum(pseudo.mean(0) - half, value), np.maximum(pseudo.mean(0) + half, value)
