@@ -20,6 +20,10 @@ export ATLAS_TEST_ENVIRONMENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae-atl
 REPORTED ?= $(addprefix results/,llama_sweep_runs.csv run_cards/llama_sweep.html figures/llama_sweep.pdf \
 	figures/llama_sweep_training.pdf)
 
+USEFUL := $(addprefix results/,useful_features.csv useful_features_health.csv useful_features_autointerp.csv \
+	useful_features_stability.csv useful_features_learnt.csv useful_features_reading.html figures/useful_features_health.pdf \
+	atlas/index.html)
+
 ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR): this path has a space, with which neither make nor Snakemake's jobs work; move the checkout)
 endif
@@ -27,7 +31,7 @@ endif
 # Of a call that was killed: kill -9, a closed terminal or a power cut leave Snakemake's lock.
 UNLOCK = @PYTHONPATH=workflow $(BIN)/python -m atlas.unlock $(BIN)/snakemake
 
-.PHONY: sweep atlas report test test-fast test-kernels lint format docs record lock clean
+.PHONY: sweep atlas useful report test test-fast test-kernels lint format docs record lock clean
 
 sweep: $(READY)  ## results/llama_sweep.csv and its figure
 	$(UNLOCK)
@@ -35,6 +39,10 @@ sweep: $(READY)  ## results/llama_sweep.csv and its figure
 
 atlas: sweep  ## the sweep, and results/atlas/index.html with labels
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- results/atlas/index.html
+
+useful: $(READY)  ## a dictionary worth reading: its tables, a sheet for blind readers, and its pages in results/atlas
+	$(UNLOCK)
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) --configfile config/useful_features.yaml -- $(USEFUL)
 
 report: sweep  ## results/report.zip: Snakemake's report of the sweep, its trainings and run cards
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) -- $(REPORTED)

@@ -120,7 +120,10 @@ class Firings:
 
 
 def firings(codes: Sequence[Codes], windows: Windows, max_entries: int = 2**22) -> Iterator["Firings"]:
-    """All latents in order, some at a time: what fires on counted rows inside windows. One pass over all codes."""
+    """All latents in order, some at a time: what fires inside windows. One pass over all codes.
+
+    On counted rows without massive activations, as in `top_contexts`.
+    """
     totals, start = np.cumsum(sum(own.n_firings.astype(np.int64) for own in codes)), 0
     while start < len(totals):
         before = totals[start - 1] if start else 0
@@ -133,9 +136,8 @@ def _firings(codes: Sequence[Codes], windows: Windows, start: int, stop: int) ->
     parts, n_counted = [], np.zeros(stop - start, np.int64)
     for own, of_row in zip(codes, windows.of_row, strict=True):
         block = own.latents(start, stop)
-        block = block.only(own.counted[block.row])
-        n_counted += np.diff(block.indptr)
-        block = block.only(of_row[block.row] >= 0)
+        n_counted += np.diff(block.only(own.counted[block.row]).indptr)
+        block = block.only(own.regular[block.row] & (of_row[block.row] >= 0))
         window = of_row[block.row]
         parts.append((block.latent, window, block.row - windows.start[window], block.value))
     latent, window, place, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))

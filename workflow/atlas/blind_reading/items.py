@@ -111,7 +111,7 @@ def _drawn(
         name: Codes.open(path, identity | {"dictionary": dictionary, "corpus": name}) for name, path in files.items()
     }
     corpora = Corpora(codes)
-    alive = np.flatnonzero(sum(_counted_firings(own) for own in codes.values()))
+    alive = np.flatnonzero(sum(_regular_firings(own) for own in codes.values()))
     if len(alive) < wanted:
         raise EvaluationError(
             f"{sae.sae_id}: {len(alive)} of {corpora.n_latents} latents of its dictionary {dictionary!r} fire on "
@@ -130,21 +130,25 @@ def _drawn(
     return identity["sae_sha256"], found
 
 
-def _counted_firings(codes: Codes) -> np.ndarray:
+def _regular_firings(codes: Codes) -> np.ndarray:
     found = np.zeros(codes.n_latents, np.int64)
     for block in codes.blocks():
-        kept = block.only(codes.counted[block.row])
+        kept = block.only(codes.regular[block.row])
         found[block.first : block.first + block.n_latents] = np.diff(kept.indptr)
     return found
 
 
 def _lines(corpora: Corpora, firings: Firings, settings: ContextSettings, pieces: TokenPieces) -> tuple[Markup, ...]:
-    """Contexts whose values are shares of the strongest: absolute ones would tell dictionaries apart."""
+    """Contexts whose values are shares of the strongest: absolute ones would tell dictionaries apart.
+
+    Massive activations are left blank: they are no part of what is read, and would be the darkest.
+    """
     lines = []
     for context in corpora.contexts(firings, settings):
         if context.stratum:
             continue
         tokens = corpora.tokens(context.corpus, context.start, context.start + len(context.values))
-        shares = (context.values / firings.shade_scale).clip(0, 1).round(2).tolist()
-        lines.append(highlighted(pieces, tokens, shares, 1.0, context.peak - context.start, context.massive.tolist()))
+        values = np.where(context.massive, 0, context.values)
+        shares = (values / firings.shade_scale).clip(0, 1).round(2).tolist()
+        lines.append(highlighted(pieces, tokens, shares, 1.0, context.peak - context.start))
     return tuple(lines)

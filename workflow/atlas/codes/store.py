@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import xxhash
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from atlas.codes.layout import (
     CHECKSUM_ENTRIES,
@@ -94,6 +94,11 @@ class Codes:
     def context_length(self) -> int:
         """Tokens of one context: rows reshape to (contexts, context_length)."""
         return int(self.identity["context_length"])
+
+    @property
+    def regular(self) -> Bool[np.ndarray, " rows"]:
+        """Return which rows count and have no massive activation: rows like those that SAEs learn by default."""
+        return self.counted & ~self.massive
 
     @property
     def n_firings(self) -> Int[np.ndarray, " n_latents"]:

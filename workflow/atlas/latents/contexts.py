@@ -25,9 +25,11 @@ class TopContexts:
 def top_contexts(codes: Codes, text: CorpusText, n_contexts: int) -> TopContexts:
     """Of each latent the strongest firing in each document, of these the `n_contexts` strongest.
 
-    Counted rows only; of equal activations the earlier row comes first.
+    Counted rows without massive activations only: by default no SAE learns those, and one with a threshold answers them
+    with most of its latents, stronger than any text. Of equal activations the earlier row comes first.
     """
-    parts = [_top(block.only(text.counted[block.row]), text, n_contexts) for block in codes.blocks()]
+    regular = text.counted & ~text.massive
+    parts = [_top(block.only(regular[block.row]), text, n_contexts) for block in codes.blocks()]
     return TopContexts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -46,6 +46,14 @@ class Firings:
         """Activation of the darkest shade: the strongest one that is not massive, or else all others would be pale."""
         return float(self.value[~self.massive].max(initial=0)) or self.largest
 
+    @property
+    def shown(self) -> "Firings":
+        """Firings that are not on massive activations; all, where there are no others."""
+        if not self.massive.any() or self.massive.all():
+            return self
+        kept = ~self.massive
+        return Firings(self.latent, self.corpus[kept], self.row[kept], self.value[kept], self.massive[kept])
+
     def histogram(self) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins+1"]]:
         """Counts and edges of equal bins from 0 to the strongest activation."""
         return np.histogram(self.value, HISTOGRAM_BINS, (0.0, self.largest or 1.0))
@@ -123,15 +131,18 @@ class Corpora:
     def contexts(self, firings: Firings, settings: ContextSettings) -> list[Context]:
         """The strongest contexts, one per document, and `per_stratum` of each stratum of the other firings.
 
+        Firings on massive activations are left out, unless there are no others: they tell of the rows, not of a latent.
         Strata hold equally many firings; which contexts stand for one is drawn by chance, the same at every call. A
         document is shown once, as far as there are others: what comes again says so.
         """
+        every, firings = firings, firings.shown
         order = np.argsort(-firings.value, kind="stable")
         first_of_document = np.zeros(len(order), bool)
         first_of_document[np.unique(self._documents(firings)[order], return_index=True)[1]] = True
         top = order[first_of_document][: settings.top]
         found = [
-            self._context(firings, index, settings, 0, (firings.value[top].min(), firings.largest)) for index in top
+            self._context(every, firings, index, settings, 0, (firings.value[top].min(), firings.largest))
+            for index in top
         ]
         generator = np.random.Generator(np.random.PCG64([firings.latent, 6]))
         rest = order[~np.isin(order, top)]
@@ -146,7 +157,7 @@ class Corpora:
                 for index in chosen[np.argsort(-firings.value[chosen], kind="stable")]:
                     again = int(document[index]) in shown
                     shown.add(int(document[index]))
-                    context = self._context(firings, index, settings, number, bounds, share)
+                    context = self._context(every, firings, index, settings, number, bounds, share)
                     found.append(replace(context, again=again))
         return found
 
@@ -166,14 +177,24 @@ class Corpora:
             document[here] = (np.int64(number) << 32) + own.document[firings.row[here]]
         return document
 
-    def _context(self, firings: Firings, index: int, settings: ContextSettings, stratum, bounds, share=0.0) -> Context:
+    def _context(
+        self,
+        every: Firings,
+        firings: Firings,
+        index: int,
+        settings: ContextSettings,
+        stratum: int,
+        bounds: tuple[float, float],
+        share: float = 0.0,
+    ) -> Context:
+        """The context of a firing, with all activations in it."""
         corpus, row = int(firings.corpus[index]), int(firings.row[index])
         begins = self._begins[corpus]
         piece = int(np.searchsorted(begins, row, side="right"))
         end = begins[piece] if piece < len(begins) else self.codes[corpus].n_rows
         start = max(row - settings.window_tokens, int(begins[piece - 1]))
         stop = min(row + settings.window_tokens + 1, int(end))
-        values = self.around(firings, corpus, start, stop)
+        values = self.around(every, corpus, start, stop)
         numbers = (float(bounds[0]), float(bounds[1]), float(share))
         return Context(corpus, start, row, values, stratum, *numbers, self.massive(corpus, start, stop))
 
