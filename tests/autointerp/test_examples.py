@@ -113,6 +113,18 @@ def test_a_rule_that_sees_highlights_but_no_label_stays_at_chance(examples):
             assert roc_auc_score(truth, scores) == pytest.approx(0.5)
 
 
+def test_firings_on_massive_activations_make_no_window_active(tmp_path):
+    tokens = random_tokens(20)
+    dense, massive = np.zeros((len(tokens), 2)), np.arange(len(tokens)) % LENGTH == 1
+    dense[massive] = 1000
+    dense[5, 0] = 1
+    codes = write_codes(tmp_path / "chat.h5", dense, tokens, massive=massive)
+    (found,) = firings([codes], Windows.of({"chat": codes}, WIDTH))
+    assert (found.latent.tolist(), found.value.tolist()) == ([0], [1])
+    n_massive = int((massive & codes.counted).sum())
+    assert found.n_counted.tolist() == [n_massive + 1, n_massive] and n_massive
+
+
 def test_blocks_of_any_size_give_the_same_firings(scene):
     whole = list(firings([scene.codes], scene.windows))
     single = list(firings([scene.codes], scene.windows, max_entries=1))

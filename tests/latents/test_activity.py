@@ -117,6 +117,17 @@ def test_top_contexts_are_the_strongest_of_each_document(planted):
     assert (top.row[SILENT] == -1).all()
 
 
+def test_top_contexts_leave_massive_activations_out(tmp_path):
+    tokens = np.full(12 * LENGTH, 6)
+    dense, massive = np.zeros((len(tokens), 2)), np.arange(len(tokens)) % LENGTH == 0
+    dense[massive] = 1000  # as an SAE with a threshold answers rows that it never learnt
+    dense[3::LENGTH, 0] = 1
+    codes = write_codes(tmp_path / "c.h5", dense, tokens, massive=massive)
+    top = top_contexts(codes, text_of(codes), 4)
+    assert set(top.row[0] % LENGTH) == {3} and set(top.value[0]) == {1}
+    assert top.n_contexts.tolist() == [4, 0]
+
+
 def test_first_position_is_the_first_counted_one(tmp_path):
     tokens = np.full(2 * LENGTH, 6)
     tokens[: LENGTH // 2] = 0

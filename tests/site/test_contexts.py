@@ -86,7 +86,7 @@ def test_a_document_that_has_to_be_shown_again_says_so(planted):
     assert len(set(zip(documents, [context.peak for context in found], strict=True))) == len(found)
 
 
-def test_massive_rows_do_not_take_the_shading_of_the_others(tmp_path, scene):
+def test_massive_rows_take_neither_contexts_nor_shading_of_the_others(tmp_path, scene):
     tokens = random_tokens(20)
     dense, massive = np.zeros((len(tokens), 2)), np.zeros(len(tokens), bool)
     dense[5::LENGTH, 0] = 1 + np.arange(20)
@@ -96,7 +96,11 @@ def test_massive_rows_do_not_take_the_shading_of_the_others(tmp_path, scene):
     firings, only_massive = corpora.firings()
     assert (firings.largest, firings.shade_scale) == (5000, 20)
     assert only_massive.shade_scale == 7
-    context = next(each for each in corpora.contexts(firings, SETTINGS) if each.values[each.peak - each.start] == 5000)
+    found = corpora.contexts(firings, SETTINGS)
+    assert {context.peak % LENGTH for context in found} == {5}
+    assert {context.peak % LENGTH for context in corpora.contexts(only_massive, SETTINGS)} == {6}  # there are no others
+    context = found[0]
+    assert set(context.values[context.massive]) == {5000}
     assert context.massive.tolist() == [row % LENGTH == 6 for row in range(context.start, context.start + 9)]
     pieces = SimpleNamespace(pieces=lambda ids: [(n, n + 1, "ab"[n]) for n in range(2)], special=np.zeros(9, bool))
     shaded = highlighted(pieces, [0, 1], [20.0, 5000.0], firings.shade_scale, 1, [False, True])
