@@ -232,6 +232,10 @@ class PlantedCodes:
         rows = np.concatenate([np.empty(0, np.int64), *parts])
         return LatentEntries(start, indptr, rows, np.concatenate([np.empty(0, np.float32), *self.values[start:stop]]))
 
+    def blocks(self) -> Iterator[LatentEntries]:
+        """All latents in order, at once: there are hundreds at most."""
+        yield self.latents(0, len(self.rows))
+
 
 @dataclass(frozen=True, eq=False)
 class Planted:
