@@ -109,8 +109,9 @@ def latent_outcomes(
     `latents` are its rows of latents.parquet, one per latent and corpus; `scores` its rows of the deciding explainer,
     one per latent, scorer and kind of negatives; `by_fact` has the correlations of each fact (columns) by
     latent; `limits` are those of each fact and each scorer. `told_by` is the first of these that tells where the latent
-    fires, else None: its value is above the limit, and for a scorer the intervals of score and specificity are above
-    chance too. A latent that neither has a score on random negatives nor a correlation is `unscored`.
+    fires, else None: a fact whose correlation is above the limit, or a scorer with the interval of its score above the
+    limit and that of its specificity above 0. A latent that neither has a score on random negatives nor a correlation
+    is `unscored`.
     """
     alive = set(latents.latent[latents.status == "alive"])
     # Of several in-sample corpora the first, where drift starts too: rows stand in the order of the corpora.
@@ -126,7 +127,8 @@ def latent_outcomes(
         own = scores[(scores.negatives == "random") & (scores.scorer == scorer)].set_index("latent").reindex(home.index)
         scored |= own.score_low.notna() & own.specificity_low.notna()
         above |= own.score_low > 0.5
-        tells = (own.score_low > 0.5) & (own.specificity_low > 0) & (own.score > limits[scorer])
+        # As everywhere the whole interval: of many scores the largest are large by chance.
+        tells = (own.score_low > limits[scorer]) & (own.specificity_low > 0)
         told = told.mask(told.isna() & tells, scorer)
     conditions = [
         ~fires & (home.status == "dead"),
