@@ -5,8 +5,8 @@ import pytest
 from label_scene import bag_of_words
 from latent_scene import LENGTH, FakeTokenizer, text_of, write_codes
 
-from atlas.autointerp.planted import RANDOM, Planted, PlantedCodes
-from atlas.autointerp.planted_coherence import ALL, densities_of, planted_coherence
+from atlas.autointerp.planted import ALL, RANDOM, Planted, PlantedCodes
+from atlas.autointerp.planted_coherence import densities_of, planted_coherence
 from atlas.latents.embedded_windows import EmbeddedWindows, Grid, window_texts
 
 N_CONTEXTS, TOPICS = 160, np.arange(6, 16)

@@ -1,7 +1,8 @@
 # Auto-interpretation: codes + model + sentence encoder
 #                          -> results/autointerp/<sae id>/
 #                             {labels.parquet, scores.parquet, answers.parquet, tokens.parquet, autointerp.json}
-#                      those + latents.parquet -> results/autointerp/<sae id>/latents.parquet, each latent with its outcome
+#                      those + latents.parquet -> results/autointerp/<sae id>/{latents.parquet, told.json}: each latent
+#                             with its outcome, and of how many something tells
 #                      those of a study's SAEs -> results/<study>_autointerp.csv, results/figures/<study>_autointerp.pdf
 #                      codes + embedded windows -> results/latents/<sae id>/planted.json, coherence of planted latents
 # Not part of a study's own table: ask for results/<study>_autointerp.csv by name. No language model is needed for it.
@@ -95,8 +96,10 @@ rule latent_outcomes:
         labels=rules.autointerp.output.labels,
         scores=rules.autointerp.output.scores,
         tokens=rules.autointerp.output.tokens,
+        summary=rules.autointerp.output.summary,
     output:
         target=f"{AUTOINTERP}/latents.parquet",
+        told=f"{AUTOINTERP}/told.json",
     log:
         "results/logs/latent_outcomes/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:

@@ -208,6 +208,8 @@ MEANINGFUL: dict[str, Planting] = {
     "two_words": _two_words,
 }
 RANDOM = "random_firing"
+# The planted dictionary: latents of all meanings, as dense as the median latent of the dictionary.
+ALL = "all"
 PLANTED_CLASSES = (*MEANINGFUL, RANDOM)
 
 

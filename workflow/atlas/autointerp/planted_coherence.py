@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM, Planted, plant
+from atlas.autointerp.planted import ALL, PLANTED_CLASSES, RANDOM, Planted, plant
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words
 from atlas.codes.encode import identity_of, sae_sha256
@@ -30,8 +30,6 @@ from atlas.latents.embedder import embedder_sha256
 from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
 
-# The planted dictionary: latents of all meanings, as dense as the dictionary's own.
-ALL = "all"
 _NO_EMBEDDER = "no latents.embedder is configured"
 
 
