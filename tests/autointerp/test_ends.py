@@ -1,14 +1,16 @@
 """Activating windows, planted latents, and the prediction from the token alone."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from label_scene import GAMMA, SPACED, WIDTH, LabelScene
 from latent_scene import TEXTS, random_tokens, write_codes
 
 from atlas.autointerp.by_context import FACTS, fact_correlations
 from atlas.autointerp.ceilings import score_planted
-from atlas.autointerp.planted import MEANINGFUL, PLANTED_CLASSES, RANDOM, plant
+from atlas.autointerp.planted import ALL, MEANINGFUL, PLANTED_CLASSES, RANDOM, plant
 from atlas.autointerp.scorers import words, words_in
+from atlas.autointerp.told import share_of_latents, shares_of_planted
 from atlas.autointerp.tools import Question, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words, name_of
@@ -195,3 +197,42 @@ def test_no_planted_latent_is_shown_to_a_language_model(scene, narrow):
     assert {(row["explainer"], row["scorer"]) for row in rows} == {("lexical", "words")} | by_fact
     none = settings.model_copy(update={"planted": 0})
     assert not score_planted([scene.codes], np.full(5, 0.2), narrow, none, samples=10)
+
+
+def planted_rows(scene, narrow, **changed) -> list[dict]:
+    given = {"window_tokens": NARROW, "scorers": ("words",), "test_examples": 50, "random_negatives": 50} | changed
+    return score_planted([scene.codes], np.full(5, 0.2), narrow, scene.settings.model_copy(update=given), samples=50)
+
+
+def test_of_planted_words_all_are_told_and_of_random_firing_none(scene, narrow):
+    limits = dict.fromkeys(FACTS, 0.3) | {"words": 0.9}
+    found = shares_of_planted(planted_rows(scene, narrow), limits, "lexical")
+    assert found["frequent_word"]["share"] == 1
+    assert found[RANDOM]["share"] == 0
+    assert found[ALL]["n"] == sum(own["n"] for name, own in found.items() if name not in (ALL, RANDOM))
+    low, high = found[ALL]["interval"]
+    assert low < found[ALL]["share"] <= high
+    # Above any score, nothing tells.
+    out_of_reach = shares_of_planted(planted_rows(scene, narrow), dict.fromkeys(limits, 1.0), "lexical")
+    assert out_of_reach[ALL]["share"] == 0
+
+
+def test_without_planted_latents_of_every_measure_the_share_is_not_known(scene, narrow):
+    limits = dict.fromkeys(FACTS, 0.2) | {"words": 0.75, "detection": 0.6}
+    assert shares_of_planted(planted_rows(scene, narrow), limits, "lexical") == {}
+    del limits["detection"]
+    assert shares_of_planted(planted_rows(scene, narrow), limits, "max_activation") == {}
+    assert shares_of_planted([], limits, "lexical") == {}
+
+
+def test_share_told_is_of_latents_that_fire_and_were_to_be_labelled():
+    outcomes = pd.DataFrame(
+        {
+            "latent": range(6),
+            "outcome": ["dead", "untested", "good", "noisy", "uninterpreted", "unscored"],
+            "told_by": [None, None, "token", "words", None, "token"],
+        }
+    )
+    found = share_of_latents(outcomes, pd.Series([0, 1, 2, 3, 4]))
+    assert (found["n"], found["share"]) == (3, pytest.approx(2 / 3))
+    assert share_of_latents(outcomes, pd.Series([0])) == {"n": 0, "share": None, "interval": None}

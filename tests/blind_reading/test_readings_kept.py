@@ -57,7 +57,7 @@ def test_outcomes_follow_from_the_scores(readings):
 
 
 def test_readers_agree_with_each_other_and_the_outcome_follows_them(readings):
-    """On the sheets that had no part in the rule kappa is .59 [.41, .78]; that of two readers is .86 or more."""
+    """On the sheets that had no part in the rule of facts kappa is .66; that of two readers is .86 or more."""
     for _, rows in readings.groupby("sheet"):
         read = rows[[name for name in READERS if rows[name].notna().any()]] == "clear"
         assert cohen_kappa_score(read.iloc[:, 0], read.iloc[:, 1]) > 0.8
@@ -65,5 +65,7 @@ def test_readers_agree_with_each_other_and_the_outcome_follows_them(readings):
         assert shares["random"] <= 0.1 and shares["sae"] >= 0.5
     fresh = readings[readings.sheet > 1]
     kappa = cohen_kappa_score(fresh.outcome == "good", clear(fresh))
-    assert kappa > 0.55
+    assert kappa > 0.65
+    for _, rows in fresh.groupby("sheet"):
+        assert cohen_kappa_score(rows.outcome == "good", clear(rows)) > 0.6
     assert kappa > cohen_kappa_score(fresh.outcome_before == "good", clear(fresh))

@@ -62,6 +62,10 @@ def test_a_planted_study_is_sound():
             {"studies__s__evaluation": {"in_sample": "one", "oos": ["text"]}},
             "model 'planted' is planted, but corpus 'text' is text; expected a planted_sample",
         ),
+        (
+            {"studies__s__usefulness": ["labels"]},
+            r"studies\.s\.usefulness is \['labels'\], but model 'planted' is planted: .* leave out the key",
+        ),
         ({"studies__s__model": "real"}, "model 'real' is a language model, but corpus 'one' is a planted_sample"),
     ],
 )

@@ -15,11 +15,12 @@ from atlas.errors import ConfigError
 RAW = yaml.safe_load((FOLDER / "config.yaml").read_text())
 
 
-def configuration(row: dict | None = None, twins=TWINS, **recipe) -> dict:
+def configuration(row: dict | None = None, twins=TWINS, usefulness=(), **recipe) -> dict:
     """The default with one study of one row, which has twins."""
     raw = copy.deepcopy(RAW)
     raw["models"]["smollm2-135m"]["hooks"] += ["mlp_in.10", "mlp_out.10"]
     study = raw["studies"]["llama_sweep"] | {"rows": [row or {"hook": "resid_post.10"}], "twins": list(twins)}
+    study["usefulness"] = list(usefulness)
     raw["studies"] = {"with_twins": study}
     raw["frameworks"], raw["finance"] = None, {}  # they take studies of the default
     raw["recipes"]["topk"] |= recipe
@@ -63,7 +64,12 @@ def test_the_default_study_is_the_sweep():
         (configuration({"hook": "resid_post.10", "shift": "at-layer-19"}), r"is judged away from home"),
         (configuration(twin="near_decoder"), r"is a twin already \(twin: near_decoder\)"),
         (configuration(parity="dictionary_learning"), r"has no twin frozen_decoder: .*parity with dictionary_learning"),
-        (configuration(twins=["near_decoder", "near_decoder"]), r"name each kind once"),
+        (configuration(twins=["near_decoder", "near_decoder"]), r"twins is .*: name each once"),
+        (configuration(usefulness=["labels", "labels"]), r"usefulness is .*: name each once"),
+        (
+            configuration({"hook": "resid_post.10", "shift": "at-layer-19"}, twins=(), usefulness=["labels"]),
+            r"studies\.with_twins\.usefulness is \['labels'\], but every row has a shift",
+        ),
         (
             configuration(twins=["half_frozen"]),
             r"studies\.with_twins\.twins\[0\]: 'half_frozen' is not one of 'frozen_decoder'",

@@ -17,6 +17,7 @@ from atlas.codes.store import Codes
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, StoreError
+from atlas.files import write_json
 from atlas.latents.embedded_windows import embed_windows
 from atlas.latents.embedder import Embedder, embedder_sha256, prepare_embedder
 from atlas.latents.run import LatentInputs, LatentSettings, run_latents
@@ -244,8 +245,13 @@ def test_tables_of_a_study(scene):
     assert (table.study.unique(), table.seed.unique()) == (["s"], [0])
     write_latents_table("s", files, {SAE_ID: ["news"]}, scene.folder / "s_latents.parquet")
     assert set(pd.read_parquet(scene.folder / "s_latents.parquet").corpus) == {"news"}
-    write_health_table("s", {SAE_ID: scene.folder / "latents.json"}, CORPORA, scene.folder / "s_health.csv")
+    summaries, ends = {SAE_ID: scene.folder / "latents.json"}, scene.folder / "planted.json"
+    topic = {"n_tested": 12, "coherent_share": 0.75, "coherent_share_interval": [0.4, 0.9]}
+    write_json(ends, {"sae_id": SAE_ID, "corpora": {name: {"topic": topic} for name in ROLES}})
+    write_health_table("s", summaries, {SAE_ID: ends}, CORPORA, scene.folder / "s_health.csv")
     health = pd.read_csv(scene.folder / "s_health.csv")
+    assert (health.planted_topic_coherent_share == 0.75).all()
+    assert (health.planted_topic_coherent_share_interval_high == 0.9).all()
     assert list(health.corpus) == list(ROLES)
     for name in ("clusters_per_alive", "artefact_share", "artefact_share_interval_low", "dense_share"):
         assert health[name].notna().all()
@@ -261,6 +267,16 @@ def test_table_of_another_sae_is_refused(scene):
     other = SAE_ID.replace("seed-0", "seed-1")
     with pytest.raises(EvaluationError, match=r"latents\.parquet: is of SAE 'tiny/.*seed-0', expected .*seed-1"):
         write_latents_table("s", {other: scene.folder / "latents.parquet"}, CORPORA, scene.folder / "s.parquet")
+    ends = {}
+    for name in (SAE_ID, other):
+        ends[name] = scene.folder / f"{name[-1]}.json"
+        write_json(ends[name], {"sae_id": name, "corpora": {corpus: {} for corpus in ROLES}})
     with pytest.raises(EvaluationError, match=r"latents\.json: is of SAE"):
-        write_health_table("s", {other: scene.folder / "latents.json"}, CORPORA, scene.folder / "s.csv")
+        write_health_table(
+            "s", {other: scene.folder / "latents.json"}, {other: ends[other]}, CORPORA, scene.folder / "s.csv"
+        )
+    with pytest.raises(EvaluationError, match=r"1\.json: is of SAE"):
+        write_health_table(
+            "s", {SAE_ID: scene.folder / "latents.json"}, {SAE_ID: ends[other]}, CORPORA, scene.folder / "s.csv"
+        )
     assert pq.read_schema(scene.folder / "latents.parquet").metadata[b"sae_id"].decode() == SAE_ID

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.stability.measures import MEASURES, Directions, Likeness, isotropic_nulls, spectrum_nulls
+from atlas.stability.measures import (
+    COPY_COSINE,
+    MEASURES,
+    Directions,
+    Likeness,
+    ceiling,
+    isotropic_nulls,
+    spectrum_nulls,
+)
 
 EXACT = 10_000
 
@@ -108,3 +116,26 @@ def test_widths_of_a_transcoder_may_differ():
         draws = nulls(first, first, 3, EXACT)
         assert len({draw["pw_mcc"] for draw in draws}) == 3
         assert max(draw["shared"] for draw in draws) < 0.3
+
+
+def test_the_ceiling_is_what_two_dictionaries_score_that_found_the_same_directions():
+    first = random_directions(60, 400, 0)
+    found = ceiling(first, first, EXACT)
+    assert found["shared"] == found["shared_decoder"] == found["shared_encoder"] == 1
+    # Errors are independent, of chance cosines of about 1 / 20.
+    assert found["pw_mcc"] == pytest.approx(COPY_COSINE**2, abs=0.02)
+    assert found["mmcs"] == pytest.approx(COPY_COSINE**2, abs=0.02)
+    assert found == ceiling(first, permuted(first), EXACT)
+
+
+def test_the_ceiling_of_directions_that_are_all_alike_is_low():
+    """Copies of one direction have no partner of their own: not even a perfect dictionary comes back."""
+    rows = torch.ones(100, 64) + 0.01 * torch.randn(100, 64, generator=torch.Generator().manual_seed(0))
+    alike = Directions.of(rows.T, rows)
+    assert ceiling(alike, alike, EXACT)["shared"] < 0.2
+
+
+def test_of_unequal_sizes_the_larger_holds_random_directions_besides():
+    first, second = random_directions(100, 200, 0), random_directions(40, 200, 1)
+    assert ceiling(first, second, EXACT)["shared"] == pytest.approx(0.4)
+    assert ceiling(second, first, EXACT)["shared"] == 1

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from atlas.studies.printed import UNDEFINED, as_latex, as_markdown, print_study, printed
+from atlas.studies.printed import UNDEFINED, as_latex, as_markdown, print_study, printed, with_usefulness
 
 INTERVALS = {"atlas_explained_variance_regular": (0.71, 0.68, 0.73), "atlas_loss_recovered_zero": (0.9, 0.85, 0.951)}
 INTERVALS["atlas_loss_recovered_mean_regular"] = (0.65, 0.6, 0.7)
@@ -127,8 +127,35 @@ def test_differences_over_twins_stand_below_ours():
 
 def test_both_files_are_written_from_the_csv(tmp_path):
     study().to_csv(tmp_path / "s.csv", index=False)
-    print_study(tmp_path / "s.csv", tmp_path / "s.md", tmp_path / "s.tex")
+    print_study(tmp_path / "s.csv", None, tmp_path / "s.md", tmp_path / "s.tex")
     read = rows_of_markdown((tmp_path / "s.md").read_text())
     latex = rows_of_latex((tmp_path / "s.tex").read_text())
     assert len(read) == 3 and latex == in_latex(pd.DataFrame(read[1:], columns=read[0]))
     assert "32.0" in read[1] and "115.0" in read[2]
+
+
+def judged(**changes) -> pd.DataFrame:
+    """Usefulness of both SAEs of `study`."""
+    row = {"model": "m", "hook": "h.4", "target_hook": None, "mix": "a_b", "recipe": "topk", "seed": 0}
+    row |= {"corpus": "chat", "useful": "no", "untested": "learnt"}
+    return pd.DataFrame([row, row | {"hook": "h.10", "useful": "yes", "untested": None}]).assign(**changes)
+
+
+def test_usefulness_stands_beside_the_outcome_it_belongs_to(tmp_path):
+    study(hook=["h.4", "h.10"]).to_csv(tmp_path / "s.csv", index=False)
+    judged().to_csv(tmp_path / "s_usefulness.csv", index=False)
+    print_study(tmp_path / "s.csv", tmp_path / "s_usefulness.csv", tmp_path / "s.md", tmp_path / "s.tex")
+    first, second, third = rows_of_markdown((tmp_path / "s.md").read_text())
+    place = first.index("outcome")
+    assert second[place] == "good · learnt untested · useful no"
+    assert third[place] == "good · learnt untested · useful yes"
+
+
+def test_usefulness_of_another_corpus_or_of_home_is_not_shown():
+    rows = study(hook=["h.4", "h.10"])
+    plain = ["good · learnt untested"] * 2
+    assert printed(with_usefulness(rows, judged(corpus="news"))).outcome.tolist() == plain
+    assert printed(with_usefulness(rows.assign(shift="moved"), judged())).outcome.tolist() == plain
+    # A seed that some rows lack is read as a float.
+    found = printed(with_usefulness(rows, judged(seed=[0.0, None], untested="loss"))).outcome.tolist()
+    assert found == ["good · learnt untested · useful no", "good · learnt untested"]

@@ -16,6 +16,7 @@ PACKAGES = (
     "causal",
     "concepts",
     "twins",
+    "usefulness",
     "transfer",
     "regimes",
     "finance",

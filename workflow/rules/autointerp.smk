@@ -1,8 +1,10 @@
 # Auto-interpretation: codes + model + sentence encoder
 #                          -> results/autointerp/<sae id>/
 #                             {labels.parquet, scores.parquet, answers.parquet, tokens.parquet, autointerp.json}
-#                      those + latents.parquet -> results/autointerp/<sae id>/latents.parquet, each latent with its outcome
+#                      those + latents.parquet -> results/autointerp/<sae id>/{latents.parquet, told.json}: each latent
+#                             with its outcome, and of how many something tells
 #                      those of a study's SAEs -> results/<study>_autointerp.csv, results/figures/<study>_autointerp.pdf
+#                      codes + embedded windows -> results/latents/<sae id>/planted.json, coherence of planted latents
 # Not part of a study's own table: ask for results/<study>_autointerp.csv by name. No language model is needed for it.
 
 
@@ -52,6 +54,41 @@ rule autointerp:
         "../scripts/call.py"
 
 
+rule planted_coherence:
+    """Coherence of latents whose meaning is known, planted in the evaluation text as dense as the SAE's own."""
+    input:
+        model="results/models/{model}",
+        sae=SAE_PAIR,
+        codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
+        embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
+        windows=lambda w: [
+            f"results/windows/{w.model}/{corpus}.h5" for corpus in ROLES[sae_row(w).sae_id] if CONFIG.latents.embedder
+        ],
+    output:
+        target=f"{LATENTS}/planted.json",
+    log:
+        "results/logs/planted_coherence/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/planted_coherence/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
+    conda:
+        "../../envs/atlas.yaml"
+    threads: 1
+    resources:
+        mem_mb=codes_mb,
+        runtime=lambda w, attempt: 60 * attempt,
+    params:
+        roles=lambda w: ROLES[sae_row(w).sae_id],
+        codes_by=lambda w: list(ROLES[sae_row(w).sae_id]),
+        windows_by=lambda w: list(ROLES[sae_row(w).sae_id]) if CONFIG.latents.embedder else [],
+        settings=CONFIG.autointerp.model_dump(mode="json", include={"window_tokens", "planted", "seeds"}),
+        latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),
+        call=function("atlas.autointerp.planted_coherence.write_planted_coherence"),
+    message:
+        "Coherence of planted latents, {wildcards.recipe}, {wildcards.model} {wildcards.hook}, seed {wildcards.seed}"
+    script:
+        "../scripts/call.py"
+
+
 rule latent_outcomes:
     """One row per latent of an SAE: its label, its score, and the regime that it is in."""
     input:
@@ -59,8 +96,10 @@ rule latent_outcomes:
         labels=rules.autointerp.output.labels,
         scores=rules.autointerp.output.scores,
         tokens=rules.autointerp.output.tokens,
+        summary=rules.autointerp.output.summary,
     output:
         target=f"{AUTOINTERP}/latents.parquet",
+        told=f"{AUTOINTERP}/told.json",
     log:
         "results/logs/latent_outcomes/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
     benchmark:

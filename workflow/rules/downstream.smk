@@ -100,6 +100,21 @@ def page_twins(wildcards):
     return [COMPARISON] if any(sae_id in TWINS.get(study, {}) for study in SITE_SAES.get(sae_id, [])) else []
 
 
+def usefulness_of(study):
+    """The usefulness of a study's SAEs, where it asks for it: it needs stages that a study's own table does not."""
+    return [f"results/{study}_usefulness.csv"] if CONFIG.studies[study].usefulness else []
+
+
+def study_usefulness(wildcards):
+    """That of a study, for its printed table."""
+    return usefulness_of(wildcards.study)
+
+
+def page_usefulness(wildcards):
+    """That of the study whose seeds the pages of an SAE show."""
+    return usefulness_of(page_study(wildcards))
+
+
 def prompted_models(wildcards):
     """Models of a study's SAEs, each once."""
     return list(dict.fromkeys(row.model for row in study_rows(wildcards)))

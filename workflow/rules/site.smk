@@ -30,6 +30,7 @@ rule sae_pages:
         scores=label_file("scores.parquet"),
         tokens=label_file("tokens.parquet"),
         twins=page_twins,
+        usefulness=page_usefulness,
         effects=effect_files,
     output:
         folder=directory("results/atlas/saes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"),

@@ -1,5 +1,6 @@
 # Studies: metrics of a study's SAEs, beside the published rows -> results/<study>.csv
-#          results/<study>.csv -> results/tables/<study>.{md,tex}
+#          results/<study>.csv, and results/<study>_usefulness.csv where the study asks for it
+#                      -> results/tables/<study>.{md,tex}
 #          run cards of a study's SAEs -> results/<study>_runs.csv
 
 
@@ -61,6 +62,7 @@ rule study_printed:
     """A study's table for readers, in Markdown and in LaTeX with booktabs: values, intervals and nulls as text."""
     input:
         table=rules.study_table.output.table,
+        usefulness=study_usefulness,
     output:
         markdown="results/tables/{study}.md",
         latex="results/tables/{study}.tex",

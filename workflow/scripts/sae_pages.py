@@ -31,6 +31,7 @@ with job(snakemake.log[0], snakemake.threads, 0):
             Path(files.curves[0]) if files.curves else None,
             label["label_summary"],
             Path(files.twins[0]) if files.twins else None,
+            Path(files.usefulness[0]) if files.usefulness else None,
         ),
         Place(snakemake.wildcards.hook, int(snakemake.wildcards.seed), tuple(params.studies), tuple(params.seeds)),
         Site(**params.site),

@@ -19,6 +19,7 @@ from atlas.autointerp.tools import Evidence, ScorerTools
 from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
 
+_DECIDE = ["score", "score_low", "specificity_low"]  # as in the outcome of a latent
 _NO_NEIGHBOURS = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
 
 
@@ -31,7 +32,8 @@ def score_planted(
 ) -> list[dict[str, Any]]:
     """Label and score planted latents with every explainer and scorer that asks no language model.
 
-    Return rows by explainer, scorer, class and background: number of latents, mean score with interval, share told.
+    Return rows by explainer, scorer, class and background: number of latents, mean score with interval, share told,
+    and `latents`, what was found for each.
     `densities` are the shares of tokens on which the dictionary's alive latents fire. Negatives are random windows.
     """
     settings, seed, windows = settings.without_model, settings.seeds[0], tools.tools.windows
@@ -51,18 +53,24 @@ def score_planted(
             for name, dense in groups:
                 own = planted.members(name, dense)
                 judged = judge_labels(labels, examples, own, windows, asked, settings, samples=samples, seed=seed)
-                rows.append(_row(explainer, scorer, name, dense, len(own), judged, 0.5))
+                rows.append(_row(explainer, scorer, name, dense, own, judged, 0.5))
     for scorer in settings.intruder_scorers:
         for name, dense in groups:
             own = planted.members(name, dense)
             asked = INTRUDERS[scorer](tools)
             judged = judge_intruders(examples, own, windows, asked, settings, samples=samples, seed=seed)
-            rows.append(_row(None, scorer, name, dense, len(own), judged, 1 / settings.intruder_windows))
+            rows.append(_row(None, scorer, name, dense, own, judged, 1 / settings.intruder_windows))
     return [*rows, *_by_fact(planted, groups, tools, settings, seed)]
 
 
 def _row(
-    explainer: str | None, scorer: str, name: str, dense: bool, n_planted: int, judged: Judged, chance: float
+    explainer: str | None,
+    scorer: str,
+    name: str,
+    dense: bool,
+    members: Sequence[int],
+    judged: Judged,
+    chance: float,
 ) -> dict[str, Any]:
     rows = judged.rows[(judged.rows.negatives == "random") & judged.rows.reason.isna()]
     score = judged.means.get(("random", "score"))
@@ -71,11 +79,22 @@ def _row(
         "scorer": scorer,
         "class": name,
         "dense": dense,
-        "n_planted": n_planted,
+        "n_planted": len(members),
         "n_scored": len(rows),
         "score": None if score is None else {"value": score.value, "interval": score.interval},
         "share_told": float((rows.score_low > chance).mean()) if len(rows) else None,
+        "latents": _by_latent(rows, members),
     }
+
+
+def _by_latent(rows: pd.DataFrame, members: Sequence[int]) -> list[dict[str, float | None]]:
+    """Score of each member and the lower ends that decide whether it tells; None where there is none."""
+    found = rows.set_index("latent").reindex(index=members, columns=_DECIDE)
+    return [{name: _known(each[name]) for name in _DECIDE} for each in found.to_dict("records")]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if pd.notna(value) else None
 
 
 def _by_fact(
@@ -90,6 +109,7 @@ def _by_fact(
             known = own.dropna()
             row = {"explainer": None, "scorer": fact, "class": name, "dense": dense, "n_planted": len(own)}
             row |= {"n_scored": len(known), "score": None, "share_told": None}
+            row["latents"] = [{"score": _known(value)} for value in own]
             if len(known):
                 row["score"] = {"value": float(known.mean()), "interval": None}
                 row["share_told"] = float((known > LEAST_TOLD).mean())

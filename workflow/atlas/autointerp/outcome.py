@@ -9,9 +9,11 @@ import pandas as pd
 import pyarrow as pa
 
 from atlas.autointerp.by_context import FACTS, LEAST_TOLD, column
+from atlas.autointerp.told import share_of_latents, shares_of_planted
 from atlas.config.autointerp import Autointerp
 from atlas.errors import EvaluationError
 from atlas.evaluation.sparsity import DENSE_RATE
+from atlas.files import read_json, write_json
 from atlas.tables import read_arrow, write_parquet
 
 # As in the outcome of an SAE: latents whose decoder cosine is above this are copies (docs/metrics.md, section 7).
@@ -25,10 +27,18 @@ _MEASURES = ("score", "score_low", "score_high", "shuffled", "blind", "specifici
 
 
 def write_latent_outcomes(
-    latents: Path, labels: Path, scores: Path, tokens: Path, settings: Autointerp, target: Path
+    latents: Path,
+    labels: Path,
+    scores: Path,
+    tokens: Path,
+    summary: Path,
+    settings: Autointerp,
+    target: Path,
+    told: Path,
 ) -> None:
     """Write one row per latent of the SAE: outcome, what tells where it fires, label, scores on all negatives.
 
+    Write told.json too: of how many latents of the SAE, of its random dictionary, and of planted ones something tells.
     Explainer and seed are the first configured. The scores are those of the scorer that tells, or of the first one.
     Raises EvaluationError when the tables are of different SAEs.
     """
@@ -41,6 +51,23 @@ def write_latent_outcomes(
     rows = judged_latents(*own, Deciding.of(settings))
     written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
     write_parquet(target, written)
+    _write_shares(own, rows, Deciding.of(settings), summary, told)
+
+
+def _write_shares(
+    tables: Sequence[pd.DataFrame], outcomes: pd.DataFrame, deciding: "Deciding", summary: Path, target: Path
+) -> None:
+    """Write told.json; `tables` are those of latents, labels, scores and tokens, `summary` is autointerp.json."""
+    _, labels, scores, tokens = tables
+    limits = told_limits(scores[scores.explainer == deciding.explainer], tokens, deciding.scorers)
+    asked = labels[(labels.explainer == deciding.explainer) & (labels.seed == deciding.seed)]
+    by_dictionary = {"sae": outcomes, "random": judged_latents(*tables, deciding, "random")}
+    result = read_json(summary)
+    shares = {
+        kind: share_of_latents(rows, asked.latent[asked.dictionary == kind]) for kind, rows in by_dictionary.items()
+    }
+    planted = shares_of_planted(result["ceilings"], limits, deciding.explainer)
+    write_json(target, {"sae_id": result["sae_id"], "limits": limits, **shares, "planted": planted})
 
 
 @dataclass(frozen=True)
@@ -109,8 +136,9 @@ def latent_outcomes(
     `latents` are its rows of latents.parquet, one per latent and corpus; `scores` its rows of the deciding explainer,
     one per latent, scorer and kind of negatives; `by_fact` has the correlations of each fact (columns) by
     latent; `limits` are those of each fact and each scorer. `told_by` is the first of these that tells where the latent
-    fires, else None: its value is above the limit, and for a scorer the intervals of score and specificity are above
-    chance too. A latent that neither has a score on random negatives nor a correlation is `unscored`.
+    fires, else None: a fact whose correlation is above the limit, or a scorer with the interval of its score above the
+    limit and that of its specificity above 0. A latent that neither has a score on random negatives nor a correlation
+    is `unscored`.
     """
     alive = set(latents.latent[latents.status == "alive"])
     # Of several in-sample corpora the first, where drift starts too: rows stand in the order of the corpora.
@@ -126,7 +154,8 @@ def latent_outcomes(
         own = scores[(scores.negatives == "random") & (scores.scorer == scorer)].set_index("latent").reindex(home.index)
         scored |= own.score_low.notna() & own.specificity_low.notna()
         above |= own.score_low > 0.5
-        tells = (own.score_low > 0.5) & (own.specificity_low > 0) & (own.score > limits[scorer])
+        # As everywhere the whole interval: of many scores the largest are large by chance.
+        tells = (own.score_low > limits[scorer]) & (own.specificity_low > 0)
         told = told.mask(told.isna() & tells, scorer)
     conditions = [
         ~fires & (home.status == "dead"),

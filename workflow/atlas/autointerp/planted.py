@@ -208,6 +208,8 @@ MEANINGFUL: dict[str, Planting] = {
     "two_words": _two_words,
 }
 RANDOM = "random_firing"
+# The planted dictionary: latents of all meanings, as dense as the median latent of the dictionary.
+ALL = "all"
 PLANTED_CLASSES = (*MEANINGFUL, RANDOM)
 
 
@@ -231,6 +233,10 @@ class PlantedCodes:
         indptr = np.concatenate([[0], np.cumsum([len(rows) for rows in parts])]).astype(np.int64)
         rows = np.concatenate([np.empty(0, np.int64), *parts])
         return LatentEntries(start, indptr, rows, np.concatenate([np.empty(0, np.float32), *self.values[start:stop]]))
+
+    def blocks(self) -> Iterator[LatentEntries]:
+        """All latents in order, at once: there are hundreds at most."""
+        yield self.latents(0, len(self.rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,3 +40,23 @@ def check_samples(config: AtlasConfig, model: str, corpora: Iterable[str], where
                 f"{where}: model {model!r} is {'planted' if planted else 'a language model'}, but corpus {corpus!r} is "
                 f"{kinds[not planted]}; expected {kinds[planted]}"
             )
+
+
+def check_usefulness(config: AtlasConfig, study: str) -> None:
+    """Raise ConfigError where a study asks for usefulness of SAEs that cannot have it."""
+    asked, rows = config.studies[study].usefulness, config.studies[study].rows
+    if not asked:
+        return
+    where = f"studies.{study}.usefulness"
+    models = {row.model or config.studies[study].model for row in rows if row.sae is None}
+    planted = sorted(name for name in models if name in config.models and config.models[name].is_planted)
+    if planted:
+        raise ConfigError(
+            f"{where} is {list(asked)}, but model {planted[0]!r} is planted: its rows have no text for readers; leave "
+            "out the key; results/<study>_recovery.csv says what such a dictionary found"
+        )
+    if all(row.shift is not None for row in rows):
+        raise ConfigError(
+            f"{where} is {list(asked)}, but every row has a shift: usefulness is of SAEs where they were trained; "
+            "leave out the key, or add a row without a shift"
+        )

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from atlas.config.budget import mean_weights, too_many_epochs
 from atlas.config.faults import describe
 from atlas.config.mixes import Mix
-from atlas.config.planted_rows import check_planted, check_samples
+from atlas.config.planted_rows import check_planted, check_samples, check_usefulness
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.saes import PublishedSae, stated_mix
 from atlas.config.sections import AtlasConfig
@@ -72,6 +72,7 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
     studies = {}
     for name, study in config.studies.items():
         studies[name], judged = [], set()
+        check_usefulness(config, name)
         for number, row in enumerate(study.rows):
             where = f"studies.{name}.rows[{number}]"
             for sae in _expand(config, name, study, row, where):

@@ -11,6 +11,8 @@ from atlas.config.shifts import Regime
 
 # Stages after evaluation whose measures can be held against twins.
 TwinStage = Literal["latents", "labels", "stability", "probing", "absorption"]
+# Measures of latents that say whether a dictionary is of use; loss and twins need no stage of their own.
+UsefulnessMeasure = Literal["coherence", "stability", "labels"]
 # Case studies in workflow/atlas/studies/published.csv.
 CaseStudy = Literal["llama_sweep", "nemotron", "bert"]
 
@@ -118,12 +120,21 @@ class Study(Section):
         "computed for every SAE and twin: coherence (`latents`), labels and intruders (`labels`), agreement of seeds "
         "(`stability`), sparse probes (`probing`), first-letter absorption (`absorption`).",
     )
+    usefulness: tuple[UsefulnessMeasure, ...] = Field(
+        default=(),
+        description="Measures of latents from which `results/<study>_usefulness.csv` says whether an SAE is of use to "
+        "a reader, besides the loss and `learnt`: `coherence`, `stability` (agreement of seeds), `labels` "
+        "(docs/metrics.md, section 20). They are computed for that table, and the study's printed table has its word. "
+        "Empty: these measures stay untested.",
+    )
     rows: tuple[StudyRow, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _twins_once(self):
-        if len(set(self.twins)) < len(self.twins):
-            raise ValueError(f"twins is {list(self.twins)}: name each kind once")
+    def _named_once(self):
+        for key in ("twins", "usefulness"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} is {list(values)}: name each once")
         return self
 
 

@@ -1,12 +1,22 @@
 """Where a latent fires most: its top contexts, one per document."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from atlas.codes.store import Codes, LatentEntries
+from atlas.codes.store import LatentEntries
 from atlas.latents.text import CorpusText
+
+
+class Blocks(Protocol):
+    """Codes of real or of planted latents."""
+
+    def blocks(self) -> Iterator[LatentEntries]:
+        """All latents in order, some at a time."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +32,7 @@ class TopContexts:
         return (self.row >= 0).sum(1)
 
 
-def top_contexts(codes: Codes, text: CorpusText, n_contexts: int) -> TopContexts:
+def top_contexts(codes: Blocks, text: CorpusText, n_contexts: int) -> TopContexts:
     """Of each latent the strongest firing in each document, of these the `n_contexts` strongest.
 
     Counted rows without massive activations only: by default no SAE learns those, and one with a threshold answers them

@@ -15,6 +15,7 @@ MEASURE = Measure(
     per_sae={
         "tables": "results/latents/{sae}/latents.parquet",
         "summaries": "results/latents/{sae}/latents.json",
+        "planted": "results/latents/{sae}/planted.json",
     },
     params={"corpora": lambda study: study.corpora},
     outputs={"latents": "results/{study}_latents.parquet", "health": "results/{study}_health.csv"},

@@ -23,13 +23,14 @@ def write_tables(
     study: str,
     tables: Mapping[str, Path],
     summaries: Mapping[str, Path],
+    planted: Mapping[str, Path],
     corpora: Mapping[str, Sequence[str]],
     latents: Path,
     health: Path,
 ) -> None:
     """Write the latents of all SAEs of a study, and what they say together."""
     write_latents_table(study, tables, corpora, latents)
-    write_health_table(study, summaries, corpora, health)
+    write_health_table(study, summaries, planted, corpora, health)
 
 
 def write_latents_table(
@@ -57,21 +58,30 @@ def write_latents_table(
 
 
 def write_health_table(
-    study: str, summaries: Mapping[str, Path], corpora: Mapping[str, Sequence[str]], target: Path
+    study: str,
+    summaries: Mapping[str, Path],
+    planted: Mapping[str, Path],
+    corpora: Mapping[str, Sequence[str]],
+    target: Path,
 ) -> None:
     """One row per SAE and corpus from the summaries (SAE id → latents.json), in their order, on its `corpora`.
 
+    `planted` has the planted.json of each SAE: the coherence of planted latents.
+
     Columns: what the SAE's latents say together, the same of the random dictionary with ``random_`` before the name,
-    and changes of evaluation metrics as ``change_<metric>``. A value that is not defined is empty.
+    coherence of planted latents as ``planted_<class>_…``, and changes of evaluation metrics as ``change_<metric>``. A
+    value that is not defined is empty.
     """
     rows: list[dict[str, Any]] = []
     for sae_id, path in summaries.items():
-        summary = read_of_sae(path, sae_id)
-        rows += [_health_row(study, sae_id, corpus, summary) for corpus in corpora[sae_id]]
+        summary, ends = read_of_sae(path, sae_id), read_of_sae(planted[sae_id], sae_id)
+        rows += [_health_row(study, sae_id, corpus, summary, ends["corpora"][corpus]) for corpus in corpora[sae_id]]
     write_csv(target, frame_of(rows))
 
 
-def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _health_row(
+    study: str, sae_id: str, corpus: str, summary: Mapping[str, Any], planted: Mapping[str, Any]
+) -> dict[str, Any]:
     found = summary["corpora"][corpus]
     changes = {
         name: {"value": change["change"], "interval": change["interval"]}
@@ -83,6 +93,7 @@ def _health_row(study: str, sae_id: str, corpus: str, summary: Mapping[str, Any]
         **{key: found[key] for key in ("role", "n_tokens", "n_documents")},
         **{name.removeprefix("sae_"): value for name, value in flat("sae", found["sae"])},
         **dict(flat("random", found["random"])),
+        **dict(flat("planted", planted)),
         **dict(flat("base_rate", found["base_rates"])),
         **dict(flat("change", changes)),
         "reasons": json.dumps(summary["reasons"], ensure_ascii=False, sort_keys=True),

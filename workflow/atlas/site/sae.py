@@ -22,6 +22,7 @@ from atlas.site.dials import BAD, LOOK, Dial, dials
 from atlas.site.latent import Links
 from atlas.site.numbers import known, percent, short
 from atlas.site.tables import Tables
+from atlas.site.useful import row_of, scales_of, word_of
 from atlas.tables import read_parquet
 from atlas.twins.learnt import UNTESTED
 
@@ -48,7 +49,7 @@ RULES = {
 @dataclass(frozen=True)
 class SaeFiles:
     """metrics.json, latents.json, stability.json, run card; training curves of an SAE trained here, or None;
-    autointerp.json and twins.json, or None."""
+    autointerp.json, twins.json and a study's table of usefulness, or None."""
 
     metrics: Path
     latents: Path
@@ -57,11 +58,15 @@ class SaeFiles:
     curves: Path | None
     labels: Path | None = None
     twins: Path | None = None
+    usefulness: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SaeFacts:
-    """Results of one SAE as they were written; `labels` is autointerp.json, `twins` twins.json, None without them."""
+    """Results of one SAE as they were written; `labels` is autointerp.json, `twins` twins.json, None without them.
+
+    `usefulness` is its row of a study's table, None where the study does not ask for one.
+    """
 
     metrics: dict[str, Any]
     latents: dict[str, Any]
@@ -70,6 +75,7 @@ class SaeFacts:
     curves: pd.DataFrame | None
     labels: dict[str, Any] | None
     twins: dict[str, Any] | None
+    usefulness: dict[str, Any] | None
 
     @classmethod
     def read(cls, files: SaeFiles, sae_id: str) -> "SaeFacts":
@@ -77,7 +83,9 @@ class SaeFacts:
         metrics, latents = read_of_sae(files.metrics, sae_id), read_of_sae(files.latents, sae_id)
         labels, twins = (None if path is None else read_of_sae(path, sae_id) for path in (files.labels, files.twins))
         curves = None if files.curves is None else read_parquet(files.curves)
-        return cls(metrics, latents, read_json(files.stability), read_run_card(files.card), curves, labels, twins)
+        stability, card = read_json(files.stability), read_run_card(files.card)
+        useful = None if files.usefulness is None else row_of(files.usefulness, sae_id)
+        return cls(metrics, latents, stability, card, curves, labels, twins, useful)
 
     def learnt(self, corpus: str) -> str:
         """The word beside the outcome on a corpus: untested without twins that were judged there."""
@@ -104,6 +112,8 @@ def sae_page(
         "outcome": facts.metrics["corpora"][home]["outcome"]["atlas"]["verdict"],
         "learnt": facts.learnt(home),
         "twins": _twins(facts, home),
+        "useful": word_of(facts.usefulness),
+        "scales": scales_of(facts.usefulness),
         "because": because(facts.metrics["corpora"][home]["outcome"]["atlas"], facts.metrics["corpora"][home]["atlas"]),
         "dials": shown,
         "warnings": [dial for dial in shown if dial.state in (BAD, LOOK)],
@@ -133,6 +143,7 @@ def index_line(facts: SaeFacts, tables: Tables, seed: int, limits: Taxonomy) -> 
         "shape": _shape(facts.metrics),
         "outcome": judged["outcome"]["atlas"]["verdict"],
         "learnt": facts.learnt(home),
+        "useful": word_of(facts.usefulness),
         "because": briefly(judged["outcome"]["atlas"]),
         "guide_outcome": judged["outcome"]["guide"]["verdict"],
         "guide": {key: judged["guide"][key] for key in ("loss_recovered_pct", "l0", "dead_pct")},

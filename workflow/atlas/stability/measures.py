@@ -13,6 +13,9 @@ from atlas.stability.matching import Method, largest_cosines, match, matching_me
 
 # Above this cosine a latent counts as shared (arXiv 2501.16615).
 SHARED_COSINE = 0.7
+# Cosine of a noisy copy to its direction: what counts as found where the true directions are known
+# (docs/planted_truth.md).
+COPY_COSINE = 0.9
 MEASURES = ("pw_mcc", "mmcs", "shared_decoder", "shared_encoder", "shared")
 
 
@@ -101,6 +104,30 @@ def spectrum_nulls(first: Directions, second: Directions, draws: int, exact_up_t
     """
     roots = [_root(second.encoder), _root(second.decoder)]
     return [Likeness.between(first, surrogate, exact_up_to).values() for surrogate in _surrogates(second, roots, draws)]
+
+
+def ceiling(first: Directions, second: Directions, exact_up_to: int) -> dict[str, float]:
+    """Measures between two dictionaries that both found the directions of `first`, as many as each has latents.
+
+    Each latent of either has cosine `COPY_COSINE` to its direction, in a direction of error of its own: two of them
+    have the cosine `COPY_COSINE` squared, but for chance. Of unequal sizes the larger holds random directions besides.
+    """
+    pair = (_noisy(first, side, len(like)) for side, like in enumerate((first, second)))
+    return Likeness.between(*pair, exact_up_to).values()
+
+
+def _noisy(true: Directions, side: int, size: int) -> Directions:
+    """`size` latents, the first ones with `COPY_COSINE` to the true directions."""
+    generator = _generator(3 + side, 0, size)
+    parts = []
+    for rows in (true.encoder, true.decoder):
+        noise = torch.randn(size, rows.shape[1], generator=generator).to(rows.device)
+        known = min(size, len(rows))
+        unit, error = rows[:known], noise[:known]
+        error = error - (error * unit).sum(1, keepdim=True) * unit
+        noise[:known] = COPY_COSINE * unit + (1 - COPY_COSINE**2) ** 0.5 * torch.nn.functional.normalize(error, dim=1)
+        parts.append(torch.nn.functional.normalize(noise, dim=1))
+    return Directions(*parts)
 
 
 def _surrogates(like: Directions, roots: list[Tensor], draws: int) -> Iterator[Directions]:

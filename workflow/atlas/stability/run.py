@@ -17,7 +17,7 @@ from atlas.errors import EvaluationError, TrainingError
 from atlas.files import read_json, write_json
 from atlas.folder import Folder
 from atlas.stability.firing import Firing, firing_jaccard
-from atlas.stability.measures import MEASURES, Directions, Likeness, isotropic_nulls, spectrum_nulls
+from atlas.stability.measures import MEASURES, Directions, Likeness, ceiling, isotropic_nulls, spectrum_nulls
 from atlas.statistics.clusters import MAX_GROUPS, cluster_interval, half_width
 from atlas.statistics.ranks import rank_correlation
 from atlas.tables import write_parquet
@@ -167,7 +167,8 @@ def _summarise(
             "null": [known[len(first), len(second)] for second in seconds],
             "spectrum_null": [spectrum_nulls(first, second, draws, limit) for second in seconds],
         }
-        result[which] = {name: _measure(name, group, nulls) for name in MEASURES}
+        ends = [ceiling(first, second, limit) for second in seconds]
+        result[which] = {name: _measure(name, group, nulls, ends) for name in MEASURES}
     result |= _partners_fire(seed, members, {other: likeness[seed, other]["firing"] for other in others})
     result["reasons"] = _reasons(result, draws)
     return result
@@ -191,12 +192,18 @@ def _directions(member: Member, which: str) -> Directions:
     return member.directions.only(member.alive) if which == "firing" else member.directions
 
 
-def _measure(name: str, pairs: list[Likeness], nulls: Mapping[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
-    """Mean over the other seeds, its interval over latents, and the same of random dictionaries."""
+def _measure(
+    name: str,
+    pairs: list[Likeness],
+    nulls: Mapping[str, list[list[dict[str, float]]]],
+    ends: list[dict[str, float]],
+) -> dict[str, Any]:
+    """Mean over the other seeds, its interval over latents, the same of random dictionaries, and the ceiling."""
     value = float(np.mean([pair.values()[name] for pair in pairs]))
     result: dict[str, Any] = {
         "value": value,
         "interval": _interval([pair.per_latent()[name] for pair in pairs]),
+        "ceiling": float(np.mean([end[name] for end in ends])),
     }
     for null, by_pair in nulls.items():
         draws = np.array([[draw[name] for draw in pair] for pair in by_pair]).mean(axis=0)

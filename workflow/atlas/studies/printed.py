@@ -12,6 +12,7 @@ from atlas.evaluation.outcome import COPIES
 from atlas.files import atomic_path
 from atlas.tables import read_csv
 from atlas.twins.learnt import with_learnt
+from atlas.usefulness.scale import with_useful
 
 # Always shown, and shown where they tell rows of a study apart.
 _NAMES = {"layer": "layer", "n_latents": "latents", "k": "k", "seed": "seed", "corpus": "corpus"}
@@ -30,6 +31,8 @@ _LONGEST_TABULAR = 45
 # Published values are of these, hence the same in each seed and corpus.
 _PUBLISHED, _OF_PUBLISHED = "published ", ("model", "layer", "latents", "k")
 _OUTCOME = "outcome"
+_USEFUL = ["useful", "untested"]
+_SAE_AND_CORPUS = ["model", "hook", "target_hook", "mix", "recipe", "seed", "corpus"]
 _OVER_TWIN = ", over the best twin"
 # Points that a character of LaTeX's scriptsize takes.
 _POINTS = 3.9
@@ -69,7 +72,10 @@ def _redundancy(row: dict[str, Any]) -> str:
 
 
 def _outcome(row: dict[str, Any]) -> str:
-    return with_learnt(row["outcome"], row["learnt"])
+    said = with_learnt(row["outcome"], row["learnt"])
+    if pd.isna(row.get("useful")):
+        return said
+    return with_useful(said, row["useful"], row["untested"].split(", ") if row["untested"] else [])
 
 
 def _over_twin(measure: str) -> Callable[[dict[str, Any]], str]:
@@ -122,17 +128,35 @@ PUBLISHED = (
 )
 
 
-def print_study(table: Path, markdown: Path, latex: Path) -> None:
+def print_study(table: Path, usefulness: Path | None, markdown: Path, latex: Path) -> None:
     """Write results/<study>.csv as a Markdown table and as a LaTeX tabular with booktabs' rules.
 
+    With results/<study>_usefulness.csv the word for usefulness stands beside the outcome it belongs to.
     Intervals are 95 % over documents; what is not defined is a dash, and the table's `reasons` say why. The LaTeX is
     for `\\input` inside a table environment; one of more than 45 rows is a longtable, which stands alone.
     """
-    cells = printed(read_csv(table))
+    rows = read_csv(table)
+    cells = printed(rows if usefulness is None else with_usefulness(rows, read_csv(usefulness)))
     with atomic_path(markdown) as temporary:
         temporary.write_text(as_markdown(cells), encoding="utf-8")
     with atomic_path(latex) as temporary:
         temporary.write_text(as_latex(cells), encoding="utf-8")
+
+
+def with_usefulness(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns `useful` and `untested` of the row of `judged` for the same SAE, at home on that corpus."""
+    found = dict(zip(_keys(judged), judged[_USEFUL].to_dict("records"), strict=True))
+    at_home = rows["shift"].isna()
+    beside = [found.get(key, {}) if home else {} for key, home in zip(_keys(rows), at_home, strict=True)]
+    added = {name: [own.get(name) for own in beside] for name in _USEFUL}
+    added["untested"] = ["" if pd.isna(missing) else missing for missing in added["untested"]]
+    return rows.assign(**added)
+
+
+def _keys(rows: pd.DataFrame) -> list[tuple]:
+    """What names an SAE and a corpus; seeds are whole numbers, also where published SAEs have none."""
+    cells = rows[_SAE_AND_CORPUS].astype(object).where(rows[_SAE_AND_CORPUS].notna(), None)
+    return [tuple(int(value) if isinstance(value, float) else value for value in own) for own in cells.to_numpy()]
 
 
 def printed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Usefulness of an SAE to a reader: each measure between its floor and its ceiling, and one word."""
