@@ -8,7 +8,7 @@ _TAIL = 0.025
 LEAST_CLUSTERS = 4
 
 
-def rate_interval(n: np.ndarray, of: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+def rate_interval(n: np.ndarray | int, of: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
     """Clopper–Pearson interval (low, high) of a rate of which `n` in `of` were seen."""
     n = np.asarray(n)
     rest = of - n

@@ -1,7 +1,7 @@
 """Reading activation files: verified blocks through a memory map."""
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -283,7 +283,7 @@ def open_shards(paths: list[Path], expected: Mapping[str, Any] | None = None) ->
     return shards
 
 
-def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
+def shards_by_corpus(paths: Sequence[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
     """Open shards, or facts, and group them by corpus; each group must be whole.
 
     Paths end in <corpus>/<split>-<shard>.h5, or <corpus>/facts-<shard>.h5.

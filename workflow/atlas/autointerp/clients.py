@@ -162,6 +162,7 @@ def _words(spec: LabelClient, files: ClientFiles) -> Client:
 def _transformers(spec: LabelClient, files: ClientFiles) -> Client:
     from atlas.autointerp.local_model import LocalModelClient  # imports this module
 
+    assert files.model is not None  # the rules give one to a client that runs a model
     return LocalModelClient(files.model, files.device)
 
 

@@ -40,7 +40,7 @@ class Trials:
 
 def judge_intruders(
     examples: AllExamples,
-    chosen: Sequence[int],
+    chosen: Sequence[int] | np.ndarray,
     windows: Windows,
     scorer: IntruderScorer,
     settings: Autointerp,

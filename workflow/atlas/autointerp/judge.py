@@ -60,7 +60,7 @@ class Found:
 def judge_labels(
     labels: Sequence[str | None],
     examples: AllExamples,
-    chosen: Sequence[int],
+    chosen: Sequence[int] | np.ndarray,
     windows: Windows,
     scorer: Scorer,
     settings: Autointerp,

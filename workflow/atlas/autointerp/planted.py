@@ -83,7 +83,7 @@ class Text:
         """Tokens of these words."""
         return np.isin(self.of, words)
 
-    def some(self, candidates: Sequence) -> list:
+    def some(self, candidates: np.ndarray) -> list:
         """As many of the candidates as are wanted, at random."""
         order = self.generator.permutation(len(candidates))[: self.count]
         return [candidates[index] for index in order]

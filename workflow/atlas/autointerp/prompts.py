@@ -39,8 +39,8 @@ _FORMAT = "Answer with a list of {n} numbers alone, 1 for yes and 0 for no, such
 def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
     """Labels by a language model from the strongest examples, the words after, and promoted tokens."""
     requests = [_explain(each, tools) for each in evidence]
-    asked = [index for index, request in enumerate(requests) if request is not None]
-    replies = complete_all(tools.client, [requests[index] for index in asked], "explain")
+    asked = {index: request for index, request in enumerate(requests) if request is not None}
+    replies = complete_all(tools.client, list(asked.values()), "explain")
     labels: list[str | None] = [None] * len(requests)
     for index, reply in zip(asked, replies, strict=True):
         labels[index] = read_label(sentence_of(reply))
@@ -80,8 +80,9 @@ def read_answers(reply: Reply | None, n_answers: int) -> Float[np.ndarray, " ans
     if len(answers) != n_answers:
         return np.full(n_answers, np.nan)
     # Probabilities that contradict the list are of numbers in a thought.
-    agree = known is not None and len(known) == n_answers and bool(((known > 0.5) == (answers > 0.5)).all())
-    return known if agree else answers
+    if known is not None and len(known) == n_answers and bool(((known > 0.5) == (answers > 0.5)).all()):
+        return known
+    return answers
 
 
 def highlighted(tools: Tools, tokenizer, window: int, marks: Bool[np.ndarray, " width"]) -> str:

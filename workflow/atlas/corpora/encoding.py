@@ -49,10 +49,13 @@ class Encoder:
 
         Raises SourceError for an id that the model does not embed.
         """
+        encoded: list[list[int] | None]
         if self.template == "chat_template":
             encoded = self._encode_chats(texts)
         else:
-            encoded = [[*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))]
+            encoded: list[list[int] | None] = [
+                [*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))
+            ]
         for ids in encoded:
             self.require_embedded(ids or ())
         return encoded

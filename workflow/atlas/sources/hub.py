@@ -165,7 +165,7 @@ def _ask_hub(source: HubSource, repo_type: RepoType) -> str:
     ask = api.model_info if repo_type == "model" else api.dataset_info
     with _hub_errors(source, f"cannot resolve {repo_type} revision {source.revision!r}"):
         commit = ask(source.id, revision=source.revision).sha
-    if not _COMMIT.fullmatch(commit or ""):
+    if commit is None or not _COMMIT.fullmatch(commit):
         raise SourceError(f"hub repository {source.id!r}: answered {commit!r} for {source.revision!r}, not a commit")
     return commit
 

@@ -89,8 +89,8 @@ def isotropic_nulls(first: Directions, second: Directions, draws: int, exact_up_
     """
     values = []
     for draw in range(draws):
-        pair = (_random(like, _generator(side, draw, len(like))) for side, like in enumerate((first, second)))
-        values.append(Likeness.between(*pair, exact_up_to).values())
+        one, other = (_random(like, _generator(side, draw, len(like))) for side, like in enumerate((first, second)))
+        values.append(Likeness.between(one, other, exact_up_to).values())
     return values
 
 
