@@ -161,7 +161,9 @@ class Shard:
         if self._verified[hook][blocks].all():
             return
         start, stop = blocks.start * BLOCK_ROWS, min(blocks.stop * BLOCK_ROWS, self.n_rows)
-        begin, end = (self._hooks[hook].offset + row * self._maps[hook].strides[0] for row in (start, stop))
+        offset = self._hooks[hook].offset
+        assert offset is not None  # the maps are made of rows
+        begin, end = (offset + row * self._maps[hook].strides[0] for row in (start, stop))
         begin -= begin % mmap.PAGESIZE
         self._file_map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.prompts import read_answers, read_label
 from atlas.autointerp.protocol import Client, NoReplyError, Reply, Request

@@ -79,21 +79,21 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], groups: Sequence[st
     None below four SAEs, or when one side does not vary; the interval also when the drawn SAEs do not vary too often
     (more than a twentieth of the draws).
     """
-    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
-    members = [np.flatnonzero(groups[known] == group) for group in np.unique(groups[known])]
-    if len(x) < _MIN_SAES or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return {"value": None, "interval": None, "n": len(x)}
+    first, second, of = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
+    known = np.isfinite(first) & np.isfinite(second)
+    first, second = first[known], second[known]
+    members = [np.flatnonzero(of[known] == group) for group in np.unique(of[known])]
+    if len(first) < _MIN_SAES or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return {"value": None, "interval": None, "n": len(first)}
     generator = np.random.Generator(np.random.PCG64(0))
     drawn = []
     for _ in range(_SAMPLES):
         chosen = np.concatenate([members[group] for group in generator.integers(0, len(members), len(members))])
-        if np.ptp(x[chosen]) > 0 and np.ptp(y[chosen]) > 0:
-            drawn.append(spearmanr(x[chosen], y[chosen]).statistic)
+        if np.ptp(first[chosen]) > 0 and np.ptp(second[chosen]) > 0:
+            drawn.append(spearmanr(first[chosen], second[chosen]).statistic)
     enough = len(drawn) >= 0.95 * _SAMPLES
     interval = [float(value) for value in np.quantile(drawn, _LEVELS)] if enough else None
-    return {"value": float(spearmanr(x, y).statistic), "interval": interval, "n": len(x)}
+    return {"value": float(spearmanr(first, second).statistic), "interval": interval, "n": len(first)}
 
 
 def _draw_panel(axis: Axes, ours: pd.DataFrame, random: pd.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:

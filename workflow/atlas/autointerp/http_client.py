@@ -58,6 +58,7 @@ class HttpClient:
         self._limit = _LIMIT
         self.concurrency = spec.concurrency
         self._spec, self._first_pause = spec, first_pause
+        assert spec.base_url is not None  # the section of such a client has one
         self._url = f"{spec.base_url.rstrip('/')}/chat/completions"
         self._key = _read_key(spec.api_key_env)
         self._thread = threading.local()

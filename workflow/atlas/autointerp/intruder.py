@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.auc import Drawn, drawn_share
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.auc import Drawn, drawn_auc, wins
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights

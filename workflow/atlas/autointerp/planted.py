@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words

@@ -6,12 +6,14 @@ else is no answer, which is counted.
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.clients import complete_all
-from atlas.autointerp.protocol import Reply, Request
+from atlas.autointerp.protocol import Client, Reply, Request
 from atlas.autointerp.reasoning import has_thought, list_of, sentence_of
 from atlas.autointerp.safe import break_marks, printable, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
@@ -40,7 +42,7 @@ def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | Non
     """Labels by a language model from the strongest examples, the words after, and promoted tokens."""
     requests = [_explain(each, tools) for each in evidence]
     asked = {index: request for index, request in enumerate(requests) if request is not None}
-    replies = complete_all(tools.client, list(asked.values()), "explain")
+    replies = complete_all(cast(Client, tools.client), list(asked.values()), "explain")
     labels: list[str | None] = [None] * len(requests)
     for index, reply in zip(asked, replies, strict=True):
         labels[index] = read_label(sentence_of(reply))
@@ -140,7 +142,7 @@ def _classifier(tools: ScorerTools, kind: str) -> Scorer:
                 requests.append(_judge(tools, kind, question, part))
                 places.append((number, part))
         answers = [np.full(len(question.windows), np.nan) for question in questions]
-        replies = complete_all(tools.tools.client, requests, kind)
+        replies = complete_all(cast(Client, tools.tools.client), requests, kind)
         for (number, part), reply in zip(places, replies, strict=True):
             answers[number][part] = read_answers(reply, len(part))
         return answers

@@ -66,7 +66,9 @@ def judged_items(sheet: Sheet, files: Mapping[str, LabelFiles], settings: Autoin
         tables = [read_arrow(path) for path in (given.latents, given.labels, given.scores, given.tokens)]
         frames = [each.to_pandas() for each in tables]
         for dictionary, part in own.groupby("dictionary"):
-            judged = judged_latents(*frames, Deciding.of(settings), str(dictionary)).set_index("latent")
+            judged = judged_latents(*frames, deciding=Deciding.of(settings), dictionary=str(dictionary)).set_index(
+                "latent"
+            )
             rows.append(judged.reindex(part.latent).set_index(part.number))
     return pd.concat(rows).sort_index()
 

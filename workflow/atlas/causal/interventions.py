@@ -32,8 +32,8 @@ class Change:
     """
 
     kind: Kind
-    latent: Int[Tensor, " contexts"]
-    amount: Float[Tensor, " contexts"]
+    latent: Int[Tensor, " #contexts"]
+    amount: Float[Tensor, " #contexts"]
 
     @classmethod
     def of(cls, kind: Kind, latent: int | Sequence[int], amount: float | Sequence[float] = 0.0) -> "Change":

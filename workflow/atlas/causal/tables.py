@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.causal.effects import OTHER, OWN, RANDOM, TWIN, Measured
 from atlas.causal.firings import Firings
@@ -51,7 +52,7 @@ def strongest_twin(found: pd.DataFrame, kinds: Sequence[str]) -> tuple[str | Non
     return kind, {"kl_twin": values, "kl_over_twin": found.kl.to_numpy(float) - values}
 
 
-def _numbers(found: pd.DataFrame | None, twins: Sequence[str]) -> dict[str, object]:
+def _numbers(found: pd.DataFrame | None, twins: Sequence[str]) -> dict[str, Any]:
     if found is None:
         reasons = {"reason": NEVER, "kl_twin_reason": NEVER if twins else NO_TWIN}
         return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED, **reasons}

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.config.data import Corpus
+from atlas.config.planted import SampleSource
 from atlas.config.sources import HubSource, PackageSource, PathSource
 from atlas.corpora.apart import drop_near_duplicates
 from atlas.corpora.filters import make_filter
@@ -54,6 +55,7 @@ def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path,
                     f"corpora.{name}: no document is left of {collector.n_records} records (left out: {left_out}); "
                     "check text_field, filter and min_characters"
                 )
+    assert not isinstance(corpus.source, SampleSource)  # it has no text
     write_json(
         folder / "corpus.json",
         {

@@ -53,9 +53,7 @@ class Encoder:
         if self.template == "chat_template":
             encoded = self._encode_chats(texts)
         else:
-            encoded: list[list[int] | None] = [
-                [*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))
-            ]
+            encoded = [[*ids, self.separator] for ids in _encode_plain(self.tokenizer, list(texts))]
         for ids in encoded:
             self.require_embedded(ids or ())
         return encoded

@@ -13,6 +13,7 @@ import transformers
 from transformers import GgufConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from atlas.config.data import ModelSpec
+from atlas.config.planted import PlantedSource
 from atlas.config.sources import HubSource, PackageSource, PartsSource
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
@@ -93,6 +94,7 @@ def _fetched(model: ModelSpec, wheels: Sequence[Path], folder: Path, lock: Path)
             download_model(source, commit, scratch / "snapshot")
             yield scratch / "snapshot", commit
         else:
+            assert not isinstance(source, PlantedSource)  # it has no files
             yield Path(source.path), None
 
 

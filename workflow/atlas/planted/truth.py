@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.config.data import ModelSpec
 from atlas.config.planted import Frequency, PlantedSource

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 from scipy.stats import t as student
 from torch import Tensor
 

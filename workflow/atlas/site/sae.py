@@ -174,8 +174,8 @@ def _rule(rule: Mapping[str, Any]) -> str:
     )
     if rule["rule"].endswith(("dead_above", "share_above", "dense_above")):
         value, limit = percent(rule["value"]), percent(rule["threshold"])
-    text: str = RULES.get(rule["rule"], rule["rule"] + ": {value} (limit {limit})")
-    return text.format(value=value, limit=limit)
+    name: str = rule["rule"]
+    return RULES.get(name, name + ": {value} (limit {limit})").format(value=value, limit=limit)
 
 
 def _shape(metrics: Mapping[str, Any]) -> str:

@@ -183,7 +183,7 @@ def _hub_errors(source: HubSource, failure: str) -> Iterator[None]:
     )
 
     # The client's transport library goes by several names; its base error is the one the client's own derives from.
-    transport_error = HfHubHTTPError.__bases__[0]
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     where = f"hub repository {source.id!r}: {failure}"
     try:
         yield

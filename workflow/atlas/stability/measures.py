@@ -6,7 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 from torch import Tensor
 
 from atlas.stability.matching import Method, largest_cosines, match, matching_method

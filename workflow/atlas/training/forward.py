@@ -63,7 +63,7 @@ def _sparse_forward(batch: Batch, architecture: Architecture) -> Forward:
     with torch.no_grad():
         centred = batch.rows - batch.centre
         pre = pre_activations(centred, p["W_enc"], p["b_enc"], batch.dtype)
-        kept = Kept(architecture.select(pre, batch.recipe.k), *pre.shape, batch.dtype)
+        kept = Kept(architecture.select(pre, batch.recipe.k), pre.shape[0], pre.shape[1], batch.dtype)
     values = EncodeKept.apply(centred, p["W_enc"], p["b_enc"], batch.centre, pre.view(-1)[kept.flat], kept)
     fired = torch.zeros(kept.n_latents, dtype=torch.bool, device=pre.device).index_fill_(0, kept.latents, True)
     if architecture.groups is None:

@@ -52,6 +52,7 @@ class Found:
             value = None if self.value is None or other.value is None else self.value - other.value
             interval, n = None, 0
         else:
+            assert self.value is not None and other.value is not None  # what has an interval has a value
             value, n = self.value - other.value, 2
             before, after = other.interval, self.interval
             ends = difference_interval(other.value, before[0], before[1], self.value, after[0], after[1])

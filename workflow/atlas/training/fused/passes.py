@@ -45,7 +45,7 @@ class Pass:
     errors: Float[Tensor, "batch groups"]
     fired: Bool[Tensor, " n_latents"]
     centred: Float[Tensor, "batch d_model"]
-    buckets: Int[Tensor, " blocks*n_latents+1"]
+    buckets: Int[Tensor, " ends"]
     rows: Int[Tensor, " places"]
     sorted_values: Float[Tensor, " places"]
     sorted_gradients: Float[Tensor, " places"]
