@@ -191,13 +191,14 @@ class Shard:
     @cached_property
     def _maps(self) -> dict[str, np.ndarray]:
         kind = DISK_TYPES[self.identity["storage_dtype"]]
-        if any(data.offset is None for data in self._hooks.values()):
+        offsets = {name: data.offset for name, data in self._hooks.items() if data.offset is not None}
+        if len(offsets) < len(self._hooks):
             raise StoreError(
                 f"{self.path}: has facts about rows and no rows, which harvest.mode 'stream' does not keep; use mode "
                 "'store' for what reads rows of training text"
             )
         return {
-            name: np.frombuffer(self._file_map, kind, self.n_rows * data.d_model, data.offset).reshape(
+            name: np.frombuffer(self._file_map, kind, self.n_rows * data.d_model, offsets[name]).reshape(
                 self.n_rows, data.d_model
             )
             for name, data in self._hooks.items()

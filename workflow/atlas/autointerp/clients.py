@@ -121,7 +121,7 @@ class WordsClient:
     def complete(self, request: Request) -> Reply:
         """The reply; the same request always has the same."""
         text = request.messages[-1][1]
-        choices: Sequence[str] = request.choices
+        choices = request.choices
         if len(choices) > 2 and request.n_answers == 1:
             return Reply(f"[{choices[_least_shared(text)]}]")
         if not choices:
@@ -132,7 +132,7 @@ class WordsClient:
         label = set(re.findall(r"\w+", text.rsplit("Label:", 1)[-1].split("\n", 1)[0].lower()))
         examples = _examples(text)
         found = [bool(label & set(re.findall(r"\w+", example.lower()))) for example in examples]
-        answers = [choices[0] if each else choices[1] for each in found]
+        answers = [choices[0 if each else 1] for each in found]
         return Reply(f"[{', '.join(answers)}]", tuple(float(each) for each in found))
 
 

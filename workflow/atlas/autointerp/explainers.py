@@ -134,7 +134,7 @@ def first_of_names(tokens: Int[np.ndarray, " tokens"], texts: Sequence[str]) -> 
     """Different names with the place of the first token that has each, at most ten: `The` and ` the` are one."""
     places: dict[str, int] = {}
     for place, token in enumerate(tokens):
-        places.setdefault(name_of(texts[token]), place)
+        places.setdefault(name_of(texts[int(token)]), place)
     return list(places.items())[:_PROMOTED]
 
 

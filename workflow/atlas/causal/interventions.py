@@ -186,7 +186,7 @@ def intervened(loaded: LoadedModel, intervention: Intervention | None) -> Iterat
 @torch.inference_mode()
 def intervened_logits(
     loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], intervention: Intervention | None
-) -> Float[Tensor, "contexts position vocabulary"]:
+) -> Float[Tensor, "contexts *position n_outputs"]:
     """Logits of whole contexts under a change, in the model's number format (a classifier's are per context).
 
     Raises CausalError when the change makes the model overflow, AtlasError for a prompt longer than the context.

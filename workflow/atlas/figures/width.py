@@ -146,7 +146,7 @@ def _draw_null(axis: Axes, rows: pd.DataFrame, panel: Panel, colours: Mapping[An
         axis.plot(means.index, means, "x", color=colour, linestyle=(0, (1, 2)), linewidth=0.7, markersize=3, mew=0.7)
 
 
-def _points(axis: Axes, group: pd.DataFrame, column: str, colour: str, **style: object) -> None:
+def _points(axis: Axes, group: pd.DataFrame, column: str, colour: str, **style: Any) -> None:
     """A point a row; its interval, where the table has one."""
     ends = [f"{column}_interval_{end}" for end in ("low", "high")]
     if set(ends) <= set(group):

@@ -88,7 +88,7 @@ class TokenTexts:
         order = np.flatnonzero(counted)
         order = order[np.argsort(document[order], kind="stable")]
         for rows in np.split(order, np.flatnonzero(np.diff(document[order])) + 1):
-            kinds[rows] = token_kinds([self.texts[token] for token in tokens[rows]])
+            kinds[rows] = token_kinds([self.texts[int(token)] for token in tokens[rows]])
         return kinds
 
 

@@ -103,7 +103,7 @@ def find_place(model: PreTrainedModel, adapter: Adapter, hook: str) -> Place:
 
 def apply_head(
     model: PreTrainedModel, adapter: Adapter, objective: str, hidden: Float[Tensor, "*rows d_model"]
-) -> Float[Tensor, "*rows n_outputs"]:
+) -> Float[Tensor, "*units n_outputs"]:
     """Logits from the final hidden state; raises AtlasError when the objective has none or no head is registered."""
     if objective not in adapter.heads:
         raise AtlasError(

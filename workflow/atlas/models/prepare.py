@@ -179,6 +179,8 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path
 def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     weights = [path for path in files if path.suffix == ".safetensors"]
+    source = model.source
+    assert not isinstance(source, PlantedSource)  # it has no files
     models_own = {path.name for path in weights} | {"config.json", "generation_config.json"}
     return {
         "name": name,
@@ -195,7 +197,7 @@ def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Pat
         "tokenizer_sha256": _hash_files([path for path in files if path.name not in models_own]),
         # Of what is read with the weights: a changed digit of the configuration is another model.
         "files_sha256": sha256_files(path for path in files if path not in weights),
-        "licence": model.source.licence,
+        "licence": source.licence,
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,

@@ -30,7 +30,9 @@ class Score:
     f1: float
 
 
-def stratified_split(labels: Int[np.ndarray, " rows"], test_share: float, seed: int) -> Split:
+def stratified_split(
+    labels: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"], test_share: float, seed: int
+) -> Split:
     """Each class on both sides, `test_share` of it (rounded, at least one row) for testing."""
     generator = np.random.Generator(np.random.PCG64(seed))
     train, test = [], []
