@@ -63,6 +63,7 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/codespell
 	PYTHONPATH=workflow $(BIN)/python -m atlas.docs.prose
+	$(BIN)/basedpyright
 	$(BIN)/snakemake --lint
 
 format: $(READY)

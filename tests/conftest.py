@@ -9,6 +9,7 @@ from pathlib import Path
 import faults
 import hypothesis
 import pytest
+import shapes
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -41,10 +42,15 @@ def _same_draws_in_any_order():
 
 
 def pytest_addoption(parser):
+    parser.addoption(
+        "--without-shapes", action="store_true", help="do not check the shapes in the library's annotations"
+    )
     parser.addoption("--fault-table", type=Path, help="page whose table of faults is written anew from what passed")
 
 
 def pytest_configure(config):
+    if not config.getoption("--without-shapes"):
+        shapes.install()
     if config.getoption("--fault-table") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--fault-table is written by one process: without -n")
     config.addinivalue_line("markers", "fault(stage, kind, outcome): a row of docs/reliability.md, see tests/faults.py")

@@ -95,19 +95,19 @@ def open_sae(
     if told:
         raise ReadingError(f"{', '.join(told)} given without format; expected format='…' of {', '.join(FORMATS)}")
     saes = results / "saes"
-    folder = place if place.is_dir() else saes / place
-    if not folder.is_dir():
+    found = place if place.is_dir() else saes / place
+    if not found.is_dir():
         known = sorted(path.parent.relative_to(saes).as_posix() for path in saes.glob(f"*/*/*/*/*/{CONFIG_FILE}"))
         listed = ", ".join(known[:_SHOWN]) or "none"
         raise ReadingError(
             f"{path_or_id}: neither a folder nor an SAE in {saes}, which has {len(known)}: {listed}{_HINT}"
         )
-    _require_ours(folder)
-    metadata, card = read_atlas_metadata(folder), folder / _CARD_FILE
-    own = folder.resolve().is_relative_to(saes.resolve()) if saes.is_dir() else False
-    name = folder.resolve().relative_to(saes.resolve()).as_posix() if own else str(path_or_id)
+    _require_ours(found)
+    metadata, card = read_atlas_metadata(found), found / _CARD_FILE
+    own = found.resolve().is_relative_to(saes.resolve()) if saes.is_dir() else False
+    name = found.resolve().relative_to(saes.resolve()).as_posix() if own else str(path_or_id)
     return OpenedSae(
-        load_sae(folder),
+        load_sae(found),
         name,
         metadata["hook_name"],
         metadata.get("target_hook_name"),

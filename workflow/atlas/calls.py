@@ -94,13 +94,13 @@ def _bound(name: str, hint: Any, given: Given, device: Any, where: str) -> Any:
     values = _values_of(hint)
     if values is not None and name + BY in given:
         keys = list(given[name + BY])
-        if dataclasses.is_dataclass(values):
+        if isinstance(values, type) and dataclasses.is_dataclass(values):
             return _rows(name, values, keys, given, where)
         return dict(zip(keys, _converted(given[name], list[values], f"{where}: {name}", len(keys)), strict=True))
     if name in given:
         return _converted(given[name], hint, f"{where}: {name}")
     plain = _without_none(hint)
-    if not dataclasses.is_dataclass(plain):
+    if not isinstance(plain, type) or not dataclasses.is_dataclass(plain):
         return _NOTHING
     parts = {}
     for field, field_hint, required in _fields_of(plain):
@@ -161,7 +161,7 @@ def _plain(value: Any, hint: Any, where: str) -> Any:
         if _is_list(value) and len(value) == 1:
             value = value[0]
         return Path(value) if isinstance(value, str | Path) else _refuse(value, hint, where)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return hint(
             **{
                 name: _converted(value[name], each, f"{where}.{name}")

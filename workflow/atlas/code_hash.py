@@ -176,13 +176,13 @@ class _Reader:
     def read(self, node: ast.AST) -> None:
         """Take in a tree."""
         kind, parts = type(node), self.parts
-        if kind is ast.Constant:
+        if isinstance(node, ast.Constant):
             if isinstance(node.value, str):
                 self.strings.add(node.value)
             parts.append(repr(node.value))
             return
         parts.append(kind.__name__)
-        if kind is ast.Import or kind is ast.ImportFrom:
+        if isinstance(node, ast.Import | ast.ImportFrom):
             self.imports.append(node)
         for field in node._fields:
             value = getattr(node, field, None)
@@ -210,7 +210,8 @@ def _is_without_effect(node: ast.AST, field: str, value: ast.AST) -> bool:
     key.
     """
     if field == "keywords":
-        return value.arg == "description" and isinstance(node.func, ast.Name) and node.func.id == "Field"
+        described = isinstance(value, ast.keyword) and value.arg == "description"
+        return described and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field"
     if isinstance(value, ast.Expr):
         return isinstance(value.value, ast.Constant) and isinstance(value.value.value, str)
     return isinstance(value, ast.If) and isinstance(value.test, ast.Name) and value.test.id == "TYPE_CHECKING"

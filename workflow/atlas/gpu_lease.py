@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from atlas.errors import AtlasError
 from atlas.locks import NoLocksError, lock_if_free, release
@@ -60,7 +61,7 @@ def gres_gpus(gres: str) -> int:
     return sum(map(int, counts))
 
 
-def granted_gpus(resources: Mapping[str, object]) -> int:
+def granted_gpus(resources: Mapping[str, Any]) -> int:
     """GPUs that a job was granted by its resources: `gpu`, or `gres` on clusters that know no other way."""
     return int(resources.get("gpu") or 0) or gres_gpus(str(resources.get("gres") or ""))
 

@@ -43,6 +43,7 @@ def job(log_file: str | Path, threads: int = 1, gpus: int | None = None) -> Iter
         name_job(Path(log_file))
         # A log belongs to one job.
         with only_one(str(log_file)):
+            assert to_file.stream is not None  # opened when the handler was made
             to_file.stream.truncate(0)  # of an earlier run, which may have been going on until now
             with lease(granted := _on_cpu_if_asked(gpus or 0)):
                 yield None if gpus is None else prepare_torch(threads, granted)

@@ -97,7 +97,7 @@ class Signatures:
             found = (self._body(file) or {}).get(annotation.id)
             if isinstance(found, ast.ClassDef):
                 return tuple(self._fields_of(file, found)) if _is_dataclass(found) else ()
-            if not isinstance(found, ast.ImportFrom) or not (found.module or "").startswith("atlas."):
+            if not isinstance(found, ast.ImportFrom) or not found.module or not found.module.startswith("atlas."):
                 return ()
             file = f"{found.module.replace('.', '/')}.py"
         return ()
@@ -106,8 +106,9 @@ class Signatures:
         for statement in defined.body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 default = statement.value
-                called = isinstance(default, ast.Call) and isinstance(default.func, ast.Name)
-                keys = {each.arg for each in default.keywords} if called and default.func.id == "field" else {"default"}
+                keys: set[str | None] = {"default"}
+                if isinstance(default, ast.Call) and isinstance(default.func, ast.Name) and default.func.id == "field":
+                    keys = {each.arg for each in default.keywords}
                 required = default is None or not keys & {"default", "default_factory"}
                 yield self._parameter(file, statement.target.id, statement.annotation, required)
 
@@ -118,7 +119,8 @@ def _value_of(annotation: ast.expr | None) -> tuple[bool, ast.expr | None]:
         return _value_of(annotation.left)
     if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):
         is_mapping = annotation.value.id in ("dict", "Mapping")
-        return is_mapping, annotation.slice.elts[1] if is_mapping else None
+        parts = annotation.slice
+        return is_mapping, parts.elts[1] if is_mapping and isinstance(parts, ast.Tuple) else None
     return False, annotation
 
 

@@ -75,7 +75,7 @@ def _faults(root: yaml.Node, meant: Callable[[str, str], str | None]) -> Iterato
             nodes += [(value, f"{place}.{key.value}".lstrip(".")) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             nodes += [(value, f"{place}[{number}]") for number, value in enumerate(node.value)]
-        elif node.tag in _NUMBERS and not node.style:
+        elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and not node.style:
             yield from _number_faults(node, place, meant)
 
 

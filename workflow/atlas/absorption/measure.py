@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 # Smallest cosine between decoder row and probe of a latent that takes part of the letter's place.
 ABSORBER_COSINE = 0.1

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.absorption.letters import LetterProbe, candidates, dense_probe, few_latents_f1, main_latents
 from atlas.absorption.measure import word_absorption

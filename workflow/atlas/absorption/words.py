@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from atlas.token_text import texts_inside
 
@@ -82,5 +82,7 @@ def word_prompts(encoder: "Encoder", words: Words, examples: int, n_sets: int, s
         alike.setdefault(chosen, []).append(place)
         lines = [_SOLVED.format(word=other, letter=other.strip()[0].upper()) for other in sets[chosen]]
         prompts.append("".join(f"\n{line}" for line in [*lines, word]))
-    ids = [[*encoder.prefix, *each[:-1]] for each in encoder.encode(prompts)]  # without the separator of documents
+    ids = [
+        [*encoder.prefix, *each[:-1]] for each in cast(list[list[int]], encoder.encode(prompts))
+    ]  # without the separator of documents
     return Prompts(ids, list(alike.values()))

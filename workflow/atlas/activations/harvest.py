@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -52,7 +52,8 @@ def harvest_window_shard(
 ) -> MemoryShard:
     """The same in host memory: the rows that `harvest_shard` would write, to the bit."""
     name = Path(f"{split.corpus} {split.split}-{shard:03d} (in memory)")
-    return _harvest(loaded, split, shard, harvest, hooks, lambda *what: MemoryWriter(name, *what), before_batch)
+    shard_of = _harvest(loaded, split, shard, harvest, hooks, lambda *what: MemoryWriter(name, *what), before_batch)
+    return cast(MemoryShard, shard_of)  # what this writer makes
 
 
 def _harvest(

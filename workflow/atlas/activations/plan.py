@@ -1,7 +1,7 @@
 """Plan from which corpus, and from which window of its shards, each block of each step comes. No row is read."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,7 +47,7 @@ class Plan:
     from one window of each corpus. The number of blocks that all earlier steps drew decides which.
     """
 
-    def __init__(self, mix: Mix, seed: int, steps: int, rows: dict[str, Sequence[int]], window_shards: int | None):
+    def __init__(self, mix: Mix, seed: int, steps: int, rows: Mapping[str, Sequence[int]], window_shards: int | None):
         self.mix, self.seed, self.steps = mix, seed, steps
         self.windows = {name: windows_of(name, len(rows[name]), window_shards) for name in mix.corpora}
         self._rows = {name: [sum(rows[name][w.first : w.stop]) for w in each] for name, each in self.windows.items()}

@@ -1,7 +1,7 @@
 """Reading activation files: verified blocks through a memory map."""
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,7 +161,9 @@ class Shard:
         if self._verified[hook][blocks].all():
             return
         start, stop = blocks.start * BLOCK_ROWS, min(blocks.stop * BLOCK_ROWS, self.n_rows)
-        begin, end = (self._hooks[hook].offset + row * self._maps[hook].strides[0] for row in (start, stop))
+        offset = self._hooks[hook].offset
+        assert offset is not None  # the maps are made of rows
+        begin, end = (offset + row * self._maps[hook].strides[0] for row in (start, stop))
         begin -= begin % mmap.PAGESIZE
         self._file_map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
@@ -189,13 +191,14 @@ class Shard:
     @cached_property
     def _maps(self) -> dict[str, np.ndarray]:
         kind = DISK_TYPES[self.identity["storage_dtype"]]
-        if any(data.offset is None for data in self._hooks.values()):
+        offsets = {name: data.offset for name, data in self._hooks.items() if data.offset is not None}
+        if len(offsets) < len(self._hooks):
             raise StoreError(
                 f"{self.path}: has facts about rows and no rows, which harvest.mode 'stream' does not keep; use mode "
                 "'store' for what reads rows of training text"
             )
         return {
-            name: np.frombuffer(self._file_map, kind, self.n_rows * data.d_model, data.offset).reshape(
+            name: np.frombuffer(self._file_map, kind, self.n_rows * data.d_model, offsets[name]).reshape(
                 self.n_rows, data.d_model
             )
             for name, data in self._hooks.items()
@@ -283,7 +286,7 @@ def open_shards(paths: list[Path], expected: Mapping[str, Any] | None = None) ->
     return shards
 
 
-def shards_by_corpus(paths: list[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
+def shards_by_corpus(paths: Sequence[Path], expected: Mapping[str, Any]) -> dict[str, list[Shard]]:
     """Open shards, or facts, and group them by corpus; each group must be whole.
 
     Paths end in <corpus>/<split>-<shard>.h5, or <corpus>/facts-<shard>.h5.

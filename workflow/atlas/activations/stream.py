@@ -293,7 +293,8 @@ class BatchStream:
     def _n_rows(self) -> int | None:
         """Trainable rows of all windows that are drawn from."""
         known = [self.account.windows.get(f"{window.corpus}/{window.number}") for window in self.plan.use]
-        return None if None in known else sum(n_rows for n_rows, _ in known)
+        counted = [each[0] for each in known if each is not None]
+        return sum(counted) if len(counted) == len(known) else None
 
     def _counted(self, name: str) -> list[list[int]]:
         """Trainable rows and blocks of each window of a corpus that is drawn from."""
@@ -311,7 +312,7 @@ class BatchStream:
         return (shard for name in self.mix.corpora for shard in self._facts[name])
 
 
-def _check_shards(shards: Mapping[str, list[Shard]], mix: Mix, hooks: SaeHooks) -> None:
+def _check_shards(shards: Mapping[str, Sequence[Shard]], mix: Mix, hooks: SaeHooks) -> None:
     """Every corpus of the mix has shards, and all have the same hooks, of one width and number format."""
     if absent := [name for name in mix.corpora if not shards.get(name)]:
         raise StoreError(

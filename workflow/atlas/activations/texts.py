@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def read_texts(
     """
     encoder = make_encoder(folder, "plain")
     found: dict[str, list[TextRows]] = {hook: [] for hook in hooks}
-    for text, encoded in zip(texts, encoder.encode(list(texts)), strict=True):
+    for text, encoded in zip(texts, cast(list[list[int]], encoder.encode(list(texts))), strict=True):
         body = encoded[:-1]  # without the separator of documents
         if not body:
             raise SourceError(f"text {text[:60]!r} has no token; leave it out")

@@ -121,9 +121,10 @@ class WordsClient:
     def complete(self, request: Request) -> Reply:
         """The reply; the same request always has the same."""
         text = request.messages[-1][1]
-        if len(request.choices) > 2 and request.n_answers == 1:
-            return Reply(f"[{request.choices[_least_shared(text)]}]")
-        if not request.choices:
+        choices = request.choices
+        if len(choices) > 2 and request.n_answers == 1:
+            return Reply(f"[{choices[_least_shared(text)]}]")
+        if not choices:
             words = Counter(word.strip().lower() for word in re.findall(r"<<(.*?)>>", text, re.DOTALL))
             if not words:
                 raise NoReplyError("nothing is highlighted")
@@ -131,7 +132,7 @@ class WordsClient:
         label = set(re.findall(r"\w+", text.rsplit("Label:", 1)[-1].split("\n", 1)[0].lower()))
         examples = _examples(text)
         found = [bool(label & set(re.findall(r"\w+", example.lower()))) for example in examples]
-        answers = [request.choices[0] if each else request.choices[1] for each in found]
+        answers = [choices[0 if each else 1] for each in found]
         return Reply(f"[{', '.join(answers)}]", tuple(float(each) for each in found))
 
 
@@ -162,6 +163,7 @@ def _words(spec: LabelClient, files: ClientFiles) -> Client:
 def _transformers(spec: LabelClient, files: ClientFiles) -> Client:
     from atlas.autointerp.local_model import LocalModelClient  # imports this module
 
+    assert files.model is not None  # the rules give one to a client that runs a model
     return LocalModelClient(files.model, files.device)
 
 

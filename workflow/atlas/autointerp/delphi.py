@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.prompts import read_answers, read_label
 from atlas.autointerp.protocol import Client, NoReplyError, Reply, Request
@@ -122,6 +123,8 @@ def run_delphi(task: str, items: list[dict[str, Any]], tools: Tools) -> list[Any
 
 def _converse(process: subprocess.Popen, client: Client, seed: int, one_more: Callable[[], None]) -> dict[int, Any]:
     """Answer what the process asks until it is done, telling of every result; an error of the client ends both."""
+    assert process.stdin is not None and process.stdout is not None  # opened as pipes
+    stdin = process.stdin
     found: dict[int, Any] = {}
     pending: list[Future] = []
     lock = threading.Lock()
@@ -136,8 +139,8 @@ def _converse(process: subprocess.Popen, client: Client, seed: int, one_more: Ca
             raise
         line = {"ask": message["ask"], **_answer(reply, message["n_answers"])}
         with lock:
-            process.stdin.write(json.dumps(line) + "\n")
-            process.stdin.flush()
+            stdin.write(json.dumps(line) + "\n")
+            stdin.flush()
 
     with ThreadPoolExecutor(client.concurrency) as pool:
         for line in process.stdout:
@@ -158,7 +161,7 @@ def _answer(reply: Reply | None, n_answers: int) -> dict[str, Any]:
     reply.
     """
     text = (list_of(reply) if n_answers else sentence_of(reply)) or None
-    if text is None or reply.probabilities is None:
+    if text is None or reply is None or reply.probabilities is None:
         return {"text": text, "probabilities": None}
     read = read_answers(reply, n_answers)
     return {"text": text, "probabilities": None if np.isnan(read).any() else read.tolist()}

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 from safetensors.numpy import save_file  # noqa: TID251 (save_arrays makes its arrays contiguous)
 
 from atlas.codes.store import Codes

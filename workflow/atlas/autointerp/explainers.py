@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.delphi import delphi_default
 from atlas.autointerp.prompts import max_activation
@@ -133,7 +134,7 @@ def first_of_names(tokens: Int[np.ndarray, " tokens"], texts: Sequence[str]) -> 
     """Different names with the place of the first token that has each, at most ten: `The` and ` the` are one."""
     places: dict[str, int] = {}
     for place, token in enumerate(tokens):
-        places.setdefault(name_of(texts[token]), place)
+        places.setdefault(name_of(texts[int(token)]), place)
     return list(places.items())[:_PROMOTED]
 
 

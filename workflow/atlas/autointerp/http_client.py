@@ -61,6 +61,7 @@ class HttpClient:
         self._limit = _LIMIT
         self.concurrency = spec.concurrency
         self._spec, self._first_pause = spec, first_pause
+        assert spec.base_url is not None  # the section of such a client has one
         self._url = f"{spec.base_url.rstrip('/')}/chat/completions"
         self._key = _read_key(spec.api_key_env)
         self._thread = threading.local()
@@ -159,12 +160,13 @@ def read_reply(content: bytes, request: Request) -> Reply | None:
         text = _text(choice["message"].get("content"))
         cut = choice.get("finish_reason") == "length"
         usage = answer.get("usage") or {}
-        spent = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
+        spent = (usage.get(key) for key in ("prompt_tokens", "completion_tokens"))
+        read, written = (n if isinstance(n, int) else None for n in spent)
         if not text.strip() and not cut and not any(choice["message"].get(name) for name in _THOUGHT):
             return None
         tokens = (choice.get("logprobs") or {}).get("content") or []
         known = _probabilities(_of_answer(tokens, text), request)
-        return Reply(text, known, *(n if isinstance(n, int) else None for n in spent), cut)
+        return Reply(text, known, read, written, cut)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples
 from atlas.autointerp.judge import MEASURES, NO_ANSWERS, Judged, Means, counts, highlights_of, unscored
@@ -39,7 +39,7 @@ class Trials:
 
 def judge_intruders(
     examples: AllExamples,
-    chosen: Sequence[int],
+    chosen: Sequence[int] | np.ndarray,
     windows: Windows,
     scorer: IntruderScorer,
     settings: Autointerp,

@@ -6,13 +6,14 @@ answer. It never learns the latent, a label, or which window was put in.
 
 import re
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.clients import complete_all
 from atlas.autointerp.prompts import highlighted, one_line
-from atlas.autointerp.protocol import Reply, Request
+from atlas.autointerp.protocol import Client, Reply, Request
 from atlas.autointerp.reasoning import list_of
 from atlas.autointerp.scorers import window_texts
 from atlas.autointerp.tools import IntruderScorer, Lineup, ScorerTools
@@ -30,7 +31,7 @@ def intruder(tools: ScorerTools) -> IntruderScorer:
 
     def pick(lineups: Sequence[Lineup]) -> Int[np.ndarray, " lineups"]:
         requests = [_ask(tools, lineup) for lineup in lineups]
-        replies = complete_all(tools.tools.client, requests, "intruder")
+        replies = complete_all(cast(Client, tools.tools.client), requests, "intruder")
         picks = [read_pick(reply, len(own.windows)) for reply, own in zip(replies, lineups, strict=True)]
         return np.array(picks, np.int64)
 
@@ -44,6 +45,7 @@ def intruder_embedding(tools: ScorerTools) -> IntruderScorer:
         if not lineups:
             return np.empty(0, np.int64)
         asked = np.unique(np.concatenate([own.windows for own in lineups]))
+        assert tools.embed is not None  # checked before anything is scored
         vectors = tools.embed(window_texts(tools.tools, asked)).astype(np.float64)
         return np.array([_farthest(vectors[np.searchsorted(asked, own.windows)]) for own in lineups], np.int64)
 

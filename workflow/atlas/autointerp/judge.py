@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples, matched_highlights
 from atlas.autointerp.scorers import BLIND
@@ -60,7 +61,7 @@ class Found:
 def judge_labels(
     labels: Sequence[str | None],
     examples: AllExamples,
-    chosen: Sequence[int],
+    chosen: Sequence[int] | np.ndarray,
     windows: Windows,
     scorer: Scorer,
     settings: Autointerp,

@@ -48,7 +48,7 @@ def write_latent_outcomes(
         if found != about[0]:
             raise EvaluationError(f"{path}: is of {found}, but {latents} is of {about[0]}; delete it and run again")
     own = [table.to_pandas() for table in tables]
-    rows = judged_latents(*own, Deciding.of(settings))
+    rows = judged_latents(own[0], own[1], own[2], own[3], Deciding.of(settings))
     written = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(about[0])
     write_parquet(target, written)
     _write_shares(own, rows, Deciding.of(settings), summary, told)

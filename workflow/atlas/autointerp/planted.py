@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words
@@ -83,7 +84,7 @@ class Text:
         """Tokens of these words."""
         return np.isin(self.of, words)
 
-    def some(self, candidates: Sequence) -> list:
+    def some(self, candidates: np.ndarray) -> list:
         """As many of the candidates as are wanted, at random."""
         order = self.generator.permutation(len(candidates))[: self.count]
         return [candidates[index] for index in order]

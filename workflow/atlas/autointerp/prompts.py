@@ -6,12 +6,14 @@ else is no answer, which is counted.
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.clients import complete_all
-from atlas.autointerp.protocol import Reply, Request
+from atlas.autointerp.protocol import Client, Reply, Request
 from atlas.autointerp.reasoning import has_thought, list_of, sentence_of
 from atlas.autointerp.safe import break_marks, printable, without_controls
 from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
@@ -39,8 +41,8 @@ _FORMAT = "Answer with a list of {n} numbers alone, 1 for yes and 0 for no, such
 def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
     """Labels by a language model from the strongest examples, the words after, and promoted tokens."""
     requests = [_explain(each, tools) for each in evidence]
-    asked = [index for index, request in enumerate(requests) if request is not None]
-    replies = complete_all(tools.client, [requests[index] for index in asked], "explain")
+    asked = {index: request for index, request in enumerate(requests) if request is not None}
+    replies = complete_all(cast(Client, tools.client), list(asked.values()), "explain")
     labels: list[str | None] = [None] * len(requests)
     for index, reply in zip(asked, replies, strict=True):
         labels[index] = read_label(sentence_of(reply))
@@ -80,8 +82,9 @@ def read_answers(reply: Reply | None, n_answers: int) -> Float[np.ndarray, " ans
     if len(answers) != n_answers:
         return np.full(n_answers, np.nan)
     # Probabilities that contradict the list are of numbers in a thought.
-    agree = known is not None and len(known) == n_answers and bool(((known > 0.5) == (answers > 0.5)).all())
-    return known if agree else answers
+    if known is not None and len(known) == n_answers and bool(((known > 0.5) == (answers > 0.5)).all()):
+        return known
+    return answers
 
 
 def highlighted(tools: Tools, tokenizer, window: int, marks: Bool[np.ndarray, " width"]) -> str:
@@ -139,7 +142,7 @@ def _classifier(tools: ScorerTools, kind: str) -> Scorer:
                 requests.append(_judge(tools, kind, question, part))
                 places.append((number, part))
         answers = [np.full(len(question.windows), np.nan) for question in questions]
-        replies = complete_all(tools.tools.client, requests, kind)
+        replies = complete_all(cast(Client, tools.tools.client), requests, kind)
         for (number, part), reply in zip(places, replies, strict=True):
             answers[number][part] = read_answers(reply, len(part))
         return answers

@@ -86,7 +86,8 @@ def _same_pairs(vectors: Float[np.ndarray, "labels width"]) -> tuple[np.ndarray,
         rows, columns = np.nonzero(vectors[start : start + _CHUNK] @ vectors.T > SAME_COSINE)
         rows = rows + start
         found.append((rows[rows < columns], columns[rows < columns]))
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return first, second
 
 
 def _cosines(W_dec: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

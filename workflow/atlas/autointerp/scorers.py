@@ -7,7 +7,7 @@ there. It never learns which windows are which. NaN is no answer; it counts as u
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.delphi import delphi_detection, delphi_fuzzing
 from atlas.autointerp.prompts import detection, fuzzing
@@ -78,6 +78,7 @@ def embedding(tools: ScorerTools) -> Scorer:
         if not questions:
             return []
         asked = np.unique(np.concatenate([question.windows for question in questions]))
+        assert tools.embed is not None  # checked before anything is scored
         windows = tools.embed(window_texts(tools.tools, asked))
         texts = list(dict.fromkeys(question.label for question in questions))
         labels = dict(zip(texts, tools.embed(texts), strict=True))

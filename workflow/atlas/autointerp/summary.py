@@ -74,6 +74,7 @@ def _row(
     measured = {name: _measure(auc) for name, auc in means.items()}
     controls = CONTROLS if labels else INTRUDER_CONTROLS
     beaten = {name: _above_zero(measured[key]) for name, key in controls.items() if key in measured}
+    quality = {} if explainer is None else own.quality.get(explainer, {})
     return {
         "dictionary": dictionary,
         "explainer": explainer,
@@ -94,7 +95,7 @@ def _row(
         "verdict": _verdict(beaten),
         "beats": [name for name, won in beaten.items() if won],
         "does_not_beat": [name for name, won in beaten.items() if won is False],
-        **{f"labels_{name}": value for name, value in own.quality.get(explainer, {}).items()},
+        **{f"labels_{name}": value for name, value in quality.items()},
     }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.autointerp.safe import printable
 from atlas.autointerp.windows import Windows

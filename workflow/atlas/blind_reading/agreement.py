@@ -67,7 +67,7 @@ def judged_items(sheet: Sheet, files: Mapping[str, LabelFiles], settings: Autoin
         frames = [each.to_pandas() for each in tables]
         for kind, part in own.groupby("dictionary"):
             dictionary = RANDOM if kind == RANDOM else SAE  # a twin has tables of its own
-            judged = judged_latents(*frames, Deciding.of(settings), dictionary).set_index("latent")
+            judged = judged_latents(*frames, deciding=Deciding.of(settings), dictionary=dictionary).set_index("latent")
             rows.append(judged.reindex(part.latent).set_index(part.number))
     return pd.concat(rows).sort_index()
 

@@ -77,8 +77,8 @@ def _clamped(
             _clamped(loaded, sae, hook, [each], prompts[number : number + 1], clamp, settings)
             for number, each in enumerate(batch)
         ]
-        return tuple([row[column][0] for row in apart] for column in range(3))
-    return _texts(loaded, new), kl.tolist(), [None] * len(batch)
+        return [own[0][0] for own in apart], [own[1][0] for own in apart], [own[2][0] for own in apart]
+    return list(_texts(loaded, new)), kl.tolist(), [None] * len(batch)
 
 
 def _prompts(

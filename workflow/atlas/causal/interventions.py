@@ -32,8 +32,8 @@ class Change:
     """
 
     kind: Kind
-    latent: Int[Tensor, " contexts"]
-    amount: Float[Tensor, " contexts"]
+    latent: Int[Tensor, " #contexts"]
+    amount: Float[Tensor, " #contexts"]
 
     @classmethod
     def of(cls, kind: Kind, latent: int | Sequence[int], amount: float | Sequence[float] = 0.0) -> "Change":
@@ -127,6 +127,7 @@ class _Edit:
     def edit(self, tensor: Float[Tensor, "contexts position d_target"]) -> Float[Tensor, "contexts position d_target"]:
         sae, change = self._intervention.sae, self._intervention.change
         rows = self._source if self._intervention.hooks.is_transcoder else tensor
+        assert rows is not None  # `see` ran: the source comes before the target
         _require_width(rows, sae.d_model, self._intervention.hooks.source)
         _require_width(tensor, sae.d_target, self._intervention.hooks.target)
         latent = change.latent.to(tensor.device).expand(len(tensor))
@@ -185,7 +186,7 @@ def intervened(loaded: LoadedModel, intervention: Intervention | None) -> Iterat
 @torch.inference_mode()
 def intervened_logits(
     loaded: LoadedModel, input_ids: Int[Tensor, "contexts position"], intervention: Intervention | None
-) -> Float[Tensor, "contexts position vocabulary"]:
+) -> Float[Tensor, "contexts *position n_outputs"]:
     """Logits of whole contexts under a change, in the model's number format (a classifier's are per context).
 
     Raises CausalError when the change makes the model overflow, AtlasError for a prompt longer than the context.

@@ -1,11 +1,13 @@
 """From numbers of single firings to one row per latent, per latent and clamp, and per latent and token."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.causal.effects import OTHER, OWN, RANDOM, TWIN, Measured
 from atlas.causal.firings import Firings
@@ -50,10 +52,10 @@ def strongest_twin(found: pd.DataFrame, kinds: Sequence[str]) -> tuple[str | Non
     return kind, {"kl_twin": values, "kl_over_twin": found.kl.to_numpy(float) - values}
 
 
-def _numbers(found: pd.DataFrame | None, twins: Sequence[str]) -> dict[str, object]:
+def _numbers(found: pd.DataFrame | None, twins: Sequence[str]) -> dict[str, Any]:
     if found is None:
         reasons = {"reason": NEVER, "kl_twin_reason": NEVER if twins else NO_TWIN}
-        return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED} | reasons
+        return {"n_measured": 0, "n_documents": 0, "verdict": UNMEASURED, **reasons}
     n_documents = found.document.nunique()
     columns = {f"{name}{end}": found[f"{name}{end}"].to_numpy(float) for name in _MEANS for end in _ends(name)}
     columns |= {name: columns[more] - columns[less] for name, (more, less) in _DIFFERENCES.items()}
@@ -69,7 +71,7 @@ def _numbers(found: pd.DataFrame | None, twins: Sequence[str]) -> dict[str, obje
     with np.errstate(divide="ignore", invalid="ignore"):
         values = above.sum(0) / below.sum(0)
     low, high = ratio_intervals(found.document.to_numpy(), above, below)
-    row: dict[str, object] = {"n_measured": len(found), "n_documents": n_documents}
+    row: dict[str, Any] = {"n_measured": len(found), "n_documents": n_documents}
     row |= {"twin": twin, "kl_twin_reason": None} if twin else {}
     for name, value, each_low, each_high in zip(names, values, low, high, strict=True):
         row |= {name: value, f"{name}_low": each_low, f"{name}_high": each_high}
@@ -174,7 +176,7 @@ def label_rows(
             for end, of in (("", latent), ("_other", latents[another[place]])):
                 words = part(labels.get(of) or "")
                 named = sorted({each for word in words for each in places_of.get(word, ())})
-                row[f"{name}{end}"] = _auc(ranks, named) if measurable else np.nan
+                row[f"{name}{end}"] = np.nan if ranks is None else _auc(ranks, named)
         rows.append(row)
     return pd.DataFrame(rows)
 

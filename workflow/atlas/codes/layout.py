@@ -1,6 +1,7 @@
 """Names and constants of the codes format; docs/codes_format.md is the normative text."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -57,6 +58,6 @@ def allocate(file: h5py.File, name: str, length: int, dtype: str) -> int:
     return h5py.h5d.create(file.id, name.encode(), kind, space, properties).get_offset() or 0
 
 
-def map_entries(path, mode: str, offset: int, length: int, dtype: str) -> np.ndarray:
+def map_entries(path, mode: Literal["r", "r+"], offset: int, length: int, dtype: str) -> np.ndarray:
     """A memory map of a per-entry dataset; an empty file region cannot be mapped, so nothing is an empty array."""
     return np.memmap(path, dtype, mode, offset, (length,)) if length else np.empty(0, dtype)

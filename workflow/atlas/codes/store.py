@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 import xxhash
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.codes.layout import (
     CHECKSUM_ENTRIES,
@@ -32,7 +33,7 @@ class LatentEntries:
     """Entries of latents `first` to `first + len(indptr) - 2`: those of the i-th are `indptr[i]` to `indptr[i + 1]`."""
 
     first: int
-    indptr: Int[np.ndarray, " latents+1"]
+    indptr: Int[np.ndarray, " ends"]
     row: Int[np.ndarray, " entries"]
     value: Float[np.ndarray, " entries"]
 

@@ -12,7 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 import xxhash
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.codes.layout import (
     BLOCK_ROWS,

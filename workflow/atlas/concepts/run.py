@@ -205,7 +205,8 @@ def _judge(data: Labelled, detector: Detector, split: Split, settings: Concepts,
     if len(kept) > settings.judge_texts:
         part = stratified_split(labels, settings.judge_texts / len(kept), 0).test
         kept, labels = kept[part], labels[part]
-    return Judge.of(embed([data.texts[place] for place in kept]), labels)
+    assert data.texts is not None  # read for data sets that are steered
+    return Judge.of(embed([data.texts[int(place)] for place in kept]), labels)
 
 
 def _why_not_steered(model: Path, embedder: Sequence[Path], settings: Concepts) -> str | None:
@@ -220,7 +221,7 @@ def _why_not_steered(model: Path, embedder: Sequence[Path], settings: Concepts) 
 def _drawn(names: Sequence[str], count: int, seed: int) -> list[str]:
     """Data sets that are steered, drawn before anything is known of them, in their own order."""
     order = np.random.Generator(np.random.PCG64([seed, _STEERED])).permutation(len(names))[:count]
-    return [names[place] for place in sorted(order.tolist())]
+    return [names[int(place)] for place in sorted(order.tolist())]
 
 
 def _texts(

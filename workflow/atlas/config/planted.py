@@ -99,8 +99,8 @@ class PlantedSource(Section):
                 "lower roots, branches or depth"
             )
         mean = self.frequency.highest
-        if self.frequency.law == "log_uniform":
-            low, high = self.frequency.lowest, self.frequency.highest
+        low, high = self.frequency.lowest, self.frequency.highest
+        if self.frequency.law == "log_uniform" and low is not None:
             mean = (high - low) / math.log(high / low) if high > low else high
         if self.frequency.law != "zipf" and self.n_features * mean < 1:
             raise ValueError(

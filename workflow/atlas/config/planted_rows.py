@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from atlas.config.planted import PlantedSource, SampleSource
 from atlas.config.recipe import Recipe
 from atlas.config.sections import AtlasConfig
 from atlas.errors import ConfigError
@@ -12,14 +13,16 @@ def check_planted(config: AtlasConfig, model: str, corpora: Iterable[str], recip
     corpora = list(dict.fromkeys(corpora))
     check_samples(config, model, corpora, where)
     source = config.models[model].source
-    if not config.models[model].is_planted:
+    if not isinstance(source, PlantedSource):
         return
     by_seed: dict[int, str] = {}
     for corpus in corpora:
-        other = by_seed.setdefault(config.corpora[corpus].source.seed, corpus)
+        sample = config.corpora[corpus].source
+        assert isinstance(sample, SampleSource)  # check_samples
+        other = by_seed.setdefault(sample.seed, corpus)
         if other != corpus:
             raise ConfigError(
-                f"corpora.{corpus}.source.seed is {config.corpora[corpus].source.seed}, as that of {other!r}: {where} "
+                f"corpora.{corpus}.source.seed is {sample.seed}, as that of {other!r}: {where} "
                 "would judge the rows that it trains on; give each corpus a seed of its own"
             )
     if recipe.n_latents < source.n_scored:

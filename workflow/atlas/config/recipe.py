@@ -144,7 +144,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sparsity(self):
         for key, takers in _TAKEN_BY.items():
-            default = type(self).model_fields[key].get_default(call_default_factory=True, validated_data=self.__dict__)
+            field = type(self).model_fields[key]
+            default = field.get_default(call_default_factory=True, validated_data=dict(self.__dict__))
             if self.architecture not in takers and getattr(self, key) != default:
                 raise ValueError(f"architecture {self.architecture} takes no {key}; it is for {', '.join(takers)}")
             if self.architecture in takers and getattr(self, key) is None:

@@ -42,7 +42,10 @@ class SaeRow:
     @property
     def n_latents(self) -> int:
         """Size of the dictionary."""
-        return self.recipe.n_latents if self.published is None else self.published.n_latents
+        if self.published is not None:
+            return self.published.n_latents
+        assert self.recipe is not None  # all others are trained here
+        return self.recipe.n_latents
 
     @property
     def judged(self) -> Place:
@@ -118,6 +121,7 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
             raise ConfigError(f"{where} and its study name no {key}; expected one of {sorted(table)}")
         if chosen[key] not in table:
             raise ConfigError(f"{where}.{key}: {chosen[key]!r} is not one of {sorted(table)}")
+    assert row.hook is not None  # a row without `sae` has one
     _check_hook(config, chosen["model"], row.hook, f"{where}.hook")
     evaluation, place = _evaluation(name, study, row, where)
     roles = evaluation.by_corpus()
@@ -257,6 +261,7 @@ def _shifted(
 
 
 def _check_transcoder(config: AtlasConfig, model: str, row: StudyRow, recipe: Recipe, where: str) -> None:
+    assert row.hook is not None and row.target_hook is not None  # the caller looked
     _check_target(config, model, row.hook, row.target_hook, where)
     if recipe.architecture not in TRANSCODERS:
         raise ConfigError(

@@ -1,20 +1,20 @@
 """SAEs that somebody else trained: where their files are, what the files mean, and where they belong."""
 
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from atlas.config.base import Name, Section
 from atlas.config.mixes import Mix, Phase
-from atlas.config.sources import Source
+from atlas.config.sources import HubSource, PackageSource, PathSource
 from atlas.sae_ids import STATED
 
 
 class PublishedSae(Section):
     """A dictionary that was trained elsewhere; study rows name it with `sae`."""
 
-    source: Source
+    source: Annotated[PackageSource | HubSource | PathSource, Field(discriminator="kind")]
     folder: str = Field(
         default="",
         description="Folder or file inside the source, for example 'layer_20/width_16k/average_l0_71'. Of a folder the "

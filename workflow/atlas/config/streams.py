@@ -24,7 +24,7 @@ class Group:
 
 def sae_bytes(row: SaeRow, d_model: int) -> int:
     """Memory for weights, gradients and moments of an SAE while it is trained."""
-    return _COPIES * 4 * 2 * row.recipe.n_latents * d_model
+    return _COPIES * 4 * 2 * row.n_latents * d_model
 
 
 def stream_groups(config: AtlasConfig, rows: Iterable[SaeRow]) -> list[Group]:
@@ -69,12 +69,13 @@ def check_streams(config: AtlasConfig, studies: Mapping[str, list[SaeRow]]) -> N
             if model.harvest.mode == "stream" and needed > model.harvest.group_memory_mb:
                 raise ConfigError(
                     f"studies.{study}: {row.sae_id!r} needs {needed:,.0f} MB for the weights, gradients and moments of "
-                    f"{row.recipe.n_latents:,} latents, models.{row.model}.harvest.group_memory_mb is "
+                    f"{row.n_latents:,} latents, models.{row.model}.harvest.group_memory_mb is "
                     f"{model.harvest.group_memory_mb:,}; raise it, or lower n_latents"
                 )
 
 
 def _check_window(where: str, row: SaeRow, corpus: str, harvest: Harvest) -> None:
+    assert row.recipe is not None  # only published SAEs have none
     if harvest.window_shards is None:
         return
     sizes = harvest.shard_sizes("train")

@@ -26,6 +26,7 @@ def twins_of(row: SaeRow, kinds: Sequence[TwinKind], where: str = "twins") -> di
             f"{where}: {row.judged_id!r} is judged away from home, where twins are not judged; give rows with a shift "
             "a study without `twins`"
         )
+    assert row.recipe is not None  # only published SAEs have none, and they are left out
     if row.recipe.twin is not None:
         raise ConfigError(f"{where}: {row.sae_id!r} is a twin already (twin: {row.recipe.twin}); leave out that key")
     return {kind: _twin(row, kind, where) for kind in kinds}
@@ -61,6 +62,7 @@ def expand_twins(config: AtlasConfig) -> dict[str, dict[str, dict[TwinKind, SaeR
 
 
 def _twin(row: SaeRow, kind: TwinKind, where: str) -> SaeRow:
+    assert row.recipe is not None  # checked by twins_of
     try:
         recipe = Recipe.model_validate(row.recipe.model_dump(exclude_unset=True) | {"twin": kind})
     except ValidationError as error:

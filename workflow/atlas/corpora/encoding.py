@@ -49,6 +49,7 @@ class Encoder:
 
         Raises SourceError for an id that the model does not embed.
         """
+        encoded: list[list[int] | None]
         if self.template == "chat_template":
             encoded = self._encode_chats(texts)
         else:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, UInt64
+from jaxtyping import Integer as Int
 
 from atlas.corpora.templates import ROLE_NAMES, Template
 

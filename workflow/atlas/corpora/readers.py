@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from atlas.corpora.formats import DIVIDE, EndsEarlyError, Record, decode, parquet
 from atlas.corpora.text_units import TextUnits
@@ -43,7 +43,7 @@ def _open_zstandard(packed: BinaryIO) -> BinaryIO:
     return BufferedReader(pyarrow.CompressedInputStream(packed, "zstd"))  # Arrow's stream has no lines of its own
 
 
-_COMPRESSED: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+_COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
     **{".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open, ".lzma": lzma.open},
     **{".zst": _open_zstandard, ".zstd": _open_zstandard},
 }
@@ -154,7 +154,7 @@ def _read_file(path: Path, format_: str, origin: str, units: TextUnits, left_out
     if path.suffix.lower() == ".zip":
         yield from _read_zip(path, format_, origin, units, left_out)
         return
-    format_ = _known_format(path.name) if format_ == "auto" else format_
+    format_ = cast(str, _known_format(path.name)) if format_ == "auto" else format_  # `_fits` chose the file
     if format_ == "parquet":
         yield from parquet(path, origin)
         return
@@ -186,8 +186,8 @@ def _read_zip(path: Path, format_: str, origin: str, units: TextUnits, left_out:
             several = units.several or len(chosen) > 1
             for name in chosen:
                 with archive.open(name) as stream:
-                    member_format = _known_format(name) if format_ == "auto" else format_
+                    member_format = cast(str, _known_format(name)) if format_ == "auto" else format_
                     of_file = replace(units, several=several, file=f"{units.file}/{name}")
-                    yield from _decode(stream, member_format, f"{origin}/{name}", of_file)
+                    yield from _decode(cast(BinaryIO, stream), member_format, f"{origin}/{name}", of_file)
     except zipfile.BadZipFile as error:
         raise SourceError(f"{origin}: damaged archive ({error}); get the file again") from error

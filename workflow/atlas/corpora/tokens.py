@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
+from jaxtyping import Integer as Int
 
 from atlas.config.corpora import Corpus
 from atlas.config.data import TokenBudget
@@ -171,7 +172,8 @@ def _wrapper_ids(corpus: Corpus, encoder: Encoder) -> tuple[list[int], list[int]
     """Tokens before and after every document; without what the encoder puts behind a text."""
     if corpus.wrapper is None:
         return [], []
-    before, after = encoder.encode([corpus.wrapper.before, corpus.wrapper.after])
+    ids = encoder.encode([corpus.wrapper.before, corpus.wrapper.after])
+    before, after = cast(list[list[int]], ids)  # without a chat template no text is refused
     return before[:-1], after[:-1]
 
 

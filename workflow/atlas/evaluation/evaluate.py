@@ -178,6 +178,7 @@ def _losses(
     if references is None:
         measures, reasons = no_losses(settings, "rows are planted: there is no language model, hence no loss")
         return with_clusters(measures, None), reasons, None
+    assert not isinstance(subject.loaded, PlantedModel)  # a planted model has no reference losses
     splice = splice_losses(
         subject.loaded, subject.sae, str(subject.hooks), inputs.shards, references, batch_contexts, training
     )
@@ -214,7 +215,7 @@ def _pass_over_rows(
             group = torch.from_numpy(document).to(device)
             encoded = rows[counted] if sae.needs_rows else None
             atlas_sums.update(targets[counted], pre[counted], massive, group, encoded)
-            if random_sums is not None:
+            if random_sums is not None and subject.baseline is not None:
                 random_pre = subject.baseline.pre_activations(rows[counted])
                 random_sums.update(targets[counted], random_pre, massive, group)
             shown.update(stop - start)
@@ -228,6 +229,7 @@ def _massive(shard: Shard, hooks: SaeHooks, training: TrainingFacts) -> np.ndarr
 
 
 def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> dict[str, Any]:
+    assert subject.baseline_redundancy is not None  # there is a random dictionary
     metrics, _ = sums.metrics(settings)
     names = ("explained_variance", "explained_variance_regular", "l0", "l0_regular")
     verdict = judge(atlas_evidence(metrics, subject.baseline_redundancy), settings.taxonomy)

@@ -1,7 +1,7 @@
 """The outcome taxonomy of an SAE: one verdict, with the rules that led to it. docs/metrics.md, section 7."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,9 @@ def _failed(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
         # JSON has no NaN: the value is given as text.
         return [{"rule": "finite", "value": str(value), "threshold": "finite"}]
     rules = _below("failed_below", value, limits.failed_below)
-    known = evidence.has_target and evidence.l0 is not None and evidence.k is not None
-    if known and abs(evidence.l0 - evidence.k) > CONSTRAINT_TOLERANCE * evidence.k:
-        rules.append({"rule": "sparsity_constraint", "value": evidence.l0, "threshold": evidence.k})
+    l0, k = evidence.l0, evidence.k
+    if evidence.has_target and l0 is not None and k is not None and abs(l0 - k) > CONSTRAINT_TOLERANCE * k:
+        rules.append({"rule": "sparsity_constraint", "value": l0, "threshold": k})
     return rules
 
 
@@ -148,7 +148,7 @@ def above_null(limit: float, null: tuple[float, float] | None) -> float:
     return limit if null is None else max(limit, null[0] + NULL_DEVIATIONS * null[1])
 
 
-def atlas_evidence(atlas: dict[str, Any], redundancy: dict[str, Any]) -> Evidence:
+def atlas_evidence(atlas: Mapping[str, Any], redundancy: Mapping[str, Any]) -> Evidence:
     """Evidence under the atlas protocol, from the results of sections 2 to 4.
 
     Reconstruction is explained variance *without* massive activations: a few of those rows carry almost all variance,
@@ -170,7 +170,7 @@ def atlas_evidence(atlas: dict[str, Any], redundancy: dict[str, Any]) -> Evidenc
     )
 
 
-def guide_evidence(guide: dict[str, Any], redundancy: dict[str, Any]) -> Evidence:
+def guide_evidence(guide: Mapping[str, Any], redundancy: Mapping[str, Any]) -> Evidence:
     """Evidence under the guide protocol: its L0 is taken before TopK, so it says nothing of the constraint."""
     measure = redundancy["absorption_guide"]
     return Evidence(

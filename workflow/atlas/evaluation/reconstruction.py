@@ -92,7 +92,7 @@ class ReconstructionSums:
         fvu = error / variance if varies else None
         return {
             "fvu": fvu,
-            "explained_variance": 1 - fvu if varies else None,
+            "explained_variance": None if fvu is None else 1 - fvu,
             "fve_centered": 1 - centred_error / variance if varies else None,
             "cosine": self.cosine.item() / n,
             "l2_ratio": self.norm_ratio.item() / n,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -87,7 +88,7 @@ def _limit(axis: Axes, panel: Panel) -> None:
         axis.annotate("none: no architecture here has one", (0.5, 0.5), xycoords="axes fraction", ha="center")
         axis.set_yticks([])
     elif panel.column != "explained_variance":
-        highest = max(line.get_ydata().max() for line in axis.lines) or 1
+        highest = max(np.asarray(line.get_ydata()).max() for line in axis.lines) or 1
         axis.set_ylim(-0.04 * highest, 1.15 * highest)  # a line at 0 is not hidden by the axis
 
 

@@ -1,8 +1,9 @@
 """Dictionaries of one hook in several sizes: what grows with the number of latents, and what gets worse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -116,7 +117,7 @@ def _scores(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     return merged
 
 
-def _draw_panel(axis: Axes, table: pd.DataFrame, panel: Panel, colours: dict[int, str]) -> None:
+def _draw_panel(axis: Axes, table: pd.DataFrame, panel: Panel, colours: Mapping[Any, Any]) -> None:
     axis.set_title(panel.title)
     rows = table if panel.by_corpus else table.drop_duplicates(_CELL)
     if panel.null:
@@ -133,7 +134,7 @@ def _draw_panel(axis: Axes, table: pd.DataFrame, panel: Panel, colours: dict[int
         axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
 
 
-def _draw_null(axis: Axes, rows: pd.DataFrame, panel: Panel, colours: dict[int, str]) -> None:
+def _draw_null(axis: Axes, rows: pd.DataFrame, panel: Panel, colours: Mapping[Any, Any]) -> None:
     """Return what random dictionaries score: means over seeds and corpora, grey where k has no part in it."""
     for k, group in rows.groupby("k"):
         means = group.groupby("n_latents")[panel.null].mean()
@@ -141,7 +142,7 @@ def _draw_null(axis: Axes, rows: pd.DataFrame, panel: Panel, colours: dict[int, 
         axis.plot(means.index, means, "x", color=colour, linestyle=(0, (1, 2)), linewidth=0.7, markersize=3, mew=0.7)
 
 
-def _points(axis: Axes, group: pd.DataFrame, column: str, colour: str, **style: object) -> None:
+def _points(axis: Axes, group: pd.DataFrame, column: str, colour: str, **style: Any) -> None:
     """A point a row; its interval, where the table has one."""
     ends = [f"{column}_interval_{end}" for end in ("low", "high")]
     if set(ends) <= set(group):
@@ -158,7 +159,7 @@ def _note_silence(axis: Axes, table: pd.DataFrame) -> None:
         axis.annotate(note, (0.04, 0.96), xycoords="axes fraction", fontsize=6, va="top")
 
 
-def _draw_labels(axis: Axes, scored: pd.DataFrame, colours: dict[int, str]) -> None:
+def _draw_labels(axis: Axes, scored: pd.DataFrame, colours: Mapping[Any, Any]) -> None:
     axis.set_title("label quality\n(AUC; chance is .5)")
     for (k, dictionary), group in scored.groupby(["k", "dictionary"]):
         means = group.groupby("n_latents").score.mean()
@@ -176,7 +177,7 @@ def _draw_labels(axis: Axes, scored: pd.DataFrame, colours: dict[int, str]) -> N
         axis.annotate("no label has a score", (0.5, 0.4), xycoords="axes fraction", fontsize=6, ha="center")
 
 
-def _legend(table: pd.DataFrame, colours: dict[int, str]) -> list[Line2D]:
+def _legend(table: pd.DataFrame, colours: Mapping[Any, Any]) -> list[Line2D]:
     handles = [Line2D([], [], color=colour, label=f"k = {k:g}") for k, colour in colours.items()]
     for role, corpus in table[["role", "corpus"]].drop_duplicates().itertuples(index=False):
         handles.append(

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
+from jaxtyping import Integer as Int
 
 from atlas.corpora.encoding import make_encoder
 from atlas.errors import EvaluationError
@@ -69,7 +71,7 @@ class TokenTexts:
     def of(cls, model_folder: Path) -> "TokenTexts":
         """Of a prepared model's tokenizer; EvaluationError if its tokens do not spell text, as those of WordPiece."""
         encoder, texts = make_encoder(model_folder, "plain"), TokenTable.of(model_folder).spelled
-        spelled = "".join(texts[token] for token in encoder.encode([_PROBE])[0][:-1])
+        spelled = "".join(texts[token] for token in cast(list[list[int]], encoder.encode([_PROBE]))[0][:-1])
         # Tokenizers of the SentencePiece kind put a space before the text.
         if spelled not in (_PROBE, f" {_PROBE}"):
             raise EvaluationError(
@@ -86,7 +88,7 @@ class TokenTexts:
         order = np.flatnonzero(counted)
         order = order[np.argsort(document[order], kind="stable")]
         for rows in np.split(order, np.flatnonzero(np.diff(document[order])) + 1):
-            kinds[rows] = token_kinds([self.texts[token] for token in tokens[rows]])
+            kinds[rows] = token_kinds([self.texts[int(token)] for token in tokens[rows]])
         return kinds
 
 

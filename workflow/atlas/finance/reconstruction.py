@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.evaluation.chunks import chunk_rows, reconstruct
 from atlas.evaluation.losses import LossTable

@@ -27,7 +27,7 @@ from atlas.training.train import train_sae
 
 sys.path.append(str(Path(__file__).parents[2] / "peers"))
 
-from peer_job import Job, Rows, run
+from peer_job import Job, Rows, run  # pyright: ignore[reportMissingImports]  # in workflow/peers, on no path
 
 _MONITORED = 256
 

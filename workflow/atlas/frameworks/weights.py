@@ -55,6 +55,7 @@ def held_out_loss(sae: Sae, rows: Float[Tensor, "rows d_model"], scale: float, b
     BatchTopK selects within batches of `batch_size`, without its threshold; the last rows may be a smaller batch.
     Float32 products, sums in float64.
     """
+    assert sae.k is not None  # the frameworks that are compared train TopK and BatchTopK
     total = 0.0
     for part in rows.float().split(batch_size):
         pre = sae.pre_activations(part).relu()

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.codes.store import Codes, LatentEntries
 from atlas.evaluation.sparsity import DENSE_RATE
@@ -125,7 +126,7 @@ class _DrawnMeans:
     def add(self, sums: dict[str, np.ndarray]) -> None:
         """Add some latents, given by their sums per group of documents."""
         drawn = {name: values @ self._draws for name, values in sums.items()}
-        mass = sum(drawn[name] for name in CLASSES)
+        mass = sum((drawn[name] for name in CLASSES[1:]), drawn[CLASSES[0]])
         shares = {name: ratio(drawn[name], mass) for name in CLASSES}
         lift = ratio(ratio(drawn["first_mass"], mass), np.broadcast_to(self._first_rate, mass.shape))
         artefact = formatting_artefact(drawn["firings"], drawn["first_firings"], 1 - shares[CLASSES[WORD]], lift)

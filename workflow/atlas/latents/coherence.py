@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.latents.contexts import TopContexts
 from atlas.latents.embedded_windows import EmbeddedWindows

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.codes.store import LatentEntries
 from atlas.latents.text import CorpusText

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.errors import EvaluationError
 from atlas.statistics.intervals import CONFIDENCE, difference_interval, rate_lower
@@ -148,7 +149,9 @@ def metric_changes(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[st
         change: dict[str, Any] = {"from": before, "to": after, "change": after - before, "interval": None}
         first, second = here.get(f"{name}_interval"), there.get(f"{name}_interval")
         if first and second:
-            change["interval"] = [float(end) for end in difference_interval(before, *first, after, *second)]
+            change["interval"] = [
+                float(end) for end in difference_interval(before, first[0], first[1], after, second[0], second[1])
+            ]
         changes[name] = change
     return changes
 

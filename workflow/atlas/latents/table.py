@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,7 +121,7 @@ def write_sae_table(path: Path, rows: pd.DataFrame, first: Sequence[str], sae_id
     write_parquet(path, written.replace_schema_metadata({"sae_id": sae_id, "sae_sha256": sha256}))
 
 
-def _token_columns(activity: Activity, text: CorpusText, tokens: TokenTable) -> dict[str, np.ndarray]:
+def _token_columns(activity: Activity, text: CorpusText, tokens: TokenTable) -> dict[str, Any]:
     shares = ratio(activity.class_mass, activity.mass[:, None])
     base = np.array([text.base_rates[name] for name in CLASSES])
     first_lift = ratio(ratio(activity.first_mass, activity.mass), np.full(len(shares), text.base_rates["first"]))

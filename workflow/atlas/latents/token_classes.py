@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer as Int
 
 from atlas.corpora.encoding import make_encoder
 from atlas.errors import EvaluationError

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
@@ -59,7 +59,7 @@ def find_adapter(model_type: str) -> Adapter:
     return _ADAPTERS[model_type]
 
 
-def get_blocks(model: nn.Module, adapter: Adapter) -> nn.ModuleList:
+def get_blocks(model: PreTrainedModel, adapter: Adapter) -> nn.ModuleList:
     """The model's blocks, first to last."""
     return model.base_model.get_submodule(adapter.blocks)
 
@@ -75,7 +75,7 @@ def has_experts(config: PretrainedConfig) -> bool:
     return any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
-def find_place(model: nn.Module, adapter: Adapter, hook: str) -> Place:
+def find_place(model: PreTrainedModel, adapter: Adapter, hook: str) -> Place:
     """The tensor that `hook` means in `model`.
 
     `resid_pre` and `resid_post` are a block's input and output. `mlp_out` and `attn_out` are what the MLP and the
@@ -102,8 +102,8 @@ def find_place(model: nn.Module, adapter: Adapter, hook: str) -> Place:
 
 
 def apply_head(
-    model: nn.Module, adapter: Adapter, objective: str, hidden: Float[Tensor, "*rows d_model"]
-) -> Float[Tensor, "*rows n_outputs"]:
+    model: PreTrainedModel, adapter: Adapter, objective: str, hidden: Float[Tensor, "*rows d_model"]
+) -> Float[Tensor, "*units n_outputs"]:
     """Logits from the final hidden state; raises AtlasError when the objective has none or no head is registered."""
     if objective not in adapter.heads:
         raise AtlasError(
@@ -113,22 +113,22 @@ def apply_head(
     return adapter.heads[objective](model, hidden)
 
 
-def soft_cap(model: nn.Module) -> float | None:
+def soft_cap(model: PreTrainedModel) -> float | None:
     """The bound that the model's logits are bent to (Gemma 2); None where they are a linear function."""
     return getattr(model.config, "final_logit_softcapping", None)
 
 
-def bend_logits(model: nn.Module, logits: Float[Tensor, "*rows tokens"]) -> Float[Tensor, "*rows tokens"]:
+def bend_logits(model: PreTrainedModel, logits: Float[Tensor, "*rows tokens"]) -> Float[Tensor, "*rows tokens"]:
     """Return what the model makes of the products with its vocabulary: mostly the same."""
     cap = soft_cap(model)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def _embedding_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _embedding_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return bend_logits(model, model.get_output_embeddings()(hidden))
 
 
-def _bert_masked_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _bert_masked_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return model.cls(hidden)
 
 
@@ -136,23 +136,23 @@ def _bert_masked_head(model: nn.Module, hidden: Tensor) -> Tensor:
 CLASS_POSITION = 0
 
 
-def _bert_class_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _bert_class_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return model.classifier(model.base_model.pooler(hidden))
 
 
-def _roberta_masked_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _roberta_masked_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return model.lm_head(hidden)
 
 
-def _roberta_class_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _roberta_class_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return model.classifier(hidden)
 
 
-def _distilbert_masked_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _distilbert_masked_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
 
 
-def _distilbert_class_head(model: nn.Module, hidden: Tensor) -> Tensor:
+def _distilbert_class_head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     return model.classifier(torch.relu(model.pre_classifier(hidden[:, 0])))
 
 

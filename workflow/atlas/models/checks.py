@@ -239,7 +239,7 @@ def _effect_check(
         value = subject.effect(hidden)
     except AtlasError as error:
         return Check(name, hook, False, None, limit, str(error))
-    passed = value > least if most is None else value <= most
+    passed = value <= most if most is not None else least is not None and value > least
     return Check(name, hook, passed, value, limit, f"{unit}; {detail}")
 
 

@@ -5,7 +5,7 @@ device that `input_ids` is on. Only the base model runs; its head is applied by 
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -122,7 +122,7 @@ def run_with(
 
 
 @torch.inference_mode()
-def logits(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocabulary"]:
+def logits(loaded: LoadedModel, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*units n_outputs"]:
     """The head on a final hidden state, in the model's number format.
 
     Raises AtlasError for an objective without logits (embedding).
@@ -193,7 +193,7 @@ def edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def skipped(blocks: Sequence[nn.Module], activation: Tensor) -> Iterator[None]:
+def skipped(blocks: Iterable[nn.Module], activation: Tensor) -> Iterator[None]:
     """Make `blocks` return `activation` at no cost.
 
     The model's own forward still prepares masks and rotary embeddings for the blocks that do run, so nothing of an

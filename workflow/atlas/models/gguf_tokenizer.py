@@ -98,7 +98,7 @@ def split_as_stated(name: str, path: Path, tokenizer: PreTrainedTokenizerBase) -
     if stated.get("tokenizer.ggml.model") != "gpt2":
         return tokenizer
     pre = stated.get("tokenizer.ggml.pre")
-    if pre not in RULE_OF:
+    if not isinstance(pre, str) or pre not in RULE_OF:
         raise SourceError(
             f"models.{name}.source: {path.name} says tokenizer.ggml.pre = {pre!r}; known are "
             f"{', '.join(sorted(RULE_OF))}. Without the rule its text would be cut into other tokens than in training. "

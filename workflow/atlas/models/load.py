@@ -35,7 +35,7 @@ MODEL_CLASSES = {
 class LoadedModel:
     """A model that is only read: no gradients, no dropout. `identity` is the prepared folder's identity.json."""
 
-    model: nn.Module = field(repr=False)
+    model: transformers.PreTrainedModel = field(repr=False)
     tokenizer: transformers.PreTrainedTokenizerBase = field(repr=False)
     adapter: Adapter = field(repr=False)
     identity: dict[str, Any]

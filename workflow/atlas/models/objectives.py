@@ -149,6 +149,7 @@ def compare(
     if loaded.objective == "sequence_classification":
         distance = _require_finite(_kl(clean["log_chances"], logits(loaded, hidden)), "KL divergence", loaded)
         return distance, distance
+    assert targets is not None  # models that predict tokens have them
     projection = vocabulary_projection(loaded)
     if projection is None:
         loss, distance = compare_logits(loaded, clean["hidden"], hidden, targets)

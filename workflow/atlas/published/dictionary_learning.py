@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from atlas.errors import ReadingError
 from atlas.published.base import Format, Read
 from atlas.published.files import Release, Settings, read_torch, tensors_of
@@ -59,7 +57,7 @@ def _hook(layer: Any, site: Any) -> str | None:
     return site if isinstance(site, str) else None
 
 
-def _linear(weights: Weights, b_dec: str, b_enc: str | None) -> dict[str, Tensor]:
+def _linear(weights: Weights, b_dec: str, b_enc: str | None) -> dict[str, Any]:
     """Tensors of the classes that are made of nn.Linear: both matrices lie transposed in the file."""
     W_enc = weights.take("encoder.weight", (None, None)).T.contiguous()
     d_model, n_latents = W_enc.shape
@@ -70,7 +68,7 @@ def _linear(weights: Weights, b_dec: str, b_enc: str | None) -> dict[str, Tensor
     } | ({} if b_enc is None else {"b_enc": weights.take(b_enc, (n_latents,))})
 
 
-def _plain(weights: Weights) -> dict[str, Tensor]:
+def _plain(weights: Weights) -> dict[str, Any]:
     """Tensors of the classes that hold their matrices as they are used."""
     W_enc = weights.take("W_enc", (None, None))
     d_model, n_latents = W_enc.shape
@@ -147,7 +145,7 @@ def _alternatives(name: str, sae: Sae, weights: Weights) -> dict[str, Sae]:
     return {}
 
 
-def _with_threshold(name: str, shared: dict[str, Tensor], settings: Settings, weights: Weights) -> Sae:
+def _with_threshold(name: str, shared: dict[str, Any], settings: Settings, weights: Weights) -> Sae:
     threshold = weights.number("threshold")
     sae = Sae(name, **shared, k=_k(settings, weights, shared["W_enc"].shape[1]), threshold=threshold)
     if threshold >= 0:

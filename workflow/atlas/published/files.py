@@ -110,8 +110,9 @@ def _expected(known: Collection[Any] | None, kind: Any) -> str:
     if kind is None:
         return ""
     kinds = kind if isinstance(kind, tuple) else (kind,)
+    names: dict[Any, str]
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
-    return ", expected " + " or ".join(names.get(each, each.__name__) for each in kinds)
+    return ", expected " + " or ".join(str(names.get(each, each.__name__)) for each in kinds)
 
 
 class Stated:

@@ -41,7 +41,7 @@ def _read(release: Release, is_transcoder: bool) -> Read:
     target = settings.note("hf_hook_point_out") if settings else None
     if settings is not None:
         settings.take("architecture", "jump_relu", known=("jump_relu",), why="as the paper has it")
-    if target is not None and not is_transcoder:
+    if settings is not None and target is not None and not is_transcoder:
         raise ReadingError(
             f"{settings.path}: hf_hook_point_out is {target!r}, so this is a transcoder; read it as "
             "gemma_scope_transcoder"

@@ -1,5 +1,7 @@
 """OpenAI's sparse_autoencoder: one torch file. Compared with commit 764586a of its model.py, which has no release."""
 
+from pathlib import Path
+
 from atlas.errors import ReadingError
 from atlas.published.base import Format, Read
 from atlas.published.files import Release, read_torch, tensors_of
@@ -49,7 +51,7 @@ def read_openai(release: Release) -> Read:
     return Read(sae)
 
 
-def _k(state: object, path: object, n_latents: int) -> int:
+def _k(state: object, path: Path, n_latents: int) -> int:
     state = state if isinstance(state, dict) else {}
     if (after := state.get("postact_fn")) != "ReLU":
         raise ReadingError(f"{path}: activation_state_dict.postact_fn is {after!r}, expected 'ReLU'")

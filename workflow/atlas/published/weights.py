@@ -139,8 +139,10 @@ def _times(matrix: Tensor, factor: float | Tensor) -> Tensor:
     product = torch.empty_like(matrix)
     for start in range(0, len(matrix), _SLICE):
         rows = slice(start, start + _SLICE)
-        per_row = isinstance(factor, Tensor) and factor.shape[0] == len(matrix) and factor.ndim == 2
-        product[rows] = (matrix[rows].double() * (factor[rows] if per_row else factor)).float()
+        part = factor
+        if isinstance(factor, Tensor) and factor.shape[0] == len(matrix) and factor.ndim == 2:  # a number per row
+            part = factor[rows]
+        product[rows] = (matrix[rows].double() * part).float()
     return product
 
 

@@ -49,7 +49,7 @@ def write_regimes(
         write_csv(target, values)
 
 
-def _row(study: str, row: Mapping[str, str | None], metrics: dict[str, Any], regime: dict[str, Any]) -> dict[str, Any]:
+def _row(study: str, row: Mapping[str, Any], metrics: dict[str, Any], regime: dict[str, Any]) -> dict[str, Any]:
     judged, outcome = metrics["corpora"][regime["corpus"]], regime["outcome"]
     atlas, redundancy = judged["atlas"], metrics["redundancy"]
     result = identity(study, row["sae_id"]) | {

@@ -11,7 +11,9 @@ from atlas.site.numbers import known, short
 Points = Sequence[tuple[float, float]]
 
 
-def bars(counts: Sequence[int], edges: Sequence[float], width: int = 300, height: int = 84) -> Markup:
+def bars(
+    counts: Sequence[int] | np.ndarray, edges: Sequence[float] | np.ndarray, width: int = 300, height: int = 84
+) -> Markup:
     """A histogram; heights are of log(1 + count), for activations have long tails, and each bar says its count."""
     heights = np.log1p(np.asarray(counts, float))
     scale = (height - 2) / (heights.max(initial=0) or 1)

@@ -121,9 +121,9 @@ def _nulls(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         f"the same latent of its twin ({row['twin'].replace('_', ' ')})" if known(row.get("twin")) else "a trained twin"
     )
     given += [(other, "kl_other"), (twin, "kl_twin")]
-    numbers = [tuple(row.get(f"{key}{end}") for end in ("", "_low", "_high")) for _, key in given]
+    numbers = [(row.get(key), row.get(f"{key}_low"), row.get(f"{key}_high")) for _, key in given]
     highest = max((value for each in numbers for value in each if known(value)), default=0.0) or 1e-6
-    drawn = dots([tuple(each) for each in numbers], (0.0, highest))
+    drawn = dots(numbers, (0.0, highest))
     return [
         {
             "name": name,

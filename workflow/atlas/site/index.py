@@ -57,7 +57,7 @@ def _sae(line: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> dict[st
         if dial is not None:
             drawn = strip(dial["value"], dial["interval"], dial["null"], dial["limit"], dial["domain"], width=76)
         cells.append({"dial": dial, "drawn": drawn})
-    return line | {
+    return {**line} | {
         "href": f"saes/{line['sae_id']}/index.html",
         "title": title(line["sae_id"]),
         "model": model,

@@ -124,7 +124,7 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
     interval = f"[{short(said.get('random_score_low'))}, {short(said.get('random_score_high'))}]"
     score = f"{short(said.get('random_score'))} {interval}"
     more = f"{short(said.get('random_specificity'))}, at least {short(said.get('random_specificity_low'))}"
-    reading = READINGS.get(said.get("scorer"), str(said.get("scorer")))
+    reading = READINGS.get(str(said.get("scorer")), str(said.get("scorer")))
     limit = short(said.get("limit"))
     good = (
         f"Its label, read {reading}, scores {score}: above {limit}, which hardly a latent of a random dictionary "

@@ -1,7 +1,7 @@
 """Numbers as pages print them: three significant digits, and a dash for what is not known."""
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 MISSING = "–"
 
@@ -30,6 +30,6 @@ def percent(share: Any) -> str:
     return f"{value:.{decimals}f} %".replace("-", "−")
 
 
-def known(value: Any) -> bool:
+def known(value: Any) -> TypeGuard[float]:
     """Return whether there is a number at all."""
     return value is not None and value == value and not (isinstance(value, float) and math.isinf(value))

@@ -1,6 +1,6 @@
 """Everything that the page of one SAE shows, and the line that the index has of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,8 @@ def _rule(rule: Mapping[str, Any]) -> str:
     )
     if rule["rule"].endswith(("dead_above", "share_above", "dense_above")):
         value, limit = percent(rule["value"]), percent(rule["threshold"])
-    return RULES.get(rule["rule"], rule["rule"] + ": {value} (limit {limit})").format(value=value, limit=limit)
+    name: str = rule["rule"]
+    return RULES.get(name, name + ": {value} (limit {limit})").format(value=value, limit=limit)
 
 
 def _shape(metrics: Mapping[str, Any]) -> str:
@@ -274,7 +275,7 @@ def _curves(frame: pd.DataFrame, k: int | None) -> list[tuple[str, Markup]]:
     return [(name, drawing) for name, drawing in drawn if drawing]
 
 
-def latent_columns(tables: Tables, links: Links, promoted: list[list[str]]) -> dict[str, Any]:
+def latent_columns(tables: Tables, links: Links, promoted: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The table of latents as columns of plain JSON; null is not known."""
     home, labels = tables.at_home, tables.labels
     outcomes = [name for name in LATENT_OUTCOMES if name in {row["outcome"] for row in labels}]

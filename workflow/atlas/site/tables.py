@@ -77,7 +77,7 @@ class Tables:
         else:
             given = files.all_labels
             read = (read_of_sae(path, sae_sha256) for path in (given.labels, given.scores, given.tokens))
-            labelled = judged_latents(every, *read, given.deciding, "random").set_index("latent")
+            labelled = judged_latents(every, *read, deciding=given.deciding, dictionary="random").set_index("latent")
         home = own[own.role == "in_sample"].corpus.iloc[0]
         none = pd.DataFrame({"partner": []}, pd.Index([], name="latent"))
         return cls(own.set_index(["corpus", "latent"]), own[own.corpus == home], labelled, none, None, home)

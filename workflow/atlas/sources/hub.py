@@ -170,7 +170,7 @@ def _ask_hub(source: HubSource, repo_type: RepoType) -> str:
     ask = api.model_info if repo_type == "model" else api.dataset_info
     with _hub_errors(source, f"cannot resolve {repo_type} revision {source.revision!r}"):
         commit = ask(source.id, revision=source.revision).sha
-    if not _COMMIT.fullmatch(commit or ""):
+    if commit is None or not _COMMIT.fullmatch(commit):
         raise SourceError(f"hub repository {source.id!r}: answered {commit!r} for {source.revision!r}, not a commit")
     return commit
 
@@ -188,7 +188,7 @@ def _hub_errors(source: HubSource, failure: str) -> Iterator[None]:
     )
 
     # The client's transport library goes by several names; its base error is the one the client's own derives from.
-    transport_error = HfHubHTTPError.__bases__[0]
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     where = f"hub repository {source.id!r}: {failure}"
     try:
         yield

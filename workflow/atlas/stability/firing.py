@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 
 from atlas.codes.store import Codes
 from atlas.statistics.clusters import Groups

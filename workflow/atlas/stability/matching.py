@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from jaxtyping import Integer as Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 

@@ -6,7 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from jaxtyping import Integer as Int
 from torch import Tensor
 
 from atlas.stability.matching import Method, largest_cosines, match, matching_method
@@ -92,8 +93,8 @@ def isotropic_nulls(first: Directions, second: Directions, draws: int, exact_up_
     """
     values = []
     for draw in range(draws):
-        pair = (_random(like, _generator(side, draw, len(like))) for side, like in enumerate((first, second)))
-        values.append(Likeness.between(*pair, exact_up_to).values())
+        one, other = (_random(like, _generator(side, draw, len(like))) for side, like in enumerate((first, second)))
+        values.append(Likeness.between(one, other, exact_up_to).values())
     return values
 
 

@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 _Z = 1.959963984540054  # 97.5 % point of the standard normal
 
 
-def rate_interval(n: np.ndarray, of: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+def rate_interval(n: np.ndarray | int, of: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
     """Clopper–Pearson interval (low, high) of a rate of which `n` in `of` were seen; (0, 1) where `of` is 0."""
     return _rate_low(n, of, _TAIL), _rate_high(n, of, 1 - _TAIL)
 

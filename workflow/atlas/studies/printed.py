@@ -53,7 +53,7 @@ def _number(source: str, digits: int, factor: float = 1) -> Callable[[dict[str, 
     """A number, with its interval where it has one and these digits show it: L0 of a TopK is K."""
 
     def cell(row: dict[str, Any]) -> str:
-        ends = [row.get(f"{source}_interval_{end}") for end in ("low", "high")]
+        ends: list[Any] = [row.get(f"{source}_interval_{end}") for end in ("low", "high")]
         value, *interval = (f"{factor * number:.{digits}f}" for number in (row[source], *ends) if pd.notna(number))
         return value if {value} >= set(interval) else f"{value} [{', '.join(interval)}]"
 

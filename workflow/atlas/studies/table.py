@@ -121,6 +121,6 @@ def flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             low, high = value or (None, None)
             yield f"{name}_low", low
             yield f"{name}_high", high
-            yield f"{name.removesuffix('interval')}least_difference", value and least_difference(low, high)
+            yield f"{name.removesuffix('interval')}least_difference", value and least_difference(value[0], value[1])
         else:
             yield name, value

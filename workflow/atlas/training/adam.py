@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -28,8 +29,8 @@ class Adam:
     def of(cls, parameters: Mapping[str, Tensor], betas: tuple[float, float] = (0.9, 0.999)) -> "Adam":
         """Moments of zero for these parameters."""
         device = next(iter(parameters.values())).device
-        zeros = [{name: torch.zeros_like(value) for name, value in parameters.items()} for _ in range(2)]
-        return cls(*zeros, torch.zeros((), device=device), betas)
+        mean, square = ({name: torch.zeros_like(value) for name, value in parameters.items()} for _ in range(2))
+        return cls(mean, square, torch.zeros((), device=device), betas)
 
     @torch.no_grad()
     def step(self, parameters: Mapping[str, Tensor], lr: float, scale: Float[Tensor, ""]) -> None:
@@ -39,7 +40,7 @@ class Adam:
         steps = [self.steps.clone() for _ in names]
         adam(
             [in_memory_order(parameters[name].detach()) for name in names],
-            [in_memory_order(parameters[name].grad) for name in names],
+            [in_memory_order(cast(Tensor, parameters[name].grad)) for name in names],
             [in_memory_order(self.mean[name]) for name in names],
             [in_memory_order(self.mean_square[name]) for name in names],
             [],

@@ -1,5 +1,7 @@
 """The auxiliary loss that revives dead latents (arXiv 2406.04093, appendix A.2)."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,7 +13,7 @@ from atlas.training.selection import top_indices
 def auxiliary_loss(
     rows: Float[Tensor, "batch d_model"],
     residual: Float[Tensor, "batch d_target"],
-    parameters: dict[str, Tensor],
+    parameters: Mapping[str, Tensor],
     dead: Int[Tensor, " dead"],
     dtype: torch.dtype,
     rectify: bool,

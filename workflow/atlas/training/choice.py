@@ -106,6 +106,7 @@ def _measured_once(recipe: Recipe, shape: dict[str, Any], d_target: int | None, 
 def _measure(recipe: Recipe, shape: dict[str, Any], d_target: int | None, dtype: torch.dtype) -> Choice:
     """Time a few updates of each way in turn, with weights of their own, and choose the fastest."""
     names = ["fused", "sparse"]
+    assert recipe.k is not None  # only selected latents have a choice
     if recipe.k >= _DENSE_FROM * recipe.n_latents:
         names.append("dense")
     ways = {name: _runnable(Numerics.named(dtype, name)) for name in names}

@@ -31,6 +31,7 @@ def forward(batch: Batch, sparse: bool) -> Forward:
     """Encode and decode a batch as training does; `sparse` computes with kept latents alone, if they are selected."""
     architecture = ARCHITECTURES[batch.recipe.architecture]
     if architecture.select is None:
+        assert architecture.encode is not None  # an architecture has one of the two
         encoded = architecture.encode(batch)
         fired = (encoded.latents.detach() > 0).any(dim=0)
         return Forward(_decode(encoded.latents, architecture, batch), encoded.latents, fired, encoded)
@@ -39,6 +40,7 @@ def forward(batch: Batch, sparse: bool) -> Forward:
 
 def _dense_forward(batch: Batch, architecture: Architecture) -> Forward:
     p = batch.parameters
+    assert architecture.select is not None and batch.recipe.k is not None  # a recipe has k where latents are selected
     pre = Encode.apply(batch.rows, p["W_enc"], p["b_enc"], batch.centre, batch.dtype)
     kept = torch.zeros_like(pre, dtype=torch.bool)
     kept.view(-1).index_fill_(0, architecture.select(pre.detach(), batch.recipe.k), True)
@@ -57,10 +59,11 @@ def _decode(latents: Tensor, architecture: Architecture, batch: Batch) -> tuple[
 
 def _sparse_forward(batch: Batch, architecture: Architecture) -> Forward:
     p = batch.parameters
+    assert architecture.select is not None and batch.recipe.k is not None  # a recipe has k where latents are selected
     with torch.no_grad():
         centred = batch.rows - batch.centre
         pre = pre_activations(centred, p["W_enc"], p["b_enc"], batch.dtype)
-        kept = Kept(architecture.select(pre, batch.recipe.k), *pre.shape, batch.dtype)
+        kept = Kept(architecture.select(pre, batch.recipe.k), pre.shape[0], pre.shape[1], batch.dtype)
     values = EncodeKept.apply(centred, p["W_enc"], p["b_enc"], batch.centre, pre.view(-1)[kept.flat], kept)
     fired = torch.zeros(kept.n_latents, dtype=torch.bool, device=pre.device).index_fill_(0, kept.latents, True)
     if architecture.groups is None:

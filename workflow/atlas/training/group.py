@@ -139,6 +139,7 @@ class _Group:
         self._filler = Filler(self._splits, harvest, self._hooks, self._identity["d_model"], folder)
         rows = {name: harvest.of(name).shard_sizes("train") for name in self._splits}
         documents = {name: split.document[split.counted] for name, split in self._splits.items()}
+        assert harvest.window_shards is not None  # a model that streams has windows
         self._windowed = Windowed(harvest.window_shards, self._facts, rows, documents)
         self._streams = [stream_of(member.asked, self._filler.shards, self._windowed) for member in members]
         for member, stream in zip(members, self._streams, strict=True):

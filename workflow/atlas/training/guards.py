@@ -1,7 +1,7 @@
 """What stops a training before it computes, what is said about it after, and which rows an error is about."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def check_inputs(
     for name, rows in monitors.items():
         _check_monitor(f"monitor {name!r}", rows, f"d_model {stream.d_model}", stream.d_model)
     if targets is not None:
-        _check_transcoder(recipe, stream, monitors, targets)
+        _check_transcoder(recipe, cast(PairStream, stream), monitors, targets)
 
 
 def _check_width(width: int, run_card: Mapping[str, Any]) -> None:

@@ -5,16 +5,17 @@ products are bound by how fast rows are gathered, and bfloat16 rows are half as 
 """
 
 import importlib.util
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 if importlib.util.find_spec("triton") is not None:
-    import triton
-    import triton.language as tl
+    import triton  # pyright: ignore[reportMissingImports]  # only torch for CUDA brings it
+    import triton.language as tl  # pyright: ignore[reportMissingImports]
 else:  # a torch for CPUs comes without it
-    triton = None
+    triton: Any = None
 
 _ENTRIES, _COLUMNS = 16, 128
 

@@ -52,5 +52,6 @@ def _latents(sae: Sae, rows: Tensor) -> Tensor:
         return sae.encode(rows)
     pre = sae.pre_activations(rows)
     kept = torch.zeros_like(pre, dtype=torch.bool)
+    assert architecture.select is not None and sae.k is not None  # all that have a threshold are of this kind
     kept.view(-1)[architecture.select(pre, sae.k)] = True
     return torch.where(kept, pre, 0.0)

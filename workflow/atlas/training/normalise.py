@@ -31,6 +31,7 @@ class Normalisation:
 
     def targets(self, targets: Float[Tensor, "rows d_target"]) -> Float[Tensor, "rows d_target"]:
         """A transcoder's targets as trained on, float32."""
+        assert self.target_scale is not None  # only an SAE has none, and it has no targets
         return targets.float() / self.target_scale
 
     def described(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From gradients to new weights: projection, clipping, Adam, and decoder rows back to unit norm."""
 
 from types import ModuleType
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ def project(state: TrainingState, fused: bool = False) -> Float[Tensor, ""]:
     parameters = trained(state.parameters)
     if "W_dec" in parameters:
         _remove_parallel_gradient(parameters["W_dec"])
-    return torch.nn.utils.get_total_norm([value.grad for value in parameters.values()])
+    return torch.nn.utils.get_total_norm([cast(Tensor, value.grad) for value in parameters.values()])
 
 
 @torch.no_grad()
@@ -58,6 +59,7 @@ def fused_passes() -> ModuleType:
 
 def _remove_parallel_gradient(W_dec: torch.nn.Parameter) -> None:
     """Take out of each decoder row's gradient what would only change its norm, which is put back to 1 anyway."""
+    assert W_dec.grad is not None  # of the backward pass before
     norms = W_dec.norm(dim=1, keepdim=True) + 1e-6
     along = torch.linalg.vecdot(W_dec.grad, W_dec).unsqueeze(1) / norms.square()
     W_dec.grad.addcmul_(along, W_dec, value=-1)

@@ -145,9 +145,11 @@ class Sae:
         rows = rows.float()
         if self.row_scale is not None:
             return self._row_scale().undone(decoded, rows)
+        assert self.W_skip is not None  # else the rows are not needed
         return decoded + rows @ self.W_skip
 
     def _row_scale(self) -> RowScale:
+        assert self.row_scale is not None  # asked for only then
         return ROW_SCALES[self.row_scale]
 
 
@@ -178,6 +180,7 @@ def save_sae(sae: Sae, folder: Path, metadata: dict[str, Any]) -> None:
     tensors |= {} if sae.W_skip is None else {_SKIP: sae.W_skip.T}
     tensors = {architecture.saelens_names.get(name, name): tensor for name, tensor in tensors.items()}
     if architecture.has_threshold:
+        assert sae.threshold is not None  # of an SAE that is written
         tensors["threshold"] = torch.full((sae.n_latents,), sae.threshold)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     _check_tensors(tensors, where, sae.d_model, sae.n_latents, sae.d_target)
@@ -227,7 +230,7 @@ def _saelens_architecture(architecture: Architecture, is_transcoder: bool, has_s
     if is_transcoder:
         name = _TRANSCODERS.get(architecture.name, architecture.saelens_transcoder)
     if has_skip:
-        name = _SKIPPING.get(name)
+        name = None if name is None else _SKIPPING.get(name)
     return f"atlas_{architecture.name}" if name is None else name
 
 
@@ -287,7 +290,7 @@ def load_sae(folder: Path) -> Sae:
     if architecture.has_threshold:
         stored = tensors.pop("threshold")
         same = threshold is not None and bool((stored == torch.tensor(threshold, dtype=torch.float32)).all())
-        if not same or threshold < 0:
+        if threshold is None or not same or threshold < 0:
             raise TrainingError(f"{path}: threshold is {threshold}, but the weights file has {stored[0].item()}")
     ours_by_theirs = {theirs: ours for ours, theirs in architecture.saelens_names.items()}
     tensors = {ours_by_theirs.get(name, name): tensor for name, tensor in tensors.items()}

@@ -1,6 +1,7 @@
 """Everything that changes while an SAE is trained."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -156,7 +157,7 @@ def folded_sae(state: TrainingState, recipe: Recipe, scale: float) -> Sae:
     was trained on rows with b_dec still in them gets it into its bias, for inference always subtracts it.
     """
     architecture = ARCHITECTURES[recipe.architecture]
-    weights = {name: value.detach().clone() for name, value in state.parameters.items()}
+    weights: dict[str, Any] = {name: value.detach().clone() for name, value in state.parameters.items()}
     if not conventions(recipe).centred:
         weights["b_enc"] += weights["b_dec"] @ weights["W_enc"]
     own = {name: weights.pop(name) for name in architecture.latent_parameters}

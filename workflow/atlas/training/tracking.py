@@ -148,7 +148,7 @@ class _Wandb:
     """A run of Weights & Biases, whose id follows from the identity of the training."""
 
     def __init__(self, settings: Wandb, folder: Path, name: str, run_id: str, config: dict[str, Any]):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  # optional: who asks for it installs it
 
         folder.mkdir(parents=True, exist_ok=True)
         online = settings.mode == "online"

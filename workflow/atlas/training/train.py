@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,7 @@ from atlas.training.preemption import Preempted, listen
 from atlas.training.prefetch import prefetch
 from atlas.training.sae import Sae, save_sae
 from atlas.training.state import Choice, Numerics, TrainingState, folded_sae, new_state, set_decoder_bias
-from atlas.training.streams import RowBatch, RowStream
+from atlas.training.streams import PairBatch, PairStream, RowBatch, RowStream
 from atlas.training.tracking import Tracked, Trackers, open_trackers
 from atlas.training.transcoder import folded_transcoder
 from atlas.training.update import NotFiniteError, Report, update
@@ -64,7 +64,7 @@ class _Run:
         rows = self.normalisation.rows(batch.rows.to(self.device))
         if self.monitor_targets is None:
             return rows, None
-        return rows, self.normalisation.targets(batch.targets.to(self.device))
+        return rows, self.normalisation.targets(cast(PairBatch, batch).targets.to(self.device))
 
     def folded(self, state: TrainingState) -> Sae:
         """The SAE or transcoder for rows as stored."""
@@ -139,7 +139,7 @@ class Training:
         require_fields(self.folder / CARD_FILE, run_card, filled_later={*TRAINING_SECTIONS, *filled_later})
         self._run = _prepare(recipe, stream, monitors, seed, device, state_folder, monitor_targets)
         self._state = new_state(
-            recipe, stream.d_model, seed, device, None if monitor_targets is None else stream.d_target
+            recipe, stream.d_model, seed, device, None if monitor_targets is None else cast(PairStream, stream).d_target
         )
         self._history = read_checkpoint(
             state_folder, self._state, self._run.identity, History(MicroBatch(recipe.batch_size))
@@ -253,10 +253,10 @@ def _prepare(
     targets: Mapping[str, Tensor] | None,
 ) -> _Run:
     if targets is None:
-        normalisation = normalisation_of_sae(recipe, stream)
+        normalisation, d_target = normalisation_of_sae(recipe, stream), None
     else:
-        normalisation = normalisation_of_transcoder(recipe, stream, device)
-    d_target = None if targets is None else stream.d_target
+        pairs = cast(PairStream, stream)
+        normalisation, d_target = normalisation_of_transcoder(recipe, pairs, device), pairs.d_target
     numerics, choice = choose(recipe, stream.d_model, d_target, device, state_folder)
     identity = identity_of(recipe, stream, seed, device, numerics, normalisation, monitors, targets)
     return _Run(

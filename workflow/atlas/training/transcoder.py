@@ -20,13 +20,14 @@ def folded_transcoder(state: TrainingState, recipe: Recipe, normalisation: Norma
     centre of the rows goes into b_enc.
     """
     weights = {name: value.detach().double() for name, value in state.parameters.items()}
-    target_scale = normalisation.target_scale
+    target_scale, centre = normalisation.target_scale, normalisation.centre
+    assert target_scale is not None and centre is not None  # only of an SAE they are missing
     W_enc = weights["W_enc"] * (target_scale / normalisation.scale)
     has_threshold = ARCHITECTURES[recipe.architecture].has_threshold and state.threshold >= 0
     return Sae(
         recipe.architecture,
         W_enc=W_enc.float(),
-        b_enc=(weights["b_enc"] * target_scale - normalisation.centre.double() @ W_enc).float(),
+        b_enc=(weights["b_enc"] * target_scale - centre.double() @ W_enc).float(),
         W_dec=weights["W_dec"].float(),
         b_dec=(weights["b_dec"] * target_scale).float(),
         k=recipe.k,

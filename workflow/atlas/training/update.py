@@ -214,6 +214,7 @@ def _losses(
         auxiliary = _auxiliary_loss(part, seen.residual, dead, rules, variance)
         loss = loss + coefficient * auxiliary
     if architecture.penalty is not None:
+        assert seen.encoded is not None  # `encode` made it: selected latents have no penalty
         loss = loss + architecture.penalty(seen.encoded, part)
     return loss, squared_error, auxiliary
 

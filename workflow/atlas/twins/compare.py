@@ -88,7 +88,7 @@ def _require_same_text(own: _Read, twin: _Read, corpora: Sequence[str]) -> None:
             )
         ours, theirs = own.sums[corpus].values, twin.sums[corpus].values
         for key in ours:
-            if key.split("/")[1] in _SHARED and not np.array_equal(ours[key], theirs.get(key)):
+            if key.split("/")[1] in _SHARED and not (key in theirs and np.array_equal(ours[key], theirs[key])):
                 raise EvaluationError(
                     f"{twin.path}: {key} of corpus {corpus!r} differs from {own.path}: they were not judged on the "
                     "same documents; delete both and run again"

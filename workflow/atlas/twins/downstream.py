@@ -50,11 +50,13 @@ class Found:
             value = float(self.sample.mean() - other.sample.mean()) if n else None
             interval = welch_interval(self.sample, other.sample)
         elif self.interval is None or other.interval is None:
-            known = self.value is not None and other.value is not None
-            value, interval, n = (self.value - other.value if known else None), None, 0
+            value = None if self.value is None or other.value is None else self.value - other.value
+            interval, n = None, 0
         else:
+            assert self.value is not None and other.value is not None  # what has an interval has a value
             value, n = self.value - other.value, 2
-            ends = difference_interval(other.value, *other.interval, self.value, *self.interval)
+            before, after = other.interval, self.interval
+            ends = difference_interval(other.value, before[0], before[1], self.value, after[0], after[1])
             interval = [float(end) for end in ends]
         if self.higher_is_better or value is None:
             return value, interval, n

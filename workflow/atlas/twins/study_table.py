@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -27,7 +27,9 @@ def write_learnt(
     table: Path,
 ) -> None:
     """Write the table of `write_learnt_table`; `asked` has the stage and the SAE of each of `stage_files`."""
-    files = {(stage, sae_id): path for (stage, sae_id), path in zip(asked, stage_files, strict=True)}
+    files: StageFiles = {
+        (cast(TwinStage, stage), sae_id): path for (stage, sae_id), path in zip(asked, stage_files, strict=True)
+    }
     write_learnt_table(study, comparisons, corpora, twins, stages, files, table)
 
 

@@ -19,10 +19,25 @@ Latents = Float[Tensor, "rows n_latents"]
 class Weights(Protocol):
     """Parts of a trained SAE that the inference path of an architecture reads; `atlas.training.sae.Sae` has them."""
 
-    k: int | None
-    threshold: float | None
-    b_enc: Float[Tensor, " n_latents"]
-    latent_parameters: Mapping[str, Float[Tensor, " n_latents"]]
+    @property
+    def k(self) -> int | None:
+        """Latents that a row keeps, where the architecture fixes their number."""
+        ...
+
+    @property
+    def threshold(self) -> float | None:
+        """Least pre-activation that passes, where one number holds for all latents."""
+        ...
+
+    @property
+    def b_enc(self) -> Float[Tensor, " n_latents"]:
+        """Bias of the encoder."""
+        ...
+
+    @property
+    def latent_parameters(self) -> Mapping[str, Float[Tensor, " n_latents"]]:
+        """Further numbers per latent, by name."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def _penalty(encoded: Encoded, batch: Batch) -> Float[Tensor, ""]:
     open_gate = torch.relu(encoded.pre)
     p = batch.parameters
     reconstruction = decode(open_gate, p["W_dec"].detach(), batch.dtype) + p["b_dec"].detach()
+    assert batch.recipe.l1_coefficient is not None  # the recipe of this architecture has one
     sparsity = batch.recipe.l1_coefficient * batch.warmed_up() * open_gate.sum(dim=1).mean()
     return sparsity + (batch.rows - reconstruction).square().sum(dim=1).mean()
 

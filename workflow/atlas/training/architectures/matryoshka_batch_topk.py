@@ -13,6 +13,7 @@ from atlas.training.selection import select_batch
 
 def group_sizes(recipe: Recipe) -> tuple[int, ...]:
     """`group_fractions` as numbers of latents, rounded down; the last group takes the rest."""
+    assert recipe.group_fractions is not None  # the recipe of this architecture has them
     sizes = [int(fraction * recipe.n_latents) for fraction in recipe.group_fractions[:-1]]
     return (*sizes, recipe.n_latents - sum(sizes))
 

@@ -25,6 +25,7 @@ def _encode(batch: Batch) -> Encoded:
 
 def _penalty(encoded: Encoded, batch: Batch) -> Float[Tensor, ""]:
     """`l1_coefficient` times the mean L1 norm of the latents."""
+    assert batch.recipe.l1_coefficient is not None  # the recipe of this architecture has one
     return batch.recipe.l1_coefficient * batch.warmed_up() * encoded.latents.sum() / len(batch.rows)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
@@ -31,7 +32,7 @@ _INTEGERS = {"float32": types.int32, "float64": types.int64}
 # Parts per thread: who is done with its own takes the next one.
 _PARTS = 4
 
-Kernels = dict[str, Callable[..., object]]
+Kernels = dict[str, Callable[..., Any]]
 
 
 @cache

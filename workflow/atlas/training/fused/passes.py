@@ -45,7 +45,7 @@ class Pass:
     errors: Float[Tensor, "batch groups"]
     fired: Bool[Tensor, " n_latents"]
     centred: Float[Tensor, "batch d_model"]
-    buckets: Int[Tensor, " blocks*n_latents+1"]
+    buckets: Int[Tensor, " ends"]
     rows: Int[Tensor, " places"]
     sorted_values: Float[Tensor, " places"]
     sorted_gradients: Float[Tensor, " places"]
@@ -81,6 +81,7 @@ def forward(batch: Batch, architecture: Architecture, factor: float) -> Pass:
         *outputs,
     )
     # Rows that give a latent some entries on average.
+    assert batch.recipe.k is not None  # these loops are for selected latents
     block = max(_SMALLEST_BLOCK, _ENTRIES_PER_BLOCK * n_latents // max(1, batch.recipe.k))
     buckets = torch.empty(-(-n_rows // block) * n_latents + 1, dtype=torch.int64)
     rows = torch.empty_like(entries.latents)
@@ -115,7 +116,8 @@ def add_gradients(seen: Pass, batch: Batch) -> None:
         of_centre -= W_enc @ seen.of_bias
     found = {"W_enc": of_encoder.T, "b_enc": seen.of_bias, "W_dec": of_decoder, "b_dec": of_centre}
     for name, gradient in found.items():
-        p[name].grad = gradient if p[name].grad is None else p[name].grad.add_(gradient)
+        before = p[name].grad
+        p[name].grad = gradient if before is None else before.add_(gradient)
 
 
 @torch.no_grad()
@@ -123,6 +125,7 @@ def project(parameters: dict[str, torch.nn.Parameter]) -> Float[Tensor, ""]:
     """Remove the gradient along decoder rows; returns the global norm of what is left."""
     loops, square = kernels(parameters["W_dec"].dtype), 0.0
     for name, parameter in parameters.items():
+        assert parameter.grad is not None  # of the backward pass before
         gradient = _rows(parameter.grad)
         squares = gradient.new_empty(len(gradient))
         if name == "W_dec":
@@ -150,6 +153,7 @@ def step(optimizer: Adam, parameters: dict[str, torch.nn.Parameter], lr: float, 
             EPSILON,
             torch.finfo(parameter.dtype).eps,
         )
+        assert parameter.grad is not None  # of the backward pass before
         tables = (parameter, parameter.grad, optimizer.mean[name], optimizer.mean_square[name])
         rows = [_array(_rows(table)) for table in tables]
         run(loops["adam"], len(rows[0]), *rows, tuple(map(real, numbers)), name == "W_dec")
@@ -169,6 +173,7 @@ def _encode(loops: Kernels, batch: Batch) -> tuple[Tensor, Tensor]:
 def _select(loops: Kernels, product: Tensor, batch: Batch, architecture: Architecture) -> Entries:
     bias, k = batch.parameters["b_enc"].detach(), batch.recipe.k
     n_rows = len(product)
+    assert k is not None  # these loops are for selected latents
     if architecture.select is select_batch:
         return _select_of_batch(loops, product, bias, k)
     latents, values = torch.empty(n_rows * k, dtype=torch.int32), bias.new_empty(n_rows * k)
@@ -201,7 +206,7 @@ def _guessed_floor(product: Tensor, bias: Tensor, wanted: int) -> int:
     n = product.numel()
     places = torch.arange(0, n, sample_stride(n))
     sample = product.view(-1)[places].to(bias.dtype) + bias[places % len(bias)]
-    return bias.new_tensor(floor_of_sample(sample, n, wanted)).view(_KEYS[bias.dtype]).item()
+    return int(bias.new_tensor(floor_of_sample(sample, n, wanted)).view(_KEYS[bias.dtype]).item())
 
 
 def _empty_keys(like: Tensor) -> np.ndarray:
