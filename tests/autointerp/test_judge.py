@@ -133,7 +133,7 @@ def test_auc_is_that_of_the_field():
 
 def test_draws_without_an_example_have_no_value_and_too_many_no_interval():
     won = wins(np.ones(2), np.zeros(2))
-    empty = drawn_auc(won, np.array([[1, 0], [1, 0]]), np.ones((2, 2)))
+    empty = drawn_auc(won, np.array([[1.0, 0.0], [1.0, 0.0]]), np.ones((2, 2)))
     assert np.isnan(empty.draws[1])
     assert empty.interval is None
     assert percentile_interval(np.append(np.full(99, 0.5), np.nan)) == [0.5, 0.5]

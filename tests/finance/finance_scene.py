@@ -39,7 +39,7 @@ def corpus(rows, tokens, document, kinds=None, usable=None, name="finance", n_sh
     kinds = np.full(len(rows), 5, np.uint8) if kinds is None else np.asarray(kinds, np.uint8)
     usable = counted if usable is None else usable
     document = np.asarray(document)
-    return KindedRows(shards, HOOK, np.asarray(tokens), document, counted, usable, kinds, Groups.of(document))
+    return KindedRows(shards, HOOK, np.asarray(tokens, np.int64), document, counted, usable, kinds, Groups.of(document))
 
 
 def one_hot_sae() -> Sae:

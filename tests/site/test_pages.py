@@ -81,7 +81,7 @@ def test_a_page_has_each_measure_beside_the_best_twin(scene, tmp_path):
 def test_twins_of_another_sae_are_refused(scene, tmp_path):
     write_json(tmp_path / "t", {"sae_id": "other", "corpora": {}})
     files = dataclasses.replace(scene.results(0), twins=tmp_path / "t")
-    with pytest.raises(EvaluationError, match=r"t: is of 'other', expected"):
+    with pytest.raises(EvaluationError, match=r"t: is of SAE 'other', expected"):
         build_sae_pages(scene.inputs(0), files, Place(HOOK, 0, ("s",), (0,)), SETTINGS, Taxonomy(), tmp_path / "pages")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -51,7 +52,7 @@ def harvest_facts(
     then deleted. Raises what `harvest_shard` does.
     """
     n_rows = shard_contexts(split, shard, harvest).size * split.context_length
-    widths: dict[str, int] = dict.fromkeys(hooks, loaded.identity["d_model"])
+    widths: dict[str, Any] = dict.fromkeys(hooks, loaded.identity["d_model"])
     if bytes_of_rows(n_rows, widths, harvest.storage_dtype) <= harvest.window_memory_mb * 1e6:
         write_facts(harvest_window_shard(loaded, split, shard, harvest, hooks), harvest.statistics_shards, target)
         return

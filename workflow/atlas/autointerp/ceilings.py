@@ -1,7 +1,7 @@
 """Score planted latents as real ones are scored: the highest and the lowest values that an instrument can give."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,9 @@ def score_planted(
     n_latents = len(planted.classes)
     if not n_latents:
         return []
-    neighbours = tuple(np.empty((n_latents, 0), part.dtype) for part in _NO_NEIGHBOURS)
-    examples = choose_examples(planted.codes, windows, neighbours, settings, seed)
+    latents, cosines = (np.empty((n_latents, 0), part.dtype) for part in _NO_NEIGHBOURS)
+    # Of Codes they have the part that is read.
+    examples = choose_examples(cast(Any, planted.codes), windows, (latents, cosines), settings, seed)
     evidence = [Evidence(own, ()) for own in examples.latents]
     groups = [(name, dense) for name in PLANTED_CLASSES for dense in (False, True) if planted.members(name, dense)]
     rows = []
@@ -101,7 +102,8 @@ def _by_fact(
     planted: Planted, groups: Sequence[tuple[str, bool]], tools: ScorerTools, settings: Autointerp, seed: int
 ) -> list[dict[str, Any]]:
     texts = tools.tools.tokens.texts
-    found = fact_correlations(planted.codes, tools.tools.windows, texts, seed, settings.min_examples)
+    # Of Codes they have the part that is read.
+    found = fact_correlations(cast(Any, planted.codes), tools.tools.windows, texts, seed, settings.min_examples)
     rows = []
     for fact, correlations in found.items():
         for name, dense in groups:

@@ -50,7 +50,7 @@ class Frameworks(Section):
         description="Recipes with topk or batch_topk; decay_start is warmup_steps + 1, as sparsify has it.",
     )
     seeds: Seeds = Field(default=(0,), description="Seeds of start and order of the rows.")
-    contenders: dict[Name, Contender] = Field(
+    contenders: dict[Name, Contender] = Field(  # pyright: ignore[reportAssignmentType]  # validated into Contender
         default={name: {"framework": name} for name in FRAMEWORKS},
         description="What is compared; `atlas` is what the others are compared with.",
     )

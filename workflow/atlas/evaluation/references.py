@@ -20,7 +20,7 @@ from atlas.files import AGAIN
 from atlas.hdf5 import new_hdf5, open_sealed
 from atlas.hook_points import HookPoint
 from atlas.models.forward import capture, final_hidden, run_from
-from atlas.models.load import LoadedModel, load_model
+from atlas.models.load import LoadedModel, PlantedModel, load_model
 from atlas.progress import progress
 
 FORMAT, FORMAT_VERSION = "sae-atlas-references", 2
@@ -76,7 +76,7 @@ def compute_references(
             file.attrs.update({"masked_share": MASKED_SHARE, "masking_seed": MASKING_SEED})
 
 
-def require_model(shards: Sequence[Shard], loaded: LoadedModel) -> None:
+def require_model(shards: Sequence[Shard], loaded: LoadedModel | PlantedModel) -> None:
     """Raise EvaluationError when a shard was harvested from another model or tokenizer than the loaded one."""
     for shard in shards:
         for key in ("weights_sha256", "tokenizer_sha256"):

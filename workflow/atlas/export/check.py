@@ -109,7 +109,7 @@ def _report(export: Export, trained: TrainedSae, rows: Tensor, read: Path) -> di
     }
 
 
-def largest_error(ours: Float[Tensor, "rows columns"], theirs: Float[Tensor, "rows columns"], where: str) -> float:
+def largest_error(ours: Float[Tensor, "rows columns"], theirs: Tensor, where: str) -> float:
     """Largest difference of any row as a share of the row's largest value; infinite where only one of both is 0."""
     if ours.shape != theirs.shape or theirs.dtype != torch.float32:
         raise ExportError(

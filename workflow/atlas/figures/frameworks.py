@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -91,7 +92,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, contenders: list[s
         place = contenders.index(row.contender)
         colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
         value = getattr(row, panel.column) / panel.unit
-        low, high = (getattr(row, f"{panel.column}_{end}", None) for end in ("low", "high"))
+        low, high = (getattr(row, f"{panel.column}_{end}", np.nan) for end in ("low", "high"))
         if pd.notna(low):
             axis.plot([low, high], [place, place], color=colour, linewidth=0.8, solid_capstyle="butt")
         axis.plot(value, place, "o", markersize=4, color=colour, mec="white", mew=0.3)

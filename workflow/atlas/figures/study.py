@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -157,7 +158,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, panel: Panel, protocol: str, pla
 
 def _draw_mark(axis: Axes, row: Any, column: str, x: float, colour: str, face: str) -> None:
     """A value with its interval; filled with a white edge, or hollow."""
-    low, high = (getattr(row, f"{column}_interval_{end}", None) for end in ("low", "high"))
+    low, high = (getattr(row, f"{column}_interval_{end}", np.nan) for end in ("low", "high"))
     if pd.notna(low):
         axis.plot([x, x], [low, high], color=colour, linewidth=0.8, solid_capstyle="butt")
     edge, width = ("white", 0.3) if face == colour else (colour, 0.8)

@@ -101,7 +101,7 @@ def _chance(hits: int, counts: Int[np.ndarray, " counts"], n_tokens: int, sample
     """Chance of exactly `hits` firings on the sample (hypergeometric) of latents that fire `counts` times in all."""
     others = n_tokens - counts
     possible = (counts >= hits) & (others >= sample - hits) & (sample >= hits)
-    logs = _log_ways(counts, hits) + _log_ways(others, sample - hits) - _log_ways(np.array(n_tokens), sample)
+    logs = _log_ways(counts, hits) + _log_ways(others, sample - hits) - _log_ways(np.array([n_tokens]), sample)
     return np.where(possible, np.exp(np.minimum(logs, 0)), 0.0)
 
 

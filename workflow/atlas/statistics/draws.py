@@ -2,8 +2,8 @@
 
 Draws serve where leaving out one document does not: counts of latents beyond a limit jump, and where no latent is close
 to it, the jackknife's interval has no width. `draws_interval` takes bias and standard error from the draws, and its
-width from `half_width`, as `cluster_interval` does. Percentiles of draws (`Drawn.interval`) are for scores of labels,
-which are bounded and over many documents; of few documents they are too narrow.
+width from `half_width`, as `cluster_interval` does. Scores of labels have percentiles of draws (`Drawn.interval`),
+which are too narrow where documents are few.
 """
 
 import math

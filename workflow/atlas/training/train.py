@@ -49,7 +49,7 @@ class _Run:
 
     recipe: Recipe
     stream: RowStream
-    monitors: Mapping[str, Float[Tensor, "rows d_model"]]
+    monitors: Mapping[str, Float[Tensor, "_ d_model"]]
     seed: int
     device: torch.device
     state_folder: Path
@@ -57,7 +57,7 @@ class _Run:
     choice: Choice
     normalisation: Normalisation
     identity: Identity
-    monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None
+    monitor_targets: Mapping[str, Float[Tensor, "_ d_target"]] | None = None
 
     def normalised(self, batch: RowBatch) -> tuple[Tensor, Tensor | None]:
         """Rows of a batch on the device, as trained on, and a transcoder's targets."""
@@ -76,13 +76,13 @@ class _Run:
 def train_sae(
     recipe: Recipe,
     stream: RowStream,
-    monitors: Mapping[str, Float[Tensor, "rows d_model"]],
+    monitors: Mapping[str, Float[Tensor, "_ d_model"]],
     seed: int,
     device: torch.device,
     folder: Path,
     state_folder: Path,
     run_card: dict[str, Any],
-    monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None,
+    monitor_targets: Mapping[str, Float[Tensor, "_ d_target"]] | None = None,
     tracked: Tracked | None = None,
 ) -> None:
     """Train one SAE and write its weights, configuration, curves and run card to `folder`.
@@ -122,13 +122,13 @@ class Training:
         self,
         recipe: Recipe,
         stream: RowStream,
-        monitors: Mapping[str, Float[Tensor, "rows d_model"]],
+        monitors: Mapping[str, Float[Tensor, "_ d_model"]],
         seed: int,
         device: torch.device,
         folder: Path,
         state_folder: Path,
         run_card: dict[str, Any],
-        monitor_targets: Mapping[str, Float[Tensor, "rows d_target"]] | None = None,
+        monitor_targets: Mapping[str, Float[Tensor, "_ d_target"]] | None = None,
         tracked: Tracked | None = None,
         label: str = "train",
         filled_later: Collection[str] = (),
