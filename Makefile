@@ -20,9 +20,8 @@ export ATLAS_TEST_ENVIRONMENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae-atl
 REPORTED ?= $(addprefix results/,llama_sweep_runs.csv run_cards/llama_sweep.html figures/llama_sweep.pdf \
 	figures/llama_sweep_training.pdf)
 
-USEFUL := $(addprefix results/,useful_features.csv useful_features_health.csv useful_features_autointerp.csv \
-	useful_features_stability.csv useful_features_learnt.csv useful_features_reading.html figures/useful_features_health.pdf \
-	atlas/index.html)
+USEFUL := $(addprefix results/useful_features,.csv _usefulness.csv _health.csv _autointerp.csv _stability.csv \
+	_learnt.csv _reading.html) $(addprefix results/,figures/useful_features_usefulness.pdf atlas/index.html)
 
 ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR): this path has a space, with which neither make nor Snakemake's jobs work; move the checkout)
