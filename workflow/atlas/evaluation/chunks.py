@@ -26,7 +26,7 @@ def row_chunks(shards: Sequence[Shard], size: int) -> Iterator[tuple[Shard, int,
             yield shard, start, min(start + size, shard.n_rows)
 
 
-def reconstruct(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
+def reconstruct(sae: Sae, rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_target"]:
     """Reconstruction of the inference path, float32, a chunk of rows at a time."""
     result = rows.new_empty(len(rows), sae.d_target, dtype=torch.float32)
     fill(result, rows, chunk_rows(sae), lambda chunk: sae.decode(sae.encode(chunk), chunk))
