@@ -5,6 +5,6 @@ drawn with replacement. `intervals` has those of rates, means and differences, `
 correlations of ranks.
 
 One rule holds over clusters. There is no interval (None, or NaN in columns) with fewer than `LEAST_CLUSTERS` of them,
-and none where the value, or the value without one of them, is not finite. Nothing is replaced by 0, and nothing is left
-out in silence.
+and none where the value, or the value without one of them, is not finite; of draws, a twentieth may have no value.
+Nothing is replaced by 0, and nothing is left out in silence.
 """
