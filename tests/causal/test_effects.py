@@ -220,7 +220,8 @@ def test_the_strongest_twin_stands_beside_a_latent():
 
 def test_a_decoder_of_another_shape_is_no_twin(tmp_path):
     save_sae(sparse_sae(), tmp_path / "twin", {"model_name": "m", "hook_name": "resid_post.1"})
-    other = dataclasses.replace(sparse_sae(), W_dec=torch.zeros(LATENTS + 1, WIDTH))
+    larger = {"W_enc": torch.zeros(WIDTH, LATENTS + 1), "b_enc": torch.zeros(LATENTS + 1)}
+    other = dataclasses.replace(sparse_sae(), W_dec=torch.zeros(LATENTS + 1, WIDTH), **larger)
     with pytest.raises(CausalError, match=r"twin: its decoder has shape \(24, 32\), the SAE's \(25, 32\)"):
         _twin_decoder(tmp_path / "twin", other)
 

@@ -82,7 +82,6 @@ def word_prompts(encoder: "Encoder", words: Words, examples: int, n_sets: int, s
         alike.setdefault(chosen, []).append(place)
         lines = [_SOLVED.format(word=other, letter=other.strip()[0].upper()) for other in sets[chosen]]
         prompts.append("".join(f"\n{line}" for line in [*lines, word]))
-    ids = [
-        [*encoder.prefix, *each[:-1]] for each in cast(list[list[int]], encoder.encode(prompts))
-    ]  # without the separator of documents
+    encoded = cast(list[list[int]], encoder.encode(prompts))
+    ids = [[*encoder.prefix, *each[:-1]] for each in encoded]  # without the separator of documents
     return Prompts(ids, list(alike.values()))
