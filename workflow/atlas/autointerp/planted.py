@@ -224,6 +224,11 @@ class PlantedCodes:
     values: list[Float[np.ndarray, " entries"]]
 
     @property
+    def regular(self) -> Bool[np.ndarray, " rows"]:
+        """Return which rows count and have no massive activation."""
+        return self.counted & ~self.massive
+
+    @property
     def n_firings(self) -> Int[np.ndarray, " n_latents"]:
         """Return how often each latent fires."""
         return np.array([len(rows) for rows in self.rows], np.int64)
