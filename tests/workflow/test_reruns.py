@@ -89,5 +89,5 @@ def test_the_code_of_the_configuration_is_reached_section_by_section():
     """A job that uses one section is not run again for an edit of another, nor for one of how files are read."""
     reached = Code(WORKFLOW).reached("scripts/harvest.py")
     assert [name for name in reached if "/config/" in name] == [
-        f"atlas/config/{name}.py" for name in ("__init__", "base", "data", "planted", "sources")
+        f"atlas/config/{name}.py" for name in ("__init__", "base", "corpora", "data", "planted", "sources")
     ]
