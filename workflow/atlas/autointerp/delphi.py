@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
-from jaxtyping import Integer as Int
+from jaxtyping import Bool, Float
 
 from atlas.autointerp.prompts import read_answers, read_label
 from atlas.autointerp.protocol import Client, NoReplyError, Reply, Request
@@ -174,5 +173,5 @@ def _request(message: dict[str, Any], seed: int) -> Request:
     return Request(messages, 4 * n_answers + 8 if n_answers else _EXPLANATION_TOKENS, 0.0, seed, choices, n_answers)
 
 
-def _counted(tools: Tools, window: int, values: Int[np.ndarray, " width"] | Bool[np.ndarray, " width"]) -> list:
+def _counted(tools: Tools, window: int, values: Float[np.ndarray, " width"] | Bool[np.ndarray, " width"]) -> list:
     return values[tools.windows.counted[window]].tolist()

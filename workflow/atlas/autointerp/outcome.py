@@ -58,10 +58,10 @@ def _write_shares(
     tables: Sequence[pd.DataFrame], outcomes: pd.DataFrame, deciding: "Deciding", summary: Path, target: Path
 ) -> None:
     """Write told.json; `tables` are those of latents, labels, scores and tokens, `summary` is autointerp.json."""
-    _, labels, scores, tokens = tables
+    latents, labels, scores, tokens = tables
     limits = told_limits(scores[scores.explainer == deciding.explainer], tokens, deciding.scorers)
     asked = labels[(labels.explainer == deciding.explainer) & (labels.seed == deciding.seed)]
-    by_dictionary = {"sae": outcomes, "random": judged_latents(*tables, deciding, "random")}
+    by_dictionary = {"sae": outcomes, "random": judged_latents(latents, labels, scores, tokens, deciding, "random")}
     result = read_json(summary)
     shares = {
         kind: share_of_latents(rows, asked.latent[asked.dictionary == kind]) for kind, rows in by_dictionary.items()

@@ -106,7 +106,7 @@ def planted_coherence(
     return {name: own for name, own in found.items() if own["n_tested"]}
 
 
-def _summary(z: Float[np.ndarray, " latents"], chosen: Bool[np.ndarray, " latents"]) -> Mapping[str, Any]:
+def _summary(z: Float[np.ndarray, " latents"], chosen: Bool[np.ndarray, " latents"]) -> dict[str, Any]:
     known = z[chosen & np.isfinite(z)]
     if not len(known):
         return {"n_tested": 0}

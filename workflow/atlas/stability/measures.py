@@ -113,8 +113,8 @@ def ceiling(first: Directions, second: Directions, exact_up_to: int) -> dict[str
     Each latent of either has cosine `COPY_COSINE` to its direction, in a direction of error of its own: two of them
     have the cosine `COPY_COSINE` squared, but for chance. Of unequal sizes the larger holds random directions besides.
     """
-    pair = (_noisy(first, side, len(like)) for side, like in enumerate((first, second)))
-    return Likeness.between(*pair, exact_up_to).values()
+    one, other = (_noisy(first, side, len(like)) for side, like in enumerate((first, second)))
+    return Likeness.between(one, other, exact_up_to).values()
 
 
 def _noisy(true: Directions, side: int, size: int) -> Directions:

@@ -42,7 +42,8 @@ def column_aucs(
     scores: Float[np.ndarray, "rows columns"], labels: Bool[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " columns"]:
     """Compute the AUC of each column of scores for class True, ties counting half; labels must have both classes."""
-    return area_of_ranks(rankdata(scores, axis=0)[labels].sum(axis=0), int(labels.sum()), len(labels))
+    areas = area_of_ranks(rankdata(scores, axis=0)[labels].sum(axis=0), int(labels.sum()), len(labels))
+    return np.asarray(areas)
 
 
 def area_of_ranks(

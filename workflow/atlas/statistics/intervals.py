@@ -29,12 +29,12 @@ def rate_upper(n: np.ndarray, of: np.ndarray | int) -> np.ndarray:
     return _rate_high(n, of, CONFIDENCE)
 
 
-def _rate_low(n: np.ndarray, of: np.ndarray | int, level: float) -> np.ndarray:
+def _rate_low(n: np.ndarray | int, of: np.ndarray | int, level: float) -> np.ndarray:
     n = np.asarray(n)
     return np.where(n > 0, betaincinv(np.maximum(n, 1), of - n + 1, level), 0.0)
 
 
-def _rate_high(n: np.ndarray, of: np.ndarray | int, level: float) -> np.ndarray:
+def _rate_high(n: np.ndarray | int, of: np.ndarray | int, level: float) -> np.ndarray:
     n = np.asarray(n)
     rest = of - n
     return np.where(rest > 0, betaincinv(n + 1, np.maximum(rest, 1), level), 1.0)
