@@ -4,7 +4,7 @@ They are the planted latents whose labels are scored, in the same text and at th
 code that measures the coherence of real latents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
