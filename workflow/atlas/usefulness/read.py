@@ -80,9 +80,10 @@ def read_scales(judged: Judged, metrics: Mapping[str, Any], weak_recovered_below
 def _over(value: Number | None, twins: Mapping[str, Number | None]) -> OverTwin | None:
     """The best twin; None where no twin has a value."""
     best = best_twin({kind: each and each.value for kind, each in twins.items()}, higher_is_better=True)
-    if value is None or best is None:
+    other = None if best is None else twins[best]
+    if value is None or best is None or other is None:
         return None
-    return OverTwin(best, value.less(twins[best]))
+    return OverTwin(best, value.less(other))
 
 
 def _loss(metrics: Mapping[str, Any], comparison: Mapping[str, Any] | None, threshold: float) -> Scale:

@@ -1,9 +1,8 @@
 """A measure between the two ends of its scale, and the word for it. docs/metrics.md, section 20."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from atlas.statistics.intervals import difference_interval
 from atlas.twins.learnt import NO, UNRESOLVED, UNTESTED, YES
@@ -71,8 +70,8 @@ class Scale:
 
     @property
     def of_the_way(self) -> float | None:
-        """Where the value lies between floor (0) and ceiling (1)."""
-        if self.value is None or self.floor is None or self.ceiling is None or self.ceiling.value <= self.floor.value:
+        """Where the value lies between floor (0) and ceiling (1); None where the measure is not tested."""
+        if self.word == UNTESTED or self.value is None or self.floor is None or self.ceiling is None:
             return None
         return (self.value.value - self.floor.value) / (self.ceiling.value - self.floor.value)
 
@@ -82,25 +81,23 @@ def halfway(value: Number | None, floor: Number | None, ceiling: Number | None, 
 
     Not tested without a value or an end, or where the ceiling's interval is not above the floor's.
     """
-    for name, number in (("value", value), ("floor", floor), ("ceiling", ceiling)):
-        if number is None:
-            return Scale(value, floor, ceiling, reason=f"it has no {name}")
+    if value is None or floor is None or ceiling is None:
+        missing = "value" if value is None else "floor" if floor is None else "ceiling"
+        return Scale(value, floor, ceiling, reason=f"it has no {missing}")
     if floor.interval is None or ceiling.interval is None or ceiling.interval[0] <= floor.interval[1]:
         reason = (
             f"its scale has no room: the ceiling is {_said(ceiling)}, the floor {_said(floor)}; planted latents of the "
             "evaluation text are not told from random directions"
         )
         return Scale(value, floor, ceiling, reason=reason)
-    return Scale(value, floor, ceiling, _middle(floor, ceiling), twin)
-
-
-def _middle(floor: Number, ceiling: Number) -> Number:
-    """The threshold; its interval combines those of both ends by their distances from the values."""
-    value = floor.value + HALFWAY * (ceiling.value - floor.value)
+    middle = floor.value + HALFWAY * (ceiling.value - floor.value)
+    # The interval combines those of both ends by their distances from the values.
     down, up = (
-        np.hypot(*(HALFWAY * (each.interval[side] - each.value) for each in (floor, ceiling))) for side in (0, 1)
+        HALFWAY * math.hypot(floor.interval[side] - floor.value, ceiling.interval[side] - ceiling.value)
+        for side in (0, 1)
     )
-    return Number(value, (float(value - down), float(value + up)))
+    threshold = Number(middle, (middle - down, middle + up))
+    return Scale(value, floor, ceiling, threshold, twin)
 
 
 def _said(number: Number) -> str:
