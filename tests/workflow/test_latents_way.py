@@ -53,7 +53,7 @@ def test_edited_latents_rerun_neither_codes_nor_evaluation(finished):
     original = path.read_text()
     path.write_text(original + "EDITED = 1\n")
     try:
-        assert set(planned(finished, HEALTH)) == {"latents", "study_latents"}
+        assert set(planned(finished, HEALTH)) == {"latents", "planted_coherence", "study_latents"}
     finally:
         path.write_text(original)
 
