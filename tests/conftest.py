@@ -17,6 +17,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # an update took more than ten minutes instead of one. Jobs of a workflow set their own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Here, not in a hook: conftest.py of a folder that is named in the call imports the library before any hook runs.
+if not os.environ.get("ATLAS_TEST_WITHOUT_SHAPES"):
+    shapes.install()
 
 # How long a draw of inputs takes says how busy the machine is.
 hypothesis.settings.register_profile(
@@ -42,15 +45,10 @@ def _same_draws_in_any_order():
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--without-shapes", action="store_true", help="do not check the shapes in the library's annotations"
-    )
     parser.addoption("--fault-table", type=Path, help="page whose table of faults is written anew from what passed")
 
 
 def pytest_configure(config):
-    if not config.getoption("--without-shapes"):
-        shapes.install()
     if config.getoption("--fault-table") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--fault-table is written by one process: without -n")
     config.addinivalue_line("markers", "fault(stage, kind, outcome): a row of docs/reliability.md, see tests/faults.py")

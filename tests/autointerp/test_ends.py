@@ -16,7 +16,6 @@ from atlas.autointerp.windows import Windows
 from atlas.autointerp.words import Words, name_of
 
 NARROW = 2  # at the scene's width nearly every window has every word
-HIGHLIGHTS = np.zeros((1, WIDTH), bool)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +77,13 @@ def test_rare_words_of_a_label_count_for_more(scene):
     score = words(ScorerTools(scene.tools, None, None))
     n_with = {word: len(windows_with(scene, TEXTS.index(word))) for word in ("gamma", "delta")}
     asked = np.arange(len(scene.windows))
-    (given,) = score([Question("gamma, delta", asked, HIGHLIGHTS)])
+    unmarked = np.zeros((len(asked), WIDTH), bool)
+    (given,) = score([Question("gamma, delta", asked, unmarked)])
     weight = {word: -np.log(count / len(scene.windows)) for word, count in n_with.items()}
     for window in asked[:50]:
         present = {TEXTS[token] for token in scene.windows.tokens[window]}
         assert given[window] == pytest.approx(sum(weight[word] for word in weight if word in present))
-    (nothing,) = score([Question("of no such word", asked, HIGHLIGHTS)])
+    (nothing,) = score([Question("of no such word", asked, unmarked)])
     assert not nothing.any()
 
 

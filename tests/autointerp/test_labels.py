@@ -20,7 +20,7 @@ from tiny import prepare_and_load, tiny_llama
 def words_of(texts: list[str], tokens: list[list[int]]) -> list[list[str]]:
     tokens = np.array(tokens)
     windows = Windows(tokens.shape[1], ("c",), *[np.zeros(len(tokens), int)] * 3, tokens, tokens >= 0, (tokens.size,))
-    words = Words.find(windows, TokenTable(np.zeros(len(texts)), texts))
+    words = Words.find(windows, TokenTable(np.zeros(len(texts), np.uint8), texts))
     return [[words.texts[word] for word in row] for row in words.of]
 
 

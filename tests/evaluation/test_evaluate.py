@@ -126,7 +126,12 @@ def test_random_dictionaries_explain_too_little_to_be_good(d_model, n_latents):
     scale = torch.arange(1, d_model + 1) ** -0.5
     rows = torch.randn(2000, d_model, generator=generator) * scale + 1
     shape = Sae(
-        "topk", torch.zeros(d_model, n_latents), torch.zeros(n_latents), torch.zeros(n_latents, d_model), None, k=8
+        "topk",
+        torch.zeros(d_model, n_latents),
+        torch.zeros(n_latents),
+        torch.zeros(n_latents, d_model),
+        torch.zeros(d_model),
+        k=8,
     )
     sae = random_sae(shape, rows.mean(0), seed=1)
     assert torch.equal(sae.W_enc, sae.W_dec.T)

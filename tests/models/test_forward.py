@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_no_hooks_no_pass(llama, contexts):
 
 def test_a_tensor_of_another_shape_is_refused(llama, contexts):
     with pytest.raises(AtlasError, match=r"resid_post\.1 .* \(3, 23, 32\): must be .* = \(3, 24, 32\)"):
-        run_from(llama, contexts, "resid_post.1", torch.zeros(3, 23, 32))
+        inspect.unwrap(run_from)(llama, contexts, "resid_post.1", torch.zeros(3, 23, 32))
     wide = dataclasses.replace(
         llama, adapter=dataclasses.replace(llama.adapter, sites=lambda block: {"mlp_out": ("mlp.up_proj", "output")})
     )

@@ -62,9 +62,8 @@ def fitted(
     subtracts = more.get("subtracts_b_dec", target is None)
     b_dec = aim.mean(dim=0)
     shape = Sae(architecture, torch.zeros(D, 1), torch.zeros(1), torch.zeros(1, aim.shape[1]), b_dec)
-    scaled = replace(
-        shape, W_enc=torch.eye(D), b_enc=torch.zeros(D), subtracts_b_dec=False, row_scale=more.get("row_scale")
-    )
+    unit = {"W_enc": torch.eye(D), "b_enc": torch.zeros(D), "W_dec": torch.zeros(D, aim.shape[1])}
+    scaled = replace(shape, **unit, subtracts_b_dec=False, row_scale=more.get("row_scale"))
     inputs = scaled.pre_activations(rows) - (b_dec if subtracts else 0)
     design = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
     solved = torch.linalg.lstsq(design.double(), codes.double()).solution.float()

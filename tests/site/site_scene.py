@@ -54,7 +54,7 @@ class SiteScene:
         prepare_model("tiny", describe_model(source, 4), None, self.model, folder / "lock")
         self.tokenizer = load_tokenizer(self.model)
         (folder / "chat").mkdir()
-        make_shard(folder / "chat/train-000.h5", 4)
+        make_shard(folder / "chat/train-000.h5", 4, hooks={HOOK: 32})
         for seed in (0, 1):
             self.write_sae(seed)
 

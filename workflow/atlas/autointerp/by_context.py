@@ -98,8 +98,8 @@ def _least_strong(activations: Float[np.ndarray, " firings"], at_least: int) -> 
 
 
 def _correlation(
-    train: Int[np.ndarray, " strong"],
-    test: Int[np.ndarray, " strong"],
+    train: Int[np.ndarray, " train"],
+    test: Int[np.ndarray, " test"],
     n_train: Float[np.ndarray, " values"],
     n_test: Float[np.ndarray, " values"],
 ) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from jaxtyping import Integer as Int
 
 from atlas.codes.store import Codes, LatentEntries
@@ -54,13 +54,13 @@ def measure_activity(codes: Codes, text: CorpusText, samples: int) -> Activity:
 
 def formatting_artefact(
     n_firings: np.ndarray, first_firings: np.ndarray, nonword: np.ndarray, first_lift: np.ndarray
-) -> Float[np.ndarray, " n_latents"]:
+) -> Float[np.ndarray, "..."]:
     """1 for a formatting artefact, 0 for none, NaN where there are fewer than MIN_FIRINGS firings."""
     by_position = (first_lift > FIRST_LIFT_LIMIT) & (first_firings >= MIN_FIRST)
     return np.where(n_firings >= MIN_FIRINGS, (nonword > NONWORD_LIMIT) | by_position, np.nan)
 
 
-def _group_sums(entries: LatentEntries, text: CorpusText) -> dict[str, Float[np.ndarray, "latents groups"]]:
+def _group_sums(entries: LatentEntries, text: CorpusText) -> dict[str, Real[np.ndarray, "latents groups"]]:
     """Firings, first-position firings and masses of every latent in every group of documents."""
     n_groups = text.groups.count
     place = entries.latent * n_groups + text.group[entries.row]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from jaxtyping import Integer as Int
 
 from atlas.latents.contexts import TopContexts
@@ -70,7 +70,7 @@ def coherence_null(windows: EmbeddedWindows, tuples: Int[np.ndarray, "tuples siz
 
 
 def mean_cosine(
-    vectors: Float[np.ndarray, "*many contexts width"], weights: Float[np.ndarray, "*many contexts"]
+    vectors: Float[np.ndarray, "*many contexts width"], weights: Shaped[np.ndarray, "*many contexts"]
 ) -> Float[np.ndarray, "*many"]:
     """Mean cosine over pairs of different contexts, each weighted by the product of its weights; NaN without any."""
     weights = weights.astype(np.float64)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from jaxtyping import Integer as Int
 
 from atlas.errors import EvaluationError
@@ -79,7 +79,7 @@ def usage_drift(here: Firings, there: Firings) -> dict[str, float]:
     }
 
 
-def js_divergence(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float:
+def js_divergence(first: Real[np.ndarray, " n"], second: Real[np.ndarray, " n"]) -> float:
     """Jensen–Shannon divergence of two vectors of counts, in bits: 0 when proportional, 1 when disjoint."""
     if not (first.sum() and second.sum()):
         return np.nan

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from jaxtyping import Integer as Int
 
 from atlas.codes.store import Codes
@@ -89,8 +89,8 @@ def piece_begins(document: Int[np.ndarray, " rows"], context_length: int) -> Int
     return np.flatnonzero(new)
 
 
-def ratio(above: Float[np.ndarray, "*shape"], below: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """`above / below`, NaN where `below` is 0."""
+def ratio(above: Real[np.ndarray, "..."] | float, below: Real[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:
+    """Divide with the rules of broadcasting; NaN where `below` is 0."""
     below = np.asarray(below, np.float64)
     return np.divide(
         above, below, out=np.full(np.broadcast_shapes(np.shape(above), below.shape), np.nan), where=below > 0

@@ -154,7 +154,7 @@ def with_usefulness(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _keys(rows: pd.DataFrame) -> list[tuple]:
-    """What names an SAE and a corpus; seeds are whole numbers, also where published SAEs have none."""
+    """Return what names an SAE and a corpus; seeds are whole numbers, also where published SAEs have none."""
     cells = rows[_SAE_AND_CORPUS].astype(object).where(rows[_SAE_AND_CORPUS].notna(), None)
     return [tuple(int(value) if isinstance(value, float) else value for value in own) for own in cells.to_numpy()]
 

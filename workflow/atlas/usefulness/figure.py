@@ -83,7 +83,7 @@ def plot_usefulness(rows: pd.DataFrame) -> Figure:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    """What tells an SAE from the others of the study."""
+    """Return what tells an SAE from the others of the study."""
     telling = [name for name in _NAMING if name in rows and rows[name].nunique() > 1]
     if not telling:
         return sae_ids(rows)

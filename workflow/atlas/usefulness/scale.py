@@ -70,7 +70,7 @@ class Scale:
 
     @property
     def of_the_way(self) -> float | None:
-        """Where the value lies between floor (0) and ceiling (1); None where the measure is not tested."""
+        """Return where the value lies between floor (0) and ceiling (1); None where the measure is not tested."""
         if self.word == UNTESTED or self.value is None or self.floor is None or self.ceiling is None:
             return None
         return (self.value.value - self.floor.value) / (self.ceiling.value - self.floor.value)
