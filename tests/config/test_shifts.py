@@ -16,7 +16,8 @@ ROW = {"hook": "resid_post.10", "shift": "away"}
 
 def configuration(shift: dict, row: dict = ROW, **sections) -> dict:
     raw = copy.deepcopy(RAW)
-    raw["studies"] = {"s": raw["studies"]["llama_sweep"] | {"rows": [row], "seeds": [0], "published": None}}
+    changed = {"rows": [row], "seeds": [0], "published": None, "usefulness": []}
+    raw["studies"] = {"s": raw["studies"]["llama_sweep"] | changed}
     raw["frameworks"], raw["finance"], raw["shifts"] = None, {}, {"away": shift}
     return raw | sections
 

@@ -19,15 +19,15 @@ from atlas.twins.learnt import NO, UNRESOLVED, UNTESTED, YES
 from atlas.usefulness.scale import COHERENCE, LABELS, LEARNT, LOSS, MEASURES, STABILITY
 
 TITLES = {
-    LOSS: "loss recovered\n(against the mean row)",
-    COHERENCE: "coherent latents\n(share)",
-    STABILITY: "found by another seed\n(share of latents)",
-    LABELS: "told by token, word or topic\n(share of latents)",
+    LOSS: "loss recovered\nover the mean row",
+    COHERENCE: "share of latents\ncoherent",
+    STABILITY: "share of latents\nin another seed",
+    LABELS: "share of latents told\nby token or label",
     LEARNT: "explained variance\nover the best twin",
 }
 _COLOURS = {YES: "#009E73", NO: "#D55E00", UNRESOLVED: "#E69F00", UNTESTED: "#7F7F7F"}
 _MARKERS = {YES: "o", NO: "X", UNRESOLVED: "D", UNTESTED: "o"}
-_SCALE, _INK = "#D9D9D9", "#333333"
+_SCALE, _ENDS, _INK = "#D9D9D9", "#9A9A9A", "#333333"
 _NAMING = ("model", "hook", "target_hook", "mix", "recipe", "seed")
 
 
@@ -56,25 +56,29 @@ def describe_usefulness(rows: pd.DataFrame) -> str:
 
 
 def plot_usefulness(rows: pd.DataFrame) -> Figure:
-    """The figure: a line for each SAE, a panel for each measure."""
+    """The figure: a line for each SAE, a panel for each measure that any of them has."""
     names = _names(rows)
     height = 1.25 + 0.24 * len(rows)
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(WIDTH, height), sharey=True, layout="constrained")
-    records = rows.to_dict("records")
-    for axis, name in zip(axes, MEASURES, strict=True):
+    shown = [name for name in MEASURES if rows[f"{name}_value"].notna().any()] or [LOSS]
+    # Names of SAEs and the words take the place of about two panels.
+    size = (WIDTH * (2 + len(shown)) / (2 + len(MEASURES)), height)
+    figure, grid = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    axes, records = grid[0], rows.to_dict("records")
+    for axis, name in zip(axes, shown, strict=True):
         _draw_panel(axis, name, records)
     axes[0].set_yticks(range(len(names)), names, fontsize=6)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     for y, row in enumerate(records):
         axes[-1].annotate(
-            f"{row['useful']}, {row['outcome']}",
+            f"{row['useful']} · {row['outcome']}",
             (1.03, y),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=6,
             color=_COLOURS[row["useful"]],
         )
-    figure.legend(handles=_legend(rows), loc="outside lower center", ncols=4, frameon=False)
+    axes[-1].annotate("useful · outcome", (1.03, -0.8), xycoords=("axes fraction", "data"), va="center", fontsize=6)
+    figure.legend(handles=_legend(rows), loc="outside lower center", ncols=len(shown) + 1, frameon=False)
     name_models(figure, rows)
     return figure
 
@@ -99,6 +103,7 @@ def _draw_panel(axis: Axes, name: str, records: Sequence[Mapping[str, Any]]) -> 
         floor, end, threshold = (row[f"{name}_{each}"] for each in ("floor", "ceiling", "threshold"))
         if pd.notna(floor) and pd.notna(end):
             axis.plot([floor, end], [y, y], color=_SCALE, linewidth=5, solid_capstyle="butt", zorder=1)
+            axis.plot([floor, end], [y, y], "|", color=_ENDS, markersize=5, mew=0.8, zorder=1)
         if pd.notna(threshold):
             axis.plot([threshold] * 2, [y - 0.33, y + 0.33], color=_INK, linewidth=0.9, zorder=2)
         if pd.isna(value):
@@ -110,12 +115,8 @@ def _draw_panel(axis: Axes, name: str, records: Sequence[Mapping[str, Any]]) -> 
         if all(map(pd.notna, ends)):
             axis.plot(ends, [y, y], color=_COLOURS[word], linewidth=1.0, zorder=4)
         axis.plot(value, y, _MARKERS[word], color=_COLOURS[word], markersize=4, mec="white", mew=0.3, zorder=5)
-    if all(pd.isna(row[f"{name}_value"]) for row in records):
-        axis.annotate("untested", (0.5, 0.5), xycoords="axes fraction", ha="center", color=_COLOURS[UNTESTED])
-        axis.set_xticks([])
-        return
     low, high = axis.get_xlim()
-    axis.set_xlim(min(low, -0.03), max(high, 1.03) if name != LEARNT else high)
+    axis.set_xlim(min(low, -0.03 * high), high)
 
 
 def _legend(rows: pd.DataFrame) -> list[Line2D | Patch]:

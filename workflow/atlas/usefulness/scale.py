@@ -71,8 +71,8 @@ class Scale:
 
     @property
     def of_the_way(self) -> float | None:
-        """Where the value lies between floor (0) and ceiling (1)."""
-        if self.value is None or self.floor is None or self.ceiling is None or self.ceiling.value <= self.floor.value:
+        """Where the value lies between floor (0) and ceiling (1); None where the measure is not tested."""
+        if self.word == UNTESTED or self.value is None or self.floor is None or self.ceiling is None:
             return None
         return (self.value.value - self.floor.value) / (self.ceiling.value - self.floor.value)
 
