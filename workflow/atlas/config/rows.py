@@ -75,7 +75,6 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
     studies = {}
     for name, study in config.studies.items():
         studies[name], judged = [], set()
-        check_usefulness(config, name)
         for number, row in enumerate(study.rows):
             where = f"studies.{name}.rows[{number}]"
             for sae in _expand(config, name, study, row, where):
@@ -102,6 +101,7 @@ def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:
                     )
                 studies[name].append(sae)
                 judged.add(sae.judged_id)
+        check_usefulness(config, name)
     return studies
 
 

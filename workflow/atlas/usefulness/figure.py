@@ -60,7 +60,8 @@ def plot_usefulness(rows: pd.DataFrame) -> Figure:
     names = _names(rows)
     height = 1.25 + 0.24 * len(rows)
     shown = [name for name in MEASURES if rows[f"{name}_value"].notna().any()] or [LOSS]
-    size = (WIDTH * (1 + len(shown)) / (1 + len(MEASURES)), height)
+    # Names of SAEs and the words take the place of about two panels.
+    size = (WIDTH * (2 + len(shown)) / (2 + len(MEASURES)), height)
     figure, grid = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained")
     axes, records = grid[0], rows.to_dict("records")
     for axis, name in zip(axes, shown, strict=True):
