@@ -247,7 +247,9 @@ def test_tables_of_a_study(scene):
     assert set(pd.read_parquet(scene.folder / "s_latents.parquet").corpus) == {"news"}
     summaries, ends = {SAE_ID: scene.folder / "latents.json"}, scene.folder / "planted.json"
     topic = {"n_tested": 12, "coherent_share": 0.75, "coherent_share_interval": [0.4, 0.9]}
-    write_json(ends, {"sae_id": SAE_ID, "corpora": {name: {"topic": topic} for name in ROLES}})
+    write_json(
+        ends, {"sae_id": SAE_ID, "corpora": {name: {"topic": topic} for name in ROLES}, "reasons": {"planted": "few"}}
+    )
     write_health_table("s", summaries, {SAE_ID: ends}, CORPORA, scene.folder / "s_health.csv")
     health = pd.read_csv(scene.folder / "s_health.csv")
     assert (health.planted_topic_coherent_share == 0.75).all()
@@ -259,7 +261,7 @@ def test_tables_of_a_study(scene):
     assert health.drift_js_divergence_z.notna().tolist() == [False, True, True]
     assert health.change_l0_value.fillna(0).tolist() == [0, 1, 2]
     assert health.coherence.isna().all()
-    assert json.loads(health.reasons[0]) == {"coherence": "no latents.embedder is configured"}
+    assert json.loads(health.reasons[0]) == {"coherence": "no latents.embedder is configured", "planted": "few"}
 
 
 def test_table_of_another_sae_is_refused(scene):
