@@ -35,6 +35,7 @@ def test_both_tables_hold_every_sae_corpus_and_dictionary(finished):
     health = pd.read_csv(finished / HEALTH)
     assert len(health) == 2 * 3
     assert health.coherence_z.notna().all()
+    assert health.planted_random_firing_coherent_share.between(0, 1).all()
     assert health.random_coherence_z.notna().all()
     assert health[health.role != "in_sample"].drift_js_divergence_value.notna().all()
     latents = pd.read_parquet(finished / "results/llama_study_latents.parquet")
@@ -53,7 +54,7 @@ def test_edited_latents_rerun_neither_codes_nor_evaluation(finished):
     original = path.read_text()
     path.write_text(original + "EDITED = 1\n")
     try:
-        assert set(planned(finished, HEALTH)) == {"latents", "study_latents"}
+        assert set(planned(finished, HEALTH)) == {"latents", "planted_coherence", "study_latents"}
     finally:
         path.write_text(original)
 
@@ -84,6 +85,27 @@ def test_labels_of_a_study_with_their_controls(finished):
     assert latents.outcome.isin(OUTCOMES).all()
     assert (finished / figure).stat().st_size > 10_000
     assert "autointerp" not in planned(finished, HEALTH)
+
+
+def test_usefulness_is_shown_where_a_study_asks_for_it(finished):
+    table, figure, printed = (
+        "results/llama_study_usefulness.csv",
+        "results/figures/llama_study_usefulness.png",
+        "results/tables/llama_study.md",
+    )
+    config = read_config(finished)
+    config["autointerp"] = {"window_tokens": 8, "min_examples": 5, "swaps": 2}
+    assert {"autointerp", "latents"}.isdisjoint(planned(finished, table, printed))
+    config["studies"]["llama_study"]["usefulness"] = ["coherence", "stability", "labels"]
+    write_config(finished, config)
+    snakemake(finished, table, figure, printed)
+    assert planned(finished, table, figure, printed) == {}
+    rows = pd.read_csv(finished / table)
+    assert len(rows) == 2
+    assert rows[["loss_word", "coherence_value", "labels_value", "labels_floor", "useful"]].notna().all(axis=None)
+    assert (rows.stability_word == "untested").all()  # one seed
+    assert (finished / printed).read_text().count(" · useful ") == 2
+    assert (finished / figure).stat().st_size > 5_000
 
 
 def test_a_sheet_is_read_blind_and_compared_with_outcomes(finished):

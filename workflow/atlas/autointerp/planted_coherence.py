@@ -51,13 +51,19 @@ def write_planted_coherence(
     Raises EvaluationError when codes, windows, SAE and tokenizer do not belong together; StoreError for damaged codes.
     """
     result: dict[str, Any] = {"sae_id": "/".join(sae.parts[-5:]), "sae_sha256": sae_sha256(sae)}
+    nothing = {name: {} for name in roles}
     if embedder is None:
-        write_json(target, result | {"corpora": {name: {} for name in roles}, "reasons": {"coherence": _NO_EMBEDDER}})
+        write_json(target, result | {"corpora": nothing, "reasons": {"coherence": _NO_EMBEDDER}})
         return
     expected = identity_of(sae, hook, seed) | {"tokenizer_sha256": tokenizer_sha256(model), "dictionary": "sae"}
     opened = {name: Codes.open(codes[name], expected | {"corpus": name}) for name in roles}
     table, sha256 = TokenTable.of(model), embedder_sha256(embedder)
-    own = Windows.of(opened, settings.window_tokens)
+    try:
+        own = Windows.of(opened, settings.window_tokens)
+    except EvaluationError as error:
+        # Contexts are shorter than a window: nothing can be planted, but the coherence of real latents is known.
+        write_json(target, result | {"corpora": nothing, "reasons": {"planted": str(error)}})
+        return
     planted = plant(
         list(opened.values()),
         own,

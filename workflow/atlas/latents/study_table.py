@@ -76,7 +76,7 @@ def write_health_table(
         summary, ends = read_json(path), read_json(planted[sae_id])
         for file, found in ((path, summary), (planted[sae_id], ends)):
             require_sae(file, found["sae_id"], sae_id)
-        rows += [_health_row(study, sae_id, corpus, summary, ends["corpora"][corpus]) for corpus in corpora[sae_id]]
+        rows += [_health_row(study, sae_id, corpus, summary, ends) for corpus in corpora[sae_id]]
     write_csv(target, frame_of(rows))
 
 
@@ -94,10 +94,10 @@ def _health_row(
         **{key: found[key] for key in ("role", "n_tokens", "n_documents")},
         **{name.removeprefix("sae_"): value for name, value in flat("sae", found["sae"])},
         **dict(flat("random", found["random"])),
-        **dict(flat("planted", planted)),
+        **dict(flat("planted", planted["corpora"][corpus])),
         **dict(flat("base_rate", found["base_rates"])),
         **dict(flat("change", changes)),
-        "reasons": json.dumps(summary["reasons"], ensure_ascii=False, sort_keys=True),
+        "reasons": json.dumps(summary["reasons"] | planted["reasons"], ensure_ascii=False, sort_keys=True),
     }
 
 
