@@ -12,8 +12,11 @@ import torch
 from latent_scene import LENGTH, random_firings, sentence_model, write_codes
 from shards import make_shard
 
+from atlas.autointerp.planted import RANDOM
+from atlas.autointerp.planted_coherence import write_planted_coherence
 from atlas.codes.encode import identity_of
 from atlas.codes.store import Codes
+from atlas.config.autointerp import Autointerp
 from atlas.config.latents import Latents
 from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, StoreError
@@ -178,6 +181,50 @@ def test_coherence_with_an_embedder(scene):
     pd.testing.assert_frame_equal(table, again)
 
 
+def planted(scene, **settings) -> dict:
+    """planted.json of the scene's SAE."""
+    target = scene.folder / "planted.json"
+    write_planted_coherence(
+        scene.model,
+        scene.sae,
+        scene.files["sae"],
+        scene.embedder,
+        scene.windows,
+        "resid_post.0",
+        0,
+        ROLES,
+        Autointerp(**{"window_tokens": 4} | settings),
+        SETTINGS.latents,
+        target,
+    )
+    return json.loads(target.read_text())
+
+
+def test_planted_latents_stand_beside_those_of_the_same_text(scene):
+    assert planted(scene)["reasons"] == {"coherence": "no latents.embedder is configured"}
+    scene.embed()
+    found = planted(scene)
+    assert (found["sae_id"], list(found["corpora"]), found["reasons"]) == (SAE_ID, list(ROLES), {})
+    for by_class in found["corpora"].values():
+        assert by_class[RANDOM]["n_tested"] > 0
+        low, high = by_class[RANDOM]["coherent_share_interval"]
+        assert low <= by_class[RANDOM]["coherent_share"] <= high
+
+
+def test_without_room_for_a_window_nothing_is_planted_and_the_reason_is_kept(scene):
+    scene.embed()
+    found = planted(scene, window_tokens=LENGTH + 1)
+    assert found["corpora"] == {name: {} for name in ROLES}
+    assert f"no document has {LENGTH + 1} tokens in one context" in found["reasons"]["planted"]
+
+
+def test_planted_latents_in_windows_of_another_corpus_are_refused(scene):
+    scene.embed()
+    scene.windows["wiki"] = scene.windows["news"]
+    with pytest.raises(EvaluationError, match=r"news-windows\.h5: corpus is 'news', but the codes have 'wiki'"):
+        planted(scene)
+
+
 def test_windows_of_something_else_are_refused(scene):
     scene.embed(width=4)
     with pytest.raises(EvaluationError, match=r"chat-windows\.h5: width is 4, but the codes have 3; delete this file"):
@@ -272,7 +319,7 @@ def test_table_of_another_sae_is_refused(scene):
     ends = {}
     for name in (SAE_ID, other):
         ends[name] = scene.folder / f"{name[-1]}.json"
-        write_json(ends[name], {"sae_id": name, "corpora": {corpus: {} for corpus in ROLES}})
+        write_json(ends[name], {"sae_id": name, "corpora": {corpus: {} for corpus in ROLES}, "reasons": {}})
     with pytest.raises(EvaluationError, match=r"latents\.json: is of SAE"):
         write_health_table(
             "s", {other: scene.folder / "latents.json"}, {other: ends[other]}, CORPORA, scene.folder / "s.csv"

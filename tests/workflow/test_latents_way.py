@@ -35,8 +35,7 @@ def test_both_tables_hold_every_sae_corpus_and_dictionary(finished):
     health = pd.read_csv(finished / HEALTH)
     assert len(health) == 2 * 3
     assert health.coherence_z.notna().all()
-    # Contexts are shorter than the windows of labels, in which latents are planted.
-    assert health.reasons.str.contains("autointerp.window_tokens").all()
+    assert health.planted_random_firing_coherent_share.between(0, 1).all()
     assert health.random_coherence_z.notna().all()
     assert health[health.role != "in_sample"].drift_js_divergence_value.notna().all()
     latents = pd.read_parquet(finished / "results/llama_study_latents.parquet")
