@@ -94,6 +94,7 @@ def test_usefulness_is_shown_where_a_study_asks_for_it(finished):
         "results/tables/llama_study.md",
     )
     config = read_config(finished)
+    before = (finished / "config/config.yaml").read_text()
     config["autointerp"] = {"window_tokens": 8, "min_examples": 5, "swaps": 2}
     assert {"autointerp", "latents"}.isdisjoint(planned(finished, table, printed))
     config["studies"]["llama_study"]["usefulness"] = ["coherence", "stability", "labels"]
@@ -106,6 +107,7 @@ def test_usefulness_is_shown_where_a_study_asks_for_it(finished):
     assert (rows.stability_word == "untested").all()  # one seed
     assert (finished / printed).read_text().count(" · useful ") == 2
     assert (finished / figure).stat().st_size > 5_000
+    (finished / "config/config.yaml").write_text(before)  # the other tests ask for none
 
 
 def test_a_sheet_is_read_blind_and_compared_with_outcomes(finished):
