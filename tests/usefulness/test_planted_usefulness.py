@@ -19,7 +19,7 @@ NARROW = 2
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory):
-    """Of how many planted latents of each class the word tells where they fire."""
+    """Return the share of planted latents of each class whose firing the word tells."""
     scene = LabelScene(tmp_path_factory.mktemp("scene"))
     windows = Windows.of({"chat": scene.codes}, NARROW)
     tools = Tools(windows, Words.find(windows, SPACED), SPACED, scene.tools.tokenizer, None, 0)

@@ -1,4 +1,4 @@
-"""Which files the table of usefulness reads: those of the measures that a study asks for, and no others."""
+"""Read only the files of those measures of usefulness that a study asks for."""
 
 import copy
 

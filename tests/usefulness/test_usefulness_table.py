@@ -16,7 +16,7 @@ LOW, HIGH = [0.03, [0.02, 0.05]], [0.9, [0.85, 0.95]]
 
 
 class Files:
-    """What stages wrote: the SAE's numbers, between a floor of .03 and a ceiling of .9."""
+    """Write the files of stages: numbers of the SAE between a floor of .03 and a ceiling of .9."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -161,7 +161,9 @@ def test_a_weak_dictionary_is_not_useful_whatever_its_latents(files):
 def test_a_file_of_another_sae_is_refused(files):
     files.add_stages(HIGH)
     files.stages["told", SAE_ID] = files.json("other", {"sae_id": TWIN_ID})
-    with pytest.raises(EvaluationError, match=r"other\.json: is of 'tiny/.*near_decoder/seed-0', expected .*topk/seed"):
+    with pytest.raises(
+        EvaluationError, match=r"other\.json: is of SAE 'tiny/.*near_decoder/seed-0', expected .*topk/seed"
+    ):
         files.table()
     files.stages["stability", SAE_ID] = files.json("seeds", {"saes": {"1": {}}})
     with pytest.raises(EvaluationError, match=r"seeds\.json: has no seed 0, which tiny/"):

@@ -1,4 +1,4 @@
-"""What is taken from stored rows once: their median norm, and fixed samples for monitoring."""
+"""Take the median norm and the fixed samples for monitoring from stored rows, once."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Of how many latents something tells where they fire: of the SAE, of its random dictionary, of planted latents.
+"""Count the latents whose firing something tells, in the SAE, its random dictionary and the planted dictionary.
 
 docs/metrics.md, section 14. The limits are the same for all three.
 """

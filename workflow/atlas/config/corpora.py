@@ -30,7 +30,7 @@ class Criterion(Section):
 
 
 class Filter(Section):
-    """Which records of a source belong to the corpus."""
+    """Choose the records of a source that belong to the corpus."""
 
     any_of: tuple[Criterion, ...] = Field(min_length=1, description="A record that meets any criterion is accepted.")
     invert: bool = Field(default=False, description="Keep the records that meet none instead.")

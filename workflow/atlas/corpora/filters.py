@@ -1,4 +1,4 @@
-"""Which records of a source belong to a corpus."""
+"""Choose the records of a source that belong to a corpus."""
 
 import re
 from collections.abc import Callable

@@ -8,6 +8,7 @@ from typing import Any
 from atlas.autointerp.planted import ALL
 from atlas.errors import EvaluationError
 from atlas.files import read_json
+from atlas.sae_files import read_of_sae
 from atlas.twins.learnt import DECIDING, best_twin
 from atlas.usefulness.scale import (
     COHERENCE,
@@ -64,7 +65,7 @@ def read_scales(judged: Judged, metrics: Mapping[str, Any], weak_recovered_below
     """
     comparison = None
     if judged.comparison is not None:
-        comparison = read_own(judged.comparison, judged.stages.sae_id)["corpora"][judged.corpus]["measures"]
+        comparison = read_of_sae(judged.comparison, judged.stages.sae_id)["corpora"][judged.corpus]["measures"]
     found = {LOSS: _loss(metrics, comparison, weak_recovered_below), LEARNT: _learnt(comparison)}
     for name, read in _READERS.items():
         own = read(judged.stages, judged.corpus)
@@ -113,13 +114,13 @@ def _paired(comparison: Mapping[str, Any] | None, name: str) -> OverTwin | None:
 def _coherence(files: StageFiles, corpus: str) -> _Found | None:
     if files.latents is None:
         return None
-    found = read_own(files.latents, files.sae_id)["corpora"][corpus]
+    found = read_of_sae(files.latents, files.sae_id)["corpora"][corpus]
     value, floor = (
         Number.of(found[kind]["coherent_share"], found[kind]["coherent_share_interval"]) for kind in ("sae", "random")
     )
     if files.planted is None:
         return _Found(value, floor)
-    ends = read_own(files.planted, files.sae_id)["corpora"][corpus].get(ALL)
+    ends = read_of_sae(files.planted, files.sae_id)["corpora"][corpus].get(ALL)
     return _Found(value, floor, ends and Number.of(ends["coherent_share"], ends["coherent_share_interval"]))
 
 
@@ -149,17 +150,9 @@ def _null(measure: Mapping[str, Any], name: str) -> Number:
 def _labels(files: StageFiles, corpus: str) -> _Found | None:
     if files.told is None:
         return None
-    told = read_own(files.told, files.sae_id)
+    told = read_of_sae(files.told, files.sae_id)
     shares = (told["sae"], told["random"], told["planted"].get(ALL))
     return _Found(*(each and Number.of(each["share"], each["interval"]) for each in shares))
-
-
-def read_own(path: Path, sae_id: str) -> dict[str, Any]:
-    """Read a file's results; raises EvaluationError when it is of another SAE than `sae_id`."""
-    found = read_json(path)
-    if found["sae_id"] != sae_id:
-        raise EvaluationError(f"{path}: is of {found['sae_id']!r}, expected {sae_id!r}; delete it and run again")
-    return found
 
 
 _READERS: dict[str, Callable[[StageFiles, str], _Found | None]] = {

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from atlas.sae_files import read_of_sae
 from atlas.studies.rows import frame_of, identity
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
-from atlas.usefulness.read import Judged, StageFiles, read_own, read_scales
+from atlas.usefulness.read import Judged, StageFiles, read_scales
 from atlas.usefulness.scale import Number, Scale, untested, useful
 
 _BESIDE = "delta_loss_regular"
@@ -44,12 +45,12 @@ def write_usefulness_table(
 
 
 def _row(judged: Judged, metrics: Path, weak_recovered_below: float) -> dict[str, Any]:
-    found = read_own(metrics, judged.stages.sae_id)["corpora"][judged.corpus]
+    found = read_of_sae(metrics, judged.stages.sae_id)["corpora"][judged.corpus]
     scales = read_scales(judged, found["atlas"], weak_recovered_below)
     words = {name: scale.word for name, scale in scales.items()}
     learnt = UNTESTED
     if judged.comparison is not None:
-        learnt = read_own(judged.comparison, judged.stages.sae_id)["corpora"][judged.corpus]["learnt"]
+        learnt = read_of_sae(judged.comparison, judged.stages.sae_id)["corpora"][judged.corpus]["learnt"]
     beside = Number.of(found["atlas"].get(_BESIDE), found["atlas"].get(f"{_BESIDE}_interval"))
     reasons = {name: scale.reason for name, scale in scales.items() if scale.reason}
     return {
