@@ -174,7 +174,7 @@ def test_another_palette_draws_again_and_does_nothing_else(finished):
     before, original = health.read_bytes(), style.read_text()
     style.write_text(original.replace("#0072B2", "#0000FF"))
     try:
-        figures = ("study_figure", "training_figure", "health_figure", "autointerp_figure", "usefulness_figure")
+        figures = ("study_figure", "training_figure", "health_figure", "autointerp_figure")
         assert planned(finished, "figures") == dict.fromkeys((*figures, "figures"), 1)
         snakemake(finished, str(health.relative_to(finished)))
         assert health.read_bytes() != before
