@@ -7,6 +7,7 @@ import yaml
 
 from atlas.autointerp.cost import cost
 from atlas.config.budget import mean_weights
+from atlas.config.grid import has_budgets
 from atlas.config.load import load_config, read_config
 from atlas.config.mixes import Mix
 from atlas.config.recipe import Recipe
@@ -267,6 +268,23 @@ def test_trial_of_formatting_trains_on_two_halves_of_the_same_conversations():
     assert with_it.filter.any_of == without.filter.any_of
     assert (with_it.filter.invert, without.filter.invert) == (False, True)
     assert {row.mix for row in expand_rows(config)["formatting"]} == {"formatted", "unformatted"}
+
+
+@pytest.mark.parametrize("overlay", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_overlay_on_the_default_is_valid(overlay):
+    config = read_config(*dict.fromkeys([DEFAULT, overlay]))
+    assert expand_rows(config).keys() == config.studies.keys()
+
+
+def test_studies_of_a_budget_differ_in_length_alone():
+    rows = expand_rows(read_config(DEFAULT, FOLDER / "more_rows.yaml"))["more_rows"]
+    (useful,) = expand_rows(read_config(DEFAULT, FOLDER / "useful_features.yaml"))["useful_features"][::2]
+    assert has_budgets(rows) and has_budgets([rows[0], rows[-1]])
+    assert {row.recipe.steps * row.recipe.batch_size for row in rows} == {204_800, 614_400, 2_048_000, 6_144_000}
+    kept = ("architecture", "n_latents", "k", "lr", "batch_size", "threshold_beta")
+    for row in rows:
+        assert [getattr(row.recipe, key) for key in kept] == [getattr(useful.recipe, key) for key in kept]
+        assert row.recipe.decay_start == 0.7 * row.recipe.steps
 
 
 def test_massive_kept_is_the_tutorials_recipe_in_two_number_formats():

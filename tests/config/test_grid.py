@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from atlas.config.grid import is_grid
+from atlas.config.grid import has_budgets, is_grid
 from atlas.config.load import load_config
 from atlas.config.reference import FOLDER
 from atlas.config.rows import expand_rows
@@ -46,3 +46,37 @@ def test_what_differs_in_more_than_size_is_no_grid(rows):
     study = raw["studies"]["width_sweep"]
     raw["studies"]["width_sweep"] = study | {"rows": [{"hook": "resid_post.19"} | row for row in rows]}
     assert grids(raw) == []
+
+
+def budgets(*rows: dict) -> bool:
+    """Ask of rows that are the sweep's recipe but for its length, here named `short`, and what they name."""
+    raw = copy.deepcopy(RAW)
+    long, half = raw["recipes"]["topk"], {"steps": raw["recipes"]["topk"]["steps"] // 2, "warmup_steps": 7}
+    raw["recipes"] |= {
+        "short": long | half,
+        "narrow": long | half | {"n_latents": 400},
+        "slow": long | half | {"lr": 1e-4},
+    }
+    rows = [{"hook": "resid_post.19", "recipe": "topk"} | row for row in rows]
+    raw["studies"]["width_sweep"] = raw["studies"]["width_sweep"] | {"rows": rows}
+    return has_budgets(expand_rows(load_config(raw))["width_sweep"])
+
+
+def test_rows_that_differ_in_length_and_what_follows_it_have_budgets():
+    assert budgets({}, {"recipe": "short"})
+    assert budgets({}, {"recipe": "short"}, {"recipe": "narrow"})
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{}],
+        [{"recipe": "short"}, {"recipe": "narrow"}],
+        [{}, {"recipe": "slow"}],
+        [{}, {"recipe": "short", "hook": "resid_post.10"}],
+        [{}, {"recipe": "short", "shift": "at-layer-28"}],
+    ],
+    ids=["one row", "one length", "another learning rate", "two hooks", "a shift"],
+)
+def test_other_rows_have_none(rows):
+    assert not budgets(*rows)

@@ -17,6 +17,7 @@ PACKAGES = (
     "concepts",
     "twins",
     "usefulness",
+    "budget",
     "transfer",
     "regimes",
     "finance",
