@@ -1,7 +1,8 @@
 """Draw what a dictionary gains from more training rows, quantity by quantity, between floor and ceiling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,9 +64,8 @@ def plot_budget(rows: pd.DataFrame) -> Figure:
     if not shown:
         raise EvaluationError(f"study {listed(rows.study)} has no value of {listed(TITLES)}; make its tables again")
     sizes = rows[["n_latents", "k"]].drop_duplicates().sort_values(["n_latents", "k"])
-    names = [_size_name(size) for size in sizes.itertuples(index=False)]
-    colours = series_colours(names)
-    rows = rows.assign(size=[_size_name(row) for row in rows.itertuples(index=False)])
+    colours = series_colours(_size_names(sizes))
+    rows = rows.assign(size=_size_names(rows))
     lines = -(-len(shown) // _COLUMNS)
     figure, grid = plt.subplots(
         lines, _COLUMNS, figsize=(WIDTH, 0.5 + 1.95 * lines), sharex=True, squeeze=False, layout="constrained"
@@ -75,17 +75,17 @@ def plot_budget(rows: pd.DataFrame) -> Figure:
     for axis, name in zip(grid.flat, shown, strict=False):
         axis.set_title(TITLES[name])
         for size, group in rows.groupby("size"):
-            _draw_quantity(axis, group, name, colours[size])
+            _draw_quantity(axis, group, name, colours[str(size)])
         _set_axes(axis, budgets)
     figure.legend(handles=_legend(rows, colours), loc="outside lower center", ncols=6, frameon=False)
     name_models(figure, rows)
     return figure
 
 
-def _size_name(size: tuple) -> str:
-    """``F = 4,608, k = 24``; architectures without k have none."""
-    k = "" if pd.isna(size.k) else f", k = {size.k:g}"
-    return f"F = {size.n_latents:,.0f}{k}"
+def _size_names(rows: pd.DataFrame) -> list[str]:
+    """Name the size of each row's SAE: ``F = 4,608, k = 24``; architectures without k have none."""
+    ks = ["" if pd.isna(k) else f", k = {k:g}" for k in rows.k]
+    return [f"F = {size:,.0f}{k}" for size, k in zip(rows.n_latents, ks, strict=True)]
 
 
 def _draw_quantity(axis: Axes, group: pd.DataFrame, name: str, colour: str) -> None:
@@ -125,7 +125,7 @@ def _has_twins(rows: pd.DataFrame) -> bool:
     return any(rows[f"{name}_twin"].notna().any() for name in TITLES)
 
 
-def _legend(rows: pd.DataFrame, colours: dict) -> list[Line2D]:
+def _legend(rows: pd.DataFrame, colours: Mapping[str, Any]) -> list[Line2D]:
     return [
         *(
             Line2D([], [], color=colour, marker="o", markersize=3.4, linewidth=0.9, label=name)
