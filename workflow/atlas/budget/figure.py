@@ -88,7 +88,7 @@ def _size_names(rows: pd.DataFrame) -> list[str]:
     return [f"F = {size:,.0f}{k}" for size, k in zip(rows.n_latents, ks, strict=True)]
 
 
-def _draw_quantity(axis: Axes, group: pd.DataFrame, name: str, colour: str) -> None:
+def _draw_quantity(axis: Axes, group: pd.DataFrame, name: str, colour: Any) -> None:
     for end, style in (("floor", (0, (1, 1.5))), ("ceiling", (0, (4, 2)))):
         means = group.groupby("rows")[f"{name}_{end}"].mean().dropna()
         axis.plot(means.index, means, color=_GREY, linewidth=0.8, linestyle=style)
