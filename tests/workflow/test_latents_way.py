@@ -1,6 +1,7 @@
 """The tables of latents by the real workflow, on a tiny model; they are targets of their own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -208,3 +209,75 @@ def test_labels_by_a_real_server(finished, tmp_path_factory):
     assert answers.nunique() > 5
     labels = pd.concat(map(pd.read_parquet, finished.glob("results/autointerp/**/labels.parquet")))
     assert (labels.explainer == "max_activation").sum() == 2 * 2 * 2
+
+
+LENGTHS = '''
+"""Lengths of encoder rows: an example of a measure that computes something for each SAE."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from safetensors.torch import load_file
+
+from atlas.files import write_json
+from atlas.folder import Folder
+from atlas.tables import write_csv
+
+
+def measure_lengths(sae: Folder, corpus: str, target: Path) -> None:
+    """Write the mean length."""
+    rows = load_file(sae / "sae_weights.safetensors")["W_enc"].T
+    write_json(target, {"corpus": corpus, "length": rows.norm(dim=1).mean().item()})
+
+
+def write_lengths(study: str, lengths: Mapping[str, Path], table: Path) -> None:
+    """Write a row per SAE."""
+    found = {sae: json.loads(path.read_text()) for sae, path in lengths.items()}
+    write_csv(table, pd.DataFrame([{"study": study, "sae": sae} | row for sae, row in found.items()]))
+'''
+LENGTHS_STUDY = '''
+"""Lengths of encoder rows of a study's SAEs."""
+
+from atlas.measure import Measure, Stage
+
+MEASURE = Measure(
+    "lengths",
+    writes="atlas.lengths.lengths.write_lengths",
+    per_sae={"lengths": "results/lengths/{sae}/lengths.json"},
+    stages=(
+        Stage(
+            "lengths",
+            runs="atlas.lengths.lengths.measure_lengths",
+            says="Measuring",
+            inputs={"sae": lambda sae: sae.pair},
+            params={"corpus": lambda sae: sae.corpus},
+            outputs={"target": "results/lengths/{sae}/lengths.json"},
+            holds=("codes",),
+        ),
+    ),
+)
+'''
+
+
+def test_one_folder_and_one_line_add_a_measure_that_computes_something_for_each_sae(finished):
+    package, registry = finished / "workflow/atlas/lengths", finished / "workflow/atlas/measures.py"
+    package.mkdir()
+    for name, text in (("__init__", '"""Lengths."""\n'), ("study", LENGTHS_STUDY), ("lengths", LENGTHS)):
+        (package / f"{name}.py").write_text(text)
+    before = registry.read_text()
+    registry.write_text(before.replace('    "latents",\n', '    "latents",\n    "lengths",\n'))
+    try:
+        target = "results/llama_study_lengths.csv"
+        assert planned(finished, target) == {"lengths": 2, "study_lengths": 1}
+        snakemake(finished, target)
+        rows = pd.read_csv(finished / target)
+        assert len(rows) == 2 and (rows.length > 0).all() and set(rows.corpus) == {"chat"}
+        (package / "lengths.py").write_text(LENGTHS.replace("mean()", "max()"))
+        assert planned(finished, target) == {"lengths": 2, "study_lengths": 1}, "its code is in its hash"
+        assert planned(finished, HEALTH) == {}, "and in no other"
+    finally:
+        registry.write_text(before)
+        shutil.rmtree(package)

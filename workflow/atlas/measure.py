@@ -1,8 +1,8 @@
-"""Describe a measure of a study: its table, its figure, and the studies that have it.
+"""Describe a measure of a study: what it computes for each SAE, its table, its figure, and the studies that have it.
 
-Each package of the library that measures something has a file `study.py` with a `MEASURE`. The rules of its table and
-of its figure are made from it (`workflow/rules/measures.smk`). It is read whenever the workflow is parsed, so it
-imports nothing heavy, and names functions as text.
+Each package of the library that measures something has a file `study.py` with a `MEASURE`. The rules of its stages, of
+its table and of its figure are made from it (`workflow/rules/stages.smk`, `measures.smk`). It is read whenever the
+workflow is parsed, so it imports nothing heavy, and names functions as text.
 """
 
 import re
@@ -31,11 +31,37 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A job for each SAE: what it reads, what it writes, and what it asks of the machine.
+
+    Inputs, params and outputs are named like the function's parameters. Functions are asked about an SaePlan
+    (config/plan.py). Paths of outputs have {sae}.
+    """
+
+    name: str  # of its rule, its logs and its benchmarks
+    runs: str  # the function
+    outputs: Mapping[str, str]
+    says: str  # what the job does, for its message: "Probing" is followed by the names of the SAE
+    inputs: Mapping[str, Finds] = field(default_factory=dict)
+    waits_for: Finds | None = None  # inputs that the function does not read
+    params: Mapping[str, Finds] = field(default_factory=dict)
+    note: Finds | None = None  # what a dry run says of the job
+    models: Decides | None = None  # models whose SAEs can have it (of a ModelEntry); None: all
+    holds: tuple[str, ...] = ()  # what is in memory: model, codes (two dictionaries), probing (labelled rows)
+    memory_mb: int | Finds = 0  # beside that
+    minutes: int = 60
+    reads_rows: bool = False  # whether it passes all held-out rows through the dictionary: many take longer
+    threads_of_model: bool = False  # as many threads as its model gets, rather than one
+    gpu: bool | Decides | None = None  # whether it asks for a GPU; None: never
+
+
+@dataclass(frozen=True)
 class Measure:
     """A measure of SAEs that has a table for each study, results/<study>_<name>.csv."""
 
     name: str
     writes: str  # the function that writes the table; takes `study`, inputs, params and outputs
+    stages: tuple[Stage, ...] = ()  # what is computed for each SAE
     per_sae: Mapping[str, str] = field(default_factory=dict)  # mappings of SAEs to files: paths with {sae}
     inputs: Mapping[str, Finds] = field(default_factory=dict)
     params: Mapping[str, Finds] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib import import_module
 
-from atlas.measure import Measure
+from atlas.measure import Measure, Stage
 
 PACKAGES = (
     "latents",
@@ -33,6 +33,12 @@ def measures() -> tuple[Measure, ...]:
     """Measures, in the order of their packages."""
     # Imported by name, so that one line adds a measure; and here, because their files read the configuration's types.
     return tuple(import_module(f"atlas.{package}.study").MEASURE for package in PACKAGES)
+
+
+@cache
+def stages() -> tuple[Stage, ...]:
+    """Stages of all measures."""
+    return tuple(stage for each in measures() for stage in each.stages)
 
 
 @cache

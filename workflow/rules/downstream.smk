@@ -68,24 +68,6 @@ def probing_mb(wildcards, attempt):
     return int(model_mb(wildcards, attempt) + attempt * 8 * n_rows * entry.d_model * len(entry.hooks) / 1e6)
 
 
-def autointerp_corpora(wildcards):
-    """Evaluation corpora that give examples: those of the configured roles."""
-    roles = ROLES[sae_row(wildcards).sae_id]
-    return [corpus for corpus, role in roles.items() if role in CONFIG.autointerp.roles]
-
-
-def autointerp_cost(wildcards):
-    """What labelling an SAE asks of a language model at most; a dry run prints it."""
-    return labelling_cost(CONFIG.autointerp, sae_row(wildcards).n_latents)
-
-
-def client_model(wildcards):
-    """The prepared model that answers prompts in the job's own process, if one does."""
-    client = CONFIG.autointerp.client
-    local = client is not None and client.kind == "transformers"
-    return [f"results/models/{client.model}"] if local else []
-
-
 # Studies that have pages, and their SAEs; a page links to other seeds of its recipe only if they have pages too.
 SITE_STUDIES = CONFIG.site.studies or tuple(STUDIES)[:1]
 SITE_SAES = {}

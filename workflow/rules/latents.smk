@@ -1,8 +1,6 @@
 # Latents: SAE + eval shards -> results/codes/<sae id>/<corpus>.h5 (and random/<corpus>.h5, a random dictionary's)
 #          eval shards + embedder -> results/windows/<model>/<corpus>.h5
-#          codes + tokenizer + windows + metrics -> results/latents/<sae id>/{latents.parquet, latents.json}
-#          those of a study's SAEs -> results/<study>_latents.parquet, results/<study>_health.csv
-# Not part of a study's table, nor of its figure: ask for one of the last two by name.
+# What is computed from them for each SAE is a stage: workflow/atlas/latents/study.py.
 
 
 rule encode:
@@ -84,48 +82,5 @@ rule embed_windows:
         call=function("atlas.latents.embedded_windows.run_embedding"),
     message:
         "Embedding windows of {wildcards.corpus} for {wildcards.model}"
-    script:
-        "../scripts/call.py"
-
-
-rule latents:
-    """One row per latent, corpus and dictionary: firings, classes of tokens, coherence, drift, clusters."""
-    input:
-        model="results/models/{model}",
-        sae=SAE_PAIR,
-        train_shards=training_facts,
-        metrics=METRICS,
-        codes=lambda w: expand(f"results/codes/{sae_row(w).sae_id}/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]),
-        random_codes=lambda w: expand(
-            f"results/codes/{sae_row(w).sae_id}/random/{{corpus}}.h5", corpus=ROLES[sae_row(w).sae_id]
-        ),
-        embedder=[] if CONFIG.latents.embedder is None else ["results/embedder"],
-        windows=lambda w: [
-            f"results/windows/{w.model}/{corpus}.h5" for corpus in ROLES[sae_row(w).sae_id] if CONFIG.latents.embedder
-        ],
-    output:
-        table=f"{LATENTS}/latents.parquet",
-        summary=f"{LATENTS}/latents.json",
-    log:
-        "results/logs/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
-    benchmark:
-        "results/benchmarks/latents/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
-    conda:
-        "../../envs/atlas.yaml"
-    threads: model_threads
-    resources:
-        mem_mb=codes_mb,
-        runtime=encoding_minutes(judged_rows, least=240),
-    params:
-        roles=lambda w: ROLES[sae_row(w).sae_id],
-        codes_by=lambda w: list(ROLES[sae_row(w).sae_id]),
-        random_codes_by=lambda w: list(ROLES[sae_row(w).sae_id]),
-        windows_by=lambda w: list(ROLES[sae_row(w).sae_id]) if CONFIG.latents.embedder else [],
-        latents=CONFIG.latents.model_dump(mode="json", exclude={"embedder"}),
-        dead_min_tokens=CONFIG.evaluation.dead_min_tokens,
-        bootstrap_samples=CONFIG.evaluation.bootstrap_samples,
-        call=function("atlas.latents.run.run_latents"),
-    message:
-        "Latents of {wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
     script:
         "../scripts/call.py"

@@ -27,7 +27,7 @@ for MEASURE in measures():
         params:
             **of_study(MEASURE.params),
             **{f"{name}_by": study_saes for name in MEASURE.per_sae},
-            **noted(MEASURE),
+            **noted(MEASURE, of_study),
             call=function(MEASURE.writes),
         message:
             announced(MEASURE)

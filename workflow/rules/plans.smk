@@ -1,5 +1,5 @@
 # What rules of measures look up: a study as its measures see it, and what is made of it.
-from atlas.config.plan import StudyPlan
+from atlas.config.plan import SaePlan, StudyPlan
 
 # Studies that train an SAE: those of published ones alone have no curves.
 TRAINING = [name for name, rows in STUDIES.items() if any(row.published is None for row in rows)]
@@ -18,17 +18,28 @@ def of_study(finds):
 
     def found(wildcards):
         study_rows(wildcards)
-        try:
-            return finds(plan_of(wildcards.study))
-        except ConfigError as error:
-            raise WorkflowError(str(error)) from None
+        return or_error(finds, plan_of(wildcards.study))
 
     return found
 
 
-def noted(measure):
-    """Param with what a dry run says of a table, if a measure says something."""
-    return {NOTE: of_study(measure.note)} if measure.note else {}
+@cache
+def sae_plan_of(sae_id):
+    """An SAE as stages of measures see it."""
+    twins = TWINNED.get(sae_id, {})
+    return SaePlan(SAES[sae_id], ROLES[sae_id], twins, CONFIG, STORE, RESULTS, source_input)
+
+
+def of_sae(finds):
+    """Input or params function that asks a stage about the SAE of the wildcards; of a mapping, one for each name."""
+    if isinstance(finds, dict):
+        return {name: of_sae(each) for name, each in finds.items()}
+    return lambda wildcards: or_error(finds, sae_plan_of(sae_row(wildcards).sae_id))
+
+
+def noted(described, asks):
+    """Param with what a dry run says of a job, if a measure or stage says something; `asks` is of_study or of_sae."""
+    return {NOTE: asks(described.note)} if described.note else {}
 
 
 def announced(measure):

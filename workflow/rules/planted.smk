@@ -1,6 +1,6 @@
 # Planted models: configuration -> results/models/<model>/ (truth, identity) -> results/audits/<model>.json
 #                 -> results/activations/<model>/<corpus>/<split>-<shard>.h5, in the store's own format; then as any other
-#                 SAE + eval shards -> results/recovery/<sae id>/recovery.json -> results/<study>_recovery.csv, _verdicts.csv
+# What SAEs found of the truth is a stage: workflow/atlas/planted/study.py.
 
 
 rule plant_truth:
@@ -123,40 +123,3 @@ ruleorder: plant_truth > prepare_model
 ruleorder: audit_truth > audit_model
 ruleorder: describe_sample > build_documents
 ruleorder: plant > harvest_temporary > harvest
-
-
-rule recovery:
-    """Which planted features one SAE found, beside a random dictionary and the truth itself."""
-    input:
-        model="results/models/{model}",
-        sae=SAE_PAIR,
-        train_shards=training_shards,
-        shards=lambda w: evaluation_shards(home(w)),
-    output:
-        target="results/recovery/{model}/{hook}/{mix}/{recipe}/seed-{seed}/recovery.json",
-    log:
-        "results/logs/recovery/{model}/{hook}/{mix}/{recipe}/seed-{seed}.log",
-    benchmark:
-        "results/benchmarks/recovery/{model}/{hook}/{mix}/{recipe}/seed-{seed}.tsv"
-    wildcard_constraints:
-        model=ONLY_PLANTED_MODELS,
-    conda:
-        "../../envs/atlas.yaml"
-    threads: 1
-    resources:
-        # All cosines of features and latents, in float64, beside the dictionaries.
-        mem_mb=lambda w, attempt: int(
-            attempt * (3000 + 24e-6 * CONFIG.models[w.model].source.n_scored * sae_row(w).recipe.n_latents)
-        ),
-        runtime=lambda w, attempt: 60 * attempt,
-        gpu=1,
-    params:
-        corpora=lambda w: {
-            name: CONFIG.corpora[name].model_dump(mode="json", include={"source"}) for name in home(w).roles
-        },
-        draws=CONFIG.evaluation.null_dictionaries,
-        call=function("atlas.planted.run.run_recovery"),
-    message:
-        "Looking for planted features in {wildcards.recipe} on {wildcards.model}, seed {wildcards.seed}"
-    script:
-        "../scripts/call.py"

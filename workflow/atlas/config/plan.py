@@ -1,11 +1,13 @@
-"""A study with its rows, as its measures see it when the workflow is planned."""
+"""A study with its rows, and an SAE, as measures see them when the workflow is planned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from atlas.config.rows import SaeRow
 from atlas.config.sections import AtlasConfig
+from atlas.config.store_files import StoreFiles
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,72 @@ class StudyPlan:
     def has_pages(self) -> bool:
         """True if the site shows its SAEs: of the studies that the site names, else of the first."""
         return self.name in (self.config.site.studies or tuple(self.config.studies)[:1])
+
+
+@dataclass(frozen=True)
+class SaePlan:
+    """An SAE of a configuration, with what all studies that hold it ask of it."""
+
+    row: SaeRow
+    roles: Mapping[str, str]  # corpora on which it is evaluated where it was trained, with their roles
+    twins: Mapping[str, SaeRow]  # by kind
+    config: AtlasConfig
+    store: StoreFiles
+    results: str  # the folder of results, for params: Snakemake prefixes only inputs and outputs
+    # Files that the source of an entry of the configuration is in, by the entry's key.
+    source_files: Callable[[str, Any], list[str]]
+
+    @property
+    def sae_id(self) -> str:
+        """Its id."""
+        return self.row.sae_id
+
+    @property
+    def model(self) -> str:
+        """Folder of its prepared model."""
+        return f"results/models/{self.row.model}"
+
+    @property
+    def pair(self) -> list[str]:
+        """Both files of the SAE, for a function that takes its folder."""
+        return [f"results/saes/{self.sae_id}/{name}" for name in ("sae_weights.safetensors", "cfg.json")]
+
+    @property
+    def metrics(self) -> str:
+        """Its metrics, where it was trained."""
+        return metrics_of(self.sae_id)
+
+    @cached_property
+    def training_facts(self) -> list[str]:
+        """Files that say what its training rows are like."""
+        return self.store.training_facts(self.row.mix, self.row.model)
+
+    @property
+    def corpus(self) -> str:
+        """The corpus of its training on whose held-out documents it is evaluated."""
+        return self.row.in_sample_corpus
+
+    def shards(self, corpora: Iterable[str]) -> list[str]:
+        """Activation files of held-out documents of these corpora."""
+        return [path for corpus in corpora for path in self.store.shards(self.row.model, corpus, "eval")]
+
+    def codes(self, corpora: Iterable[str], random: bool = False) -> list[str]:
+        """Its codes of these corpora, or those of the random dictionary beside it."""
+        folder = f"results/codes/{self.sae_id}{'/random' if random else ''}"
+        return [f"{folder}/{corpus}.h5" for corpus in corpora]
+
+    @property
+    def embedder(self) -> list[str]:
+        """Folder of the sentence encoder, if there is one."""
+        return [] if self.config.latents.embedder is None else ["results/embedder"]
+
+    def windows(self, corpora: Iterable[str]) -> list[str]:
+        """Embedded windows of these corpora, if there is a sentence encoder."""
+        return [f"results/windows/{self.row.model}/{corpus}.h5" for corpus in corpora if self.embedder]
+
+    def settings(self, section: str, **selected: Any) -> dict[str, Any]:
+        """A section of the configuration as plain values; `selected` are pydantic's `include` and `exclude`."""
+        return getattr(self.config, section).model_dump(mode="json", **selected)
 
 
 def metrics_of(sae_id: str, shift: str | None = None) -> str:

@@ -1,8 +1,11 @@
 """Planted features that the SAEs of a study found, and verdicts by share."""
 
-from atlas.config.plan import StudyPlan
+from typing import Any, cast
+
+from atlas.config.plan import SaePlan, StudyPlan
+from atlas.config.planted import PlantedSource
 from atlas.errors import ConfigError
-from atlas.measure import Measure
+from atlas.measure import Measure, Stage
 
 
 def _ids(study: StudyPlan) -> list[str]:
@@ -13,8 +16,36 @@ def _ids(study: StudyPlan) -> list[str]:
     return [row.sae_id for row in study.rows]
 
 
+def _cosines_mb(sae: SaePlan) -> float:
+    """All cosines of features and latents, in float64, beside the dictionaries."""
+    source = cast(PlantedSource, sae.config.models[sae.row.model].source)  # of planted models alone
+    return 3000 + 24e-6 * source.n_scored * sae.row.n_latents
+
+
+def _samples(sae: SaePlan) -> dict[str, dict[str, Any]]:
+    return {name: sae.config.corpora[name].model_dump(mode="json", include={"source"}) for name in sae.roles}
+
+
+RECOVERY = Stage(
+    "recovery",
+    runs="atlas.planted.run.run_recovery",
+    says="Looking for planted features in",
+    inputs={
+        "model": lambda sae: sae.model,
+        "sae": lambda sae: sae.pair,
+        "train_shards": lambda sae: sae.store.training_shards(sae.row.mix, sae.row.model),
+        "shards": lambda sae: sae.shards(sae.roles),
+    },
+    outputs={"target": "results/recovery/{sae}/recovery.json"},
+    params={"corpora": _samples, "draws": lambda sae: sae.config.evaluation.null_dictionaries},
+    models=lambda model: model.is_planted,
+    memory_mb=_cosines_mb,
+    gpu=True,
+)
+
 MEASURE = Measure(
     "recovery",
+    stages=(RECOVERY,),
     writes="atlas.planted.study_table.write_recovery",
     inputs={
         "metrics": lambda study: [f"results/metrics/{sae}/metrics.json" for sae in _ids(study)],
