@@ -2,7 +2,8 @@
 
 Real documents: those of training shards are the population, whose explained variance is known; samples of a few of them
 are drawn, each gets its interval. `--latents` simulates a share of latents beyond a limit. Three ways are compared: the
-jackknife (`cluster_interval`), draws of documents (`draws_interval`), and percentiles of draws, used before.
+jackknife (`cluster_interval`), draws of documents (`draws_interval`), and percentiles of draws, used before. `--areas`
+simulates AUCs of labels on few examples: `auc_interval` beside percentiles of draws.
 """
 
 import argparse
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 
 from atlas.activations.store import open_shards
 from atlas.evaluation.chunks import chunk_rows, row_chunks
 from atlas.evaluation.facts import TrainingFacts
 from atlas.evaluation.reconstruction import ReconstructionSums
+from atlas.statistics.auc import auc_interval, wins
 from atlas.statistics.clusters import Groups, cluster_interval
-from atlas.statistics.draws import document_draws, draws_interval, percentile_interval
+from atlas.statistics.draws import document_draws, drawn_auc, draws_interval, percentile_interval
 from atlas.training.sae import load_sae
 
 DRAWS = 400
@@ -96,6 +99,36 @@ def coverage(draw: Callable, sizes: tuple[int, ...], cases: int) -> Iterator[tup
         yield n, *(value for way in range(3) for value in (table[:, way, 0].mean(), np.median(table[:, way, 1])))
 
 
+def areas(cases: int) -> Iterator[tuple]:
+    """For each kind, number of examples and truth: coverage and mean width of `auc_interval` and of percentiles.
+
+    Answers are normal; normal with what examples of one document share, the positives in 8 documents; or 0 and 1.
+    """
+    for kind in ("normal", "documents", "binary"):
+        for n in (5, 10, 20, 50):
+            for truth in (0.5, 0.7, 0.9, 0.97):
+                generator = np.random.Generator(np.random.PCG64([n, int(100 * truth)]))
+                found = np.array([_area_case(kind, n, truth, generator) for _ in range(cases)])
+                held, width = (found[..., 0] <= truth) & (truth <= found[..., 1]), found[..., 1] - found[..., 0]
+                yield kind, n, truth, *np.column_stack([held.mean(0), width.mean(0)]).ravel()
+
+
+def _area_case(kind: str, n: int, truth: float, generator: np.random.Generator) -> list[list[float]]:
+    """Both intervals of one simulated latent."""
+    n_documents = 60
+    high = generator.integers(8 if kind == "documents" else n_documents, size=n)
+    low, shared = generator.integers(n_documents, size=n), 0.7 if kind == "documents" else 0.0
+    effect = shared * generator.normal(size=n_documents)
+    own = np.sqrt(1 - shared**2) * generator.normal(size=(2, n))
+    positives, negatives = np.sqrt(2) * ndtri(truth) + effect[high] + own[0], effect[low] + own[1]
+    if kind == "binary":
+        positives, negatives = (generator.random(n) < 2 * truth - 1).astype(float), np.zeros(n)
+    draws = document_draws(n_documents, DRAWS)
+    area = drawn_auc(wins(positives, negatives), draws[high], draws[low])
+    percentiles = area.interval or [np.nan, np.nan]
+    return [auc_interval(area.value, len(set(high)), len(set(low))), percentiles]
+
+
 def main() -> None:
     """Print one line per population and number of documents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -103,11 +136,17 @@ def main() -> None:
     parser.add_argument("--sae", type=Path, help="folder of an SAE of the hook")
     parser.add_argument("--hook", help="for example resid_post.19")
     parser.add_argument("--latents", action="store_true", help="a share of latents beyond a limit")
+    parser.add_argument("--areas", action="store_true", help="AUCs of labels on few examples")
     parser.add_argument("--every", type=int, default=3, help="rows of which one is looked at")
     parser.add_argument("--cases", type=int, default=600)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.areas:
+        print("answers, examples of each class, truth, then coverage and width of auc_interval, and of percentiles")
+        for kind, n, truth, *numbers in areas(given.cases):
+            print(kind, n, truth, *(f"{number:.3f}" for number in numbers), flush=True)
+        return
     populations: dict[str, Callable] = {}
     if given.shards:
         populations[given.hook] = real(real_sums(given.shards, given.sae, given.hook, given.every))

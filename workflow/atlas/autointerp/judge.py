@@ -18,7 +18,7 @@ from atlas.autointerp.scorers import BLIND
 from atlas.autointerp.tools import Question, Scorer
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
-from atlas.statistics.auc import wins
+from atlas.statistics.auc import auc_interval, wins
 from atlas.statistics.draws import Drawn, document_draws, drawn_auc
 
 # A token is highlighted when it has this share of the strongest activation among the latent's test examples; as in
@@ -26,6 +26,7 @@ from atlas.statistics.draws import Drawn, document_draws, drawn_auc
 HIGHLIGHT_SHARE = 0.3
 NO_ANSWERS = pd.DataFrame({"latent": [], "kind": [], "window": [], "answer": []})
 MEASURES = ("score", "shuffled", "blind", "specificity", "over_blind")
+_AREAS = ("score", "blind")  # AUCs of a single label
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def judge_labels(
         found = _score(examples.latents[latent], kinds, given, draws, windows)
         for kind, measured in found.items():
             means.add(kind, measured)
-            rows.append(_row(latent, kind, examples.latents[latent], measured, given))
+            rows.append(_row(latent, kind, examples.latents[latent], measured, given, windows))
     for latent in chosen:
         rows += [
             unscored(latent, kind, examples.latents[latent], reason)
@@ -167,10 +168,16 @@ def _score(
     return found
 
 
-def _row(latent: int, kind: str, examples: Examples, measured: Mapping[str, Drawn], answers) -> dict[str, Any]:
+def _row(
+    latent: int, kind: str, examples: Examples, measured: Mapping[str, Drawn], answers: np.ndarray, windows: Windows
+) -> dict[str, Any]:
     row = counts(latent, kind, examples) | {"reason": None, "failed_share": float(np.isnan(answers[0]).mean())}
+    documents = [len(np.unique(windows.group[each])) for each in (examples.test, examples.negatives[kind])]
     for name in MEASURES:
-        low, high = measured[name].interval or (None, None)
+        if name in _AREAS:  # draws of few examples have no width where a label tells all of them
+            low, high = auc_interval(measured[name].value, *documents)
+        else:
+            low, high = measured[name].interval or (None, None)
         row |= {name: measured[name].value, f"{name}_low": low, f"{name}_high": high}
     return row
 
