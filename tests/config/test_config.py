@@ -96,7 +96,7 @@ def test_nulls_have_the_recipe_of_the_sweep():
         (
             "studies/llama_sweep/rows/2/hook",
             "resid_post.20",
-            r"rows\[2\]\.hook: 'resid_post\.20' is not stored; add it to",
+            r"rows\[2\]\.hook: 'resid_post\.20' is not one of models\.",
         ),
         (
             "studies/llama_sweep/rows/2/hook",

@@ -68,7 +68,7 @@ def test_one_needs_no_mix_and_no_recipe(whole):
         (ROW | {"recipe": "topk"}, {}, "which was not trained here: must have no recipe; model and hook are keys of"),
         (ROW | {"hook": "resid_post.4", "seeds": [0]}, {}, "must have no hook, seeds"),
         ({"cause": None}, {}, "give 'hook' for an SAE that is trained here, or 'sae' for one of section saes"),
-        (ROW, {"hook": "resid_post.11"}, "saes.theirs.hook: 'resid_post.11' is not stored; add it to models."),
+        (ROW, {"hook": "resid_post.11"}, "saes.theirs.hook: 'resid_post.11' is not one of models."),
         (ROW, {"hook": "resid_post.30"}, "saes.theirs.hook: 'resid_post.30' is beyond 'smollm2-135m'"),
         (ROW, {"hook": "layer 10"}, "saes.theirs.hook: hook point 'layer 10' is not '<site>.<layer>'"),
         (ROW, {"model": "nope"}, "saes.theirs.model: 'nope' is not one of"),

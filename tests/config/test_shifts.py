@@ -57,7 +57,7 @@ def test_rows_of_one_sae_differ_by_their_shift():
         ({"scale": 1.0}, "changes nothing: give another model"),
         ({"scale": -1.0}, r"shifts\.away\.scale: -1\.0"),
         ({"hook": "resid_post.10"}, r"rows\[0\]\.shift: 'away' changes nothing for 'smollm2-135m' at 'resid_post\.10'"),
-        ({"hook": "resid_post.11"}, r"shifts\.away\.hook: 'resid_post\.11' is not stored"),
+        ({"hook": "resid_post.11"}, r"shifts\.away\.hook: 'resid_post\.11' is not one of models"),
         ({"model": "gpt"}, r"shifts\.away\.model: 'gpt' is not one of"),
         ({"model": "all-minilm-l6-v2", "hook": "resid_post.4"}, r"\(d_model 576\) on .*\(d_model 384\)"),
         ({"corpora": {"chat": "blogs"}}, r"shifts\.away\.corpora\.chat: 'blogs' is not one of"),

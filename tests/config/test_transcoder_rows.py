@@ -45,10 +45,10 @@ def test_sae_and_transcoder_of_one_hook_stand_in_one_study():
 @pytest.mark.parametrize(
     ("row", "recipe", "message"),
     [
-        ({"hook": "mlp_in.10", "target_hook": "mlp_out.12"}, {}, r"target_hook: 'mlp_out\.12' is not stored; add it"),
+        ({"hook": "mlp_in.10", "target_hook": "mlp_out.12"}, {}, r"target_hook: 'mlp_out\.12' is not one of models\."),
         ({"hook": "mlp_in.10", "target_hook": "mlp_out.30"}, {}, r"target_hook: 'mlp_out\.30' is beyond"),
         ({"hook": "mlp_in.10", "target_hook": "mlp.10"}, {}, r"target_hook: hook point 'mlp\.10' is not"),
-        ({"hook": "mlp_in.12", "target_hook": "mlp_out.10"}, {}, r"\.hook: 'mlp_in\.12' is not stored"),
+        ({"hook": "mlp_in.12", "target_hook": "mlp_out.10"}, {}, r"\.hook: 'mlp_in\.12' is not one of models"),
         ({"hook": "mlp_in.10", "target_hook": "mlp_out.9"}, {}, r"'mlp_out\.9' is computed before 'mlp_in\.10'"),
         ({"hook": "mlp_out.10", "target_hook": "mlp_in.10"}, {}, r"'mlp_in\.10' is computed before"),
         ({"hook": "mlp_in.10", "target_hook": "mlp_in.10"}, {}, r"is the same tensor as 'mlp_in\.10'.*none for an SAE"),

@@ -1,6 +1,7 @@
 """Fetching a published SAE: the files that its format needs and no others, checked before any model is run."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -8,12 +9,17 @@ from safetensors.torch import save_file
 from test_hub import COMMIT, LATER, hub  # noqa: F401
 
 import atlas
-from atlas.config.saes import PublishedSae
+from atlas.config.saes import PublishedFormat, PublishedSae
 from atlas.errors import ReadingError, SourceError
 from atlas.files import read_json
+from atlas.published import FORMATS
 from atlas.published.fetch import fetch_published, read_fetched, wanted_files
 
 WIDTH, LATENTS = 8, 16
+
+
+def test_the_configuration_knows_every_format_that_is_read():
+    assert get_args(PublishedFormat) == tuple(FORMATS)
 
 
 @pytest.fixture
@@ -136,7 +142,6 @@ def test_an_altered_file_is_refused_when_it_is_read_again(release, tmp_path):
         ({"target_hook": "resid_post.2"}, WIDTH, "saes.theirs"),
         ({"states": {"apply_b_dec_to_input": False}}, WIDTH, "apply_b_dec_to_input is True, but the configuration"),
         ({"states": {"kk": 3}}, WIDTH, "stated key 'kk' (3) means nothing to this SAE"),
-        ({"format": "nope"}, WIDTH, "saes.theirs.format: 'nope' is not one of saelens"),
     ],
 )
 def test_what_does_not_fit_is_named(release, tmp_path, changes, d_model, said):

@@ -22,6 +22,14 @@ def test_new_tables_figures_and_pages_are_named(tmp_path):
     ]
 
 
+def test_verdicts_are_counted_and_their_page_is_named(tmp_path):
+    (tmp_path / "sweep.csv").write_text("study,outcome\nsweep,good\nsweep,dead\nsweep,good\n")
+    page = tmp_path / "verdicts/sweep.md"
+    assert made_since(tmp_path, ["sweep"], 0)[1] == f"sweep, verdicts: good 2, dead 1 (why: `snakemake {page}`)"
+    written(tmp_path, "verdicts/sweep.md")
+    assert made_since(tmp_path, ["sweep"], 0)[1] == f"sweep, verdicts: good 2, dead 1 ({page} says why)"
+
+
 def test_without_pages_the_way_to_them_is_named(tmp_path):
     written(tmp_path, "sweep.csv")
     assert made_since(tmp_path, ["sweep"], 100.0)[-1] == (

@@ -76,3 +76,21 @@ def test_time_by_rule_adds_up(tmp_path):
         {"rule": "train", "jobs": 2, "seconds": 30, "processor seconds": 60, "peak MiB": 20},
         {"rule": "harvest", "jobs": 1, "seconds": 5, "processor seconds": 10, "peak MiB": 5},
     ]
+
+
+def test_the_audit_of_a_reading_is_a_table_with_signs_that_are_explained(tmp_path):
+    card = complete_card()
+    stated = {"reading": "as stated", "fvu": 0.3, "l0": 32.0, "less": None, "gain": 1.01}
+    other = {"reading": EVIL, "fvu": 0.7, "l0": 16.0, "less": [-0.4, -0.45, -0.35], "gain": None}
+    audit = {"hook": "resid_post.1", "n_rows": 4075, "n_documents": 12, "stated": stated, "others": [other]}
+    found = {}
+    for name, better in (("sound", None), ("wrong", other)):
+        write_run_card(tmp_path / "card.yaml", card | {"reading_audit": audit | {"better": better, "nearest": None}})
+        write_cards("s", {IDS[0]: tmp_path / "card.yaml"}, tmp_path, tmp_path / "full.html", tmp_path / "public.html")
+        found[name] = Text((tmp_path / "full.html").read_text())
+    assert "script" not in found["sound"].tags and EVIL in found["sound"].parts
+    assert "+0.400 [+0.350, +0.450]" in found["sound"].parts, "more is left unexplained"
+    lead = next(part for part in found["sound"].parts if "4,075 stored rows of 12 documents" in part)
+    assert "No other reading explains the rows better" in lead
+    assert any(f"Speaks for another reading: {EVIL}" in part for part in found["wrong"].parts)
+    assert "outcomes of training" in found["sound"].parts

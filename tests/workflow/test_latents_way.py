@@ -89,10 +89,11 @@ def test_labels_of_a_study_with_their_controls(finished):
 
 
 def test_usefulness_is_shown_where_a_study_asks_for_it(finished):
-    table, figure, printed = (
+    table, figure, printed, verdicts = (
         "results/llama_study_usefulness.csv",
         "results/figures/llama_study_usefulness.png",
         "results/tables/llama_study.md",
+        "results/verdicts/llama_study.md",
     )
     config = read_config(finished)
     before = (finished / "config/config.yaml").read_text()
@@ -100,8 +101,10 @@ def test_usefulness_is_shown_where_a_study_asks_for_it(finished):
     assert {"autointerp", "latents"}.isdisjoint(planned(finished, table, printed))
     config["studies"]["llama_study"]["usefulness"] = ["coherence", "stability", "labels"]
     write_config(finished, config)
-    snakemake(finished, table, figure, printed)
-    assert planned(finished, table, figure, printed) == {}
+    said = snakemake(finished, table, figure, printed, verdicts)
+    assert planned(finished, table, figure, printed, verdicts) == {}
+    assert (finished / verdicts).read_text().count("| **verdict** |") == 2
+    assert "llama_study, verdicts: " in said and f"({verdicts} says why)" in said
     rows = pd.read_csv(finished / table)
     assert len(rows) == 2
     assert rows[["loss_word", "coherence_value", "labels_value", "labels_floor", "useful"]].notna().all(axis=None)

@@ -415,7 +415,10 @@ def watched_corpora(roles):
 def study_rows(wildcards):
     """Rows of a study."""
     if wildcards.study not in STUDIES:
-        raise WorkflowError(f"study {wildcards.study!r} is not one of {', '.join(STUDIES)}")
+        raise WorkflowError(
+            f"study {wildcards.study!r} is not one of the configuration's: {', '.join(STUDIES)}. A study of another file "
+            "needs `--configfile <file>` in each call"
+        )
     return STUDIES[wildcards.study]
 
 

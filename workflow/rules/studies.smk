@@ -84,6 +84,31 @@ rule study_printed:
         "../scripts/call.py"
 
 
+rule study_verdicts:
+    """A study's verdicts for readers: why, what is not known, and what the words mean."""
+    input:
+        table=rules.study_table.output.table,
+    output:
+        page="results/verdicts/{study}.md",
+    log:
+        "results/logs/study_verdicts/{study}.log",
+    benchmark:
+        "results/benchmarks/study_verdicts/{study}.tsv"
+    localrule: True
+    conda:
+        "../../envs/atlas.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        dead_min_tokens=CONFIG.evaluation.dead_min_tokens,
+        call=function("atlas.studies.verdicts.write_verdicts"),
+    message:
+        "Writing results/verdicts/{wildcards.study}.md"
+    script:
+        "../scripts/call.py"
+
+
 rule study_runs:
     """The trainings of a study side by side: settings that differ, last numbers, cost."""
     input:

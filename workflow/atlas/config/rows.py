@@ -299,7 +299,10 @@ def _check_hook(config: AtlasConfig, model: str, hook: str, where: str) -> None:
     if layer >= entry.n_layers:
         raise ConfigError(f"{where}: {hook!r} is beyond {model!r}, which has layers 0 to {entry.n_layers - 1}")
     if hook not in entry.hooks:
-        raise ConfigError(f"{where}: {hook!r} is not stored; add it to models.{model}.hooks (now {list(entry.hooks)})")
+        raise ConfigError(
+            f"{where}: {hook!r} is not one of models.{model}.hooks, {list(entry.hooks)}: their rows are stored. If it "
+            "is the right hook, add it there; activations of the model are then collected anew"
+        )
 
 
 def _override(recipe: Recipe, row: StudyRow, where: str) -> Recipe:

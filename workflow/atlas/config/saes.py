@@ -1,7 +1,7 @@
 """SAEs that somebody else trained: where their files are, what the files mean, and where they belong."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,21 @@ from atlas.config.base import Name, Section
 from atlas.config.mixes import Mix, Phase
 from atlas.config.sources import HubSource, PackageSource, PathSource
 from atlas.sae_ids import STATED
+
+PublishedFormat = Literal[
+    "saelens",
+    "gemma_scope",
+    "gemma_scope_transcoder",
+    "sparsify",
+    "dictionary_learning",
+    "llamascopium",
+    "llama_scope",
+    "nemotron_lens",
+    "openai",
+    "circuit_tracer",
+    "hypothesaes",
+    "saev",
+]
 
 
 class PublishedSae(Section):
@@ -20,7 +35,7 @@ class PublishedSae(Section):
         description="Folder or file inside the source, for example 'layer_20/width_16k/average_l0_71'. Of a folder the "
         "files that the format needs are taken, and no others.",
     )
-    format: Name = Field(description="Format of the files; docs/formats.md has each.")
+    format: PublishedFormat = Field(description="Format of the files; docs/formats.md has each.")
     model: Name = Field(description="Model whose rows it reads; one of `models`.")
     hook: str = Field(description="Hook point whose rows it reads. Files that state another one are refused.")
     target_hook: str | None = Field(

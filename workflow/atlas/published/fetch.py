@@ -33,8 +33,6 @@ def fetch_published(
     `d_model` is the width of the model's rows, `lock` the file that pins the commits of hub sources. Raises
     SourceError when a file is missing, and ReadingError when the files are not read as stated, or do not fit the model.
     """
-    if spec.format not in FORMATS:
-        raise ReadingError(f"saes.{name}.format: {spec.format!r} is not one of {', '.join(FORMATS)}")
     folder = Path(folder)
     with atomic_path(folder) as temporary:
         files = temporary / FILES_FOLDER

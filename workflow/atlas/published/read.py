@@ -84,7 +84,8 @@ def _hook(key: str, told: Any, named: str | None) -> str | None:
         raise ReadingError(f"{key} is stated as {told!r}: {error}") from error
     if found is not None and HookPoint.parse(found).depth != HookPoint.parse(told).depth:
         raise ReadingError(
-            f"{key} is stated as {told!r}, but the files say {named!r}, which is {found}; correct it, or remove it"
+            f"{key} is stated as {told!r}, but the files say {named!r}, which is {found}: state {found}, or name the "
+            "files of the other hook"
         )
     return told
 

@@ -14,6 +14,9 @@ from atlas.card_fields import RESULTS, differences, flat, sections
 from atlas.files import write_text
 from atlas.runcard import is_published, public_card, read_run_card
 
+_AUDIT = "reading_audit"
+# What a section is about, where its name could be taken for something else.
+_TITLES = {"outcomes": "outcomes of training"}
 _STYLE = (
     "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1a1a1a}"
     "table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{border:1px solid #bbb;padding:.2rem .5rem;"
@@ -34,7 +37,7 @@ def write_cards(study: str, cards: Mapping[str, Path], benchmarks: Path, full: P
         _table(pd.DataFrame(_facts(read), columns=["this run", ""])),
         "<h2>What differs between the runs</h2>",
         _table(differing_settings(settings)),
-        "<h2>Cost by stage</h2><p>Of all jobs that have run in this folder.</p>",
+        "<h2>Cost by stage</h2><p>Of all jobs that had ended in this folder when this page was written.</p>",
         _table(time_by_rule(benchmarks)),
         "<h2>Run cards</h2>",
         *(_card(sae_id, card) for sae_id, card in read.items()),
@@ -116,11 +119,47 @@ def _commit() -> str:
 
 
 def _card(sae_id: str, card: Mapping[str, Any]) -> str:
+    """One card; verdicts are not on it, for it says how an SAE was made, before any is evaluated."""
+    rest = {name: value for name, value in card.items() if name != _AUDIT}
     tables = [
-        (f"<h3>{html.escape(name)}</h3>" if name else "") + _table(pd.DataFrame(fields, columns=["", "value"]))
-        for name, fields in sections(card)
+        (f"<h3>{html.escape(_TITLES.get(name, name))}</h3>" if name else "")
+        + _table(pd.DataFrame([(_TITLES.get(key, key), value) for key, value in fields], columns=["", "value"]))
+        for name, fields in sections(rest)
     ]
+    if isinstance(card.get(_AUDIT), Mapping):
+        tables.append(_reading_audit(card[_AUDIT]))
     return f"<details><summary>{html.escape(sae_id)}</summary>{''.join(tables)}</details>"
+
+
+def _reading_audit(audit: Mapping[str, Any]) -> str:
+    """The audit of a published SAE's reading: what each reading of its files leaves unexplained."""
+    columns = {
+        "reading of the files": lambda each: each["reading"],
+        "variance unexplained": lambda each: _short(each["fvu"]),
+        "more than the stated reading [interval]": lambda each: _more(each["less"]),
+        "active latents a row": lambda each: _short(each["l0"]),
+        "slope of rows on reconstructions": lambda each: _short(each["gain"]),
+    }
+    rows = pd.DataFrame(
+        [[cell(each) for cell in columns.values()] for each in [audit["stated"], *audit["others"]]],
+        columns=list(columns),
+    )
+    better = next((audit[key]["reading"] for key in ("better", "nearest") if audit.get(key)), None)
+    found = "No other reading explains the rows better." if better is None else f"Speaks for another reading: {better}."
+    lead = (
+        f"On {audit['n_rows']:,} stored rows of {audit['n_documents']:,} documents at {audit['hook']}. {found} "
+        "A sound reading has a slope near 1."
+    )
+    return f"<h3>audit of the reading</h3><p>{html.escape(lead)}</p>{_table(rows)}"
+
+
+def _more(less: Sequence[float] | None) -> str:
+    """Say how much more a reading leaves unexplained; the card has the stated less this one, with its interval."""
+    return "" if less is None else f"{-less[0]:+.3f} [{-less[2]:+.3f}, {-less[1]:+.3f}]"
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _heading(text: str) -> str:

@@ -1,5 +1,7 @@
 """Where a run has put what people open: for its last lines."""
 
+import csv
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,12 +27,27 @@ def made_since(results: Path, studies: Iterable[str], started: float) -> list[st
         for kind, paths in zip(("tables", "figures"), found, strict=True):
             if paths:
                 lines.append(f"{study}, {kind}: {', '.join(map(str, paths))}")
+        table = results / f"{study}.csv"
+        if table in found[0] and (counts := _outcomes(table)):
+            lines.append(f"{study}, verdicts: {counts} ({_why(results, study)})")
     index = results / _INDEX
     if index.is_file() and (lines or index.stat().st_mtime >= started):
         lines.append(f"pages: {index} (open it in a browser)")
     elif lines:
         lines.append(f"pages: none yet; `snakemake {index}` writes them")
     return lines
+
+
+def _outcomes(table: Path) -> str:
+    """Count each verdict; empty for a table without verdicts."""
+    with table.open(newline="", encoding="utf-8") as stream:
+        counts = Counter(row["outcome"] for row in csv.DictReader(stream) if row.get("outcome"))
+    return ", ".join(f"{word} {count}" for word, count in counts.most_common())
+
+
+def _why(results: Path, study: str) -> str:
+    page = results / f"verdicts/{study}.md"
+    return f"{page} says why" if page.is_file() else f"why: `snakemake {page}`"
 
 
 def _written(results: Path, study: str, patterns: Iterable[str], started: float) -> list[Path]:

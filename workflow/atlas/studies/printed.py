@@ -179,8 +179,12 @@ def printed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def as_markdown(cells: pd.DataFrame) -> str:
     """A pipe table; names that hold Markdown's own characters are escaped."""
-    escaped = cells.map(lambda text: _MARKUP.sub(r"\\\g<0>", text))
-    return escaped.to_markdown(index=False, tablefmt="pipe", disable_numparse=True) + "\n"
+    return cells.map(escaped).to_markdown(index=False, tablefmt="pipe", disable_numparse=True) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text whose characters Markdown would read as markup are escaped."""
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def as_latex(cells: pd.DataFrame) -> str:
