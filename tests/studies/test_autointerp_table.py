@@ -39,7 +39,16 @@ def files(folder, sae_id: str, corpus: str) -> SaeFiles:
     (folder / "metrics.json").write_text(json.dumps(metrics))
     latents = {"outcome": ["good", "noisy", "good", "good"], "told_by": ["token", None, "words", "token"]}
     pd.DataFrame(latents).to_parquet(folder / "latents.parquet")
-    return SaeFiles(folder / "autointerp.json", folder / "latents.parquet", folder / "metrics.json", corpus)
+    shares = {
+        "sae": {"n": 4, "share": 0.75, "interval": [0.2, 0.99]},
+        "random": {"n": 4, "share": 0, "interval": [0, 0.6]},
+    }
+    planted = {"all": {"n": 90, "share": 0.8, "interval": [0.7, 0.9]}}
+    told = {"sae_id": sae_id, "limits": {}, **shares, "planted": planted}
+    (folder / "told.json").write_text(json.dumps(told))
+    return SaeFiles(
+        *(folder / name for name in ("autointerp.json", "latents.parquet", "told.json", "metrics.json")), corpus
+    )
 
 
 def test_every_sae_is_held_against_text_of_its_own_training(tmp_path):
@@ -58,6 +67,9 @@ def test_every_sae_is_held_against_text_of_its_own_training(tmp_path):
     assert json.loads(ours.outcome_shares.iloc[0]) == {"good": 0.75, "noisy": 0.25}
     assert json.loads(ours.told_by_shares.iloc[0]) == {"token": 0.5, "words": 0.25, "nothing": 0.25}
     assert table.told_by_token_share.tolist() == [0.7, 0.2] * 2
+    assert table.told_share.tolist() == [0.75, 0.0] * 2
+    assert table.told_latents.tolist() == [4] * 4
+    assert table[["planted_told_interval_low", "planted_told_share"]].iloc[1].tolist() == [0.7, 0.8]
     ceiling = [f"planted_rare_word_dense{end}" for end in ("", "_interval_low", "_interval_high")]
     assert ours[ceiling].iloc[0].tolist() == [0.97, 0.95, 0.99]
     assert ours.planted_rare_word.isna().all()

@@ -108,6 +108,7 @@ MEASURE = Measure(
     inputs={
         "summary": of_saes("results/autointerp/{sae}/autointerp.json"),
         "latents": of_saes("results/autointerp/{sae}/latents.parquet"),
+        "told": of_saes("results/autointerp/{sae}/told.json"),
         "metrics": of_saes("results/metrics/{sae}/metrics.json"),
     },
     params={"saes_by": lambda study: study.saes, "corpus": lambda study: list(study.in_sample.values())},

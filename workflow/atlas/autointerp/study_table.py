@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.autointerp.planted import PLANTED_CLASSES, RANDOM
+from atlas.autointerp.planted import ALL, PLANTED_CLASSES, RANDOM
 from atlas.sae_files import read_of_sae
 from atlas.statistics.intervals import difference_interval
 from atlas.studies.rows import frame_of, identity
@@ -26,10 +26,11 @@ RANDOM_MODEL = "random model"
 
 @dataclass(frozen=True)
 class SaeFiles:
-    """autointerp.json, latents.parquet with outcomes, metrics.json of one SAE; `corpus` is one it was trained on."""
+    """Files of one SAE; `corpus` is one it was trained on. latents.parquet is the one with outcomes."""
 
     summary: Path
     latents: Path
+    told: Path
     metrics: Path
     corpus: str
 
@@ -75,6 +76,7 @@ def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
     summary, metrics = read_of_sae(files.summary, sae_id), read_of_sae(files.metrics, sae_id)
+    shares_told = read_of_sae(files.told, sae_id)
     latents = read_parquet(files.latents, columns=["outcome", "told_by"])
     shares = latents.outcome.value_counts(normalize=True)
     told = latents.told_by.fillna("nothing").value_counts(normalize=True)
@@ -99,8 +101,17 @@ def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
             "outcome_shares": json.dumps(shares.round(4).to_dict(), sort_keys=True) if ours else None,
             "told_by_shares": json.dumps(told.round(4).to_dict(), sort_keys=True) if ours else None,
             "told_by_token_share": summary["by_token"][own["dictionary"]]["share_told"],
+            **_share("told", shares_told[own["dictionary"]]),
+            **_share("planted_told", shares_told["planted"].get(ALL, {})),
             **_ends(summary["ceilings"], own),
         }
+
+
+def _share(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a share of latents that something tells, with its interval and the number of latents."""
+    low, high = told.get("interval") or (None, None)
+    ends = {f"{name}_interval_low": low, f"{name}_interval_high": high}
+    return {f"{name}_share": told.get("share"), **ends, f"{name}_latents": told.get("n")}
 
 
 def _ends(ceilings: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
