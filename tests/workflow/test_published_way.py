@@ -220,4 +220,6 @@ def test_what_does_not_fit_ends_in_the_first_job(project, tmp_path):
     config["saes"]["theirs"] |= {"n_latents": 48, "hook": "resid_post.0"}
     write_config(folder, config)
     text = snakemake(folder, TABLE, fails=True)
-    assert "hook is stated as 'resid_post.0', but the files say 'blocks.1.hook_resid_post'" in text
+    fault = "hook is stated as 'resid_post.0', but the files say 'blocks.1.hook_resid_post'"
+    (line,) = [line for line in text.split("What failed:")[1].splitlines() if "fetch_published" in line]
+    assert line.startswith("  results/logs/fetch_published/theirs.log: ReadingError: ") and fault in line

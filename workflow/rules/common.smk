@@ -28,6 +28,7 @@ from atlas.measures import endings, measures, stages
 from atlas.sae_ids import STATED, is_stated
 from atlas.signatures import NOTE, CallError, Signatures, check_call
 from atlas.sources.state import state_of
+from atlas.studies.failed import failed_since
 from atlas.studies.made import made_since
 from atlas.training.tracking import require_trackers
 
