@@ -140,7 +140,7 @@ def test_tables_without_the_sae_are_refused(tmp_path, stage):
 def test_another_recipes_seeds_are_refused(tmp_path):
     stability(tmp_path / "s", 0.5)
     with pytest.raises(EvaluationError, match="has no seed 7"):
-        read_stage("stability", tmp_path / "s", "m/h/x/r/seed-7")
+        read_stage("stability", tmp_path / "s", OWN.replace("seed-0", "seed-7"))
 
 
 def test_the_table_has_every_stage_of_every_sae(tmp_path):

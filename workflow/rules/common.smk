@@ -25,7 +25,7 @@ from atlas.job import export_library_path
 from atlas.job_lock import claim_results
 from atlas.measure import of_saes
 from atlas.measures import endings, measures, stages
-from atlas.sae_ids import STATED, is_stated
+from atlas.sae_ids import STATED, SaeId, is_stated
 from atlas.signatures import NOTE, CallError, Signatures, check_call
 from atlas.sources.state import state_of
 from atlas.studies.failed import failed_since

@@ -8,8 +8,14 @@ class SaeWildcards:
     """The wildcards that an SAE has where a job of its own trains it."""
 
     def __init__(self, row):
-        self.model, self.hook, self.mix, self.recipe, _ = row.sae_id.split("/")
-        self.seed = str(row.seed)
+        own = SaeId.parse(row.sae_id)
+        self.model, self.hook, self.mix, self.recipe, self.seed = (
+            own.model,
+            str(own.hooks),
+            own.mix,
+            own.recipe,
+            str(own.seed),
+        )
 
 
 def group_files(group, kind):

@@ -2,11 +2,12 @@
 
 from atlas.config.plan import SaePlan
 from atlas.measure import Measure, Stage
+from atlas.sae_ids import SaeId
 
 
 def _raw(sae: SaePlan) -> str:
     """Absorption of the raw activation's dimensions, of which the dictionary is known alone."""
-    return f"results/absorption/{sae.row.model}/{sae.sae_id.split('/')[1]}/{sae.row.mix}/raw.json"
+    return f"results/absorption/{sae.row.model}/{SaeId.parse(sae.sae_id).hooks}/{sae.row.mix}/raw.json"
 
 
 ABSORPTION = Stage(

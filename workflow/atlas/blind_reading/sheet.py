@@ -12,6 +12,7 @@ from atlas.config.reading import Reading
 from atlas.errors import DamagedFileError
 from atlas.files import atomic_path, read_json, write_json
 from atlas.folder import Folder
+from atlas.sae_ids import SaeId
 from atlas.site.pages import FOLDER, without_indentation, write_page
 
 
@@ -36,10 +37,10 @@ def write_reading_sheet(
     """
     own, nulls, read = iter(codes), iter(random), []
     for sae_id, model, folder, names, twin in zip(saes, models, folders, corpora, twins, strict=True):
-        _, hook, _, _, seed = sae_id.split("/")
+        own_id = SaeId.parse(sae_id)
         files = {name: next(own) for name in names}
         random_files = {name: next(nulls) for name in names} if twin is None else {}
-        read.append(ReadSae(sae_id, folder, hook, int(seed.removeprefix("seed-")), model, files, random_files, twin))
+        read.append(ReadSae(sae_id, folder, str(own_id.hooks), own_id.seed, model, files, random_files, twin))
     write_sheet(study, read, settings, page, key)
 
 

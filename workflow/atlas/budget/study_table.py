@@ -11,6 +11,7 @@ from atlas.errors import EvaluationError
 from atlas.hook_points import SaeHooks
 from atlas.runcard import read_run_card
 from atlas.sae_files import require_sae
+from atlas.sae_ids import SaeId
 from atlas.studies.rows import frame_of, identity
 from atlas.tables import read_csv, write_csv
 
@@ -87,8 +88,8 @@ def _trained(sae_id: str, path: Path) -> dict[str, Any]:
     """Read from the run card which rows the SAE was trained on."""
     card = read_run_card(path)
     names, hooks = card["names"], SaeHooks.of(card["hook"], card["target_hook"])
-    found = f"{names['model']}/{hooks}/{names['mix']}/{names['recipe']}/seed-{card['seed']}"
-    require_sae(path, found, sae_id)
+    found = SaeId(names["model"], hooks, names["mix"], names["recipe"], card["seed"])
+    require_sae(path, str(found), sae_id)
     own, tokens = card["optimisation"], card["tokens"]
     return {
         "n_latents": card["sae"]["n_latents"],

@@ -16,7 +16,7 @@ from atlas.config.shifts import Place
 from atlas.config.study import EvaluationCorpora, Study, StudyRow
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint, SaeHooks
-from atlas.sae_ids import is_stated
+from atlas.sae_ids import SaeId, is_stated
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SaeRow:
     def sae_id(self) -> str:
         """Path of the SAE below results/saes/, and its name everywhere."""
         hooks = SaeHooks.of(self.hook, self.target_hook)
-        return f"{self.model}/{hooks}/{self.mix}/{self.recipe_name}/seed-{self.seed}"
+        return str(SaeId(self.model, hooks, self.mix, self.recipe_name, self.seed))
 
 
 def expand_rows(config: AtlasConfig) -> dict[str, list[SaeRow]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from atlas.errors import EvaluationError
 from atlas.files import atomic_path, read_json
-from atlas.sae_ids import how_made
+from atlas.sae_ids import SaeId
 from atlas.site.charts import shares, strip
 from atlas.site.pages import copy_assets, write_page
-from atlas.site.run import LINE_FILE, title
+from atlas.site.run import LINE_FILE
 
 # Dials that have a column on the first page.
 COLUMNS = ("explained", "recovered", "l0", "dead", "dense", "redundancy", "coherent", "stable", "labels")
@@ -41,7 +41,7 @@ def _study(name: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "name": name,
         "columns": columns,
-        "models": list(dict.fromkeys(line["sae_id"].split("/")[0] for line in lines)),
+        "models": list(dict.fromkeys(SaeId.parse(line["sae_id"]).model for line in lines)),
         "saes": [_sae(line, columns) for line in lines],
         "n_latents": sum(sum(line["latents"].values()) for line in lines),
     }
@@ -49,7 +49,7 @@ def _study(name: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _sae(line: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     by_key = {dial["key"]: dial for dial in line["dials"]}
-    model, hook, *_ = line["sae_id"].split("/")
+    own = SaeId.parse(line["sae_id"])
     cells = []
     for key, _ in columns:
         dial = by_key.get(key)
@@ -59,10 +59,10 @@ def _sae(line: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> dict[st
         cells.append({"dial": dial, "drawn": drawn})
     return {**line} | {
         "href": f"saes/{line['sae_id']}/index.html",
-        "title": title(line["sae_id"]),
-        "model": model,
-        "hook": hook,
-        "rest": how_made(line["sae_id"]),
+        "title": own.title,
+        "model": own.model,
+        "hook": str(own.hooks),
+        "rest": own.how_made,
         "cells": cells,
         "bar": shares(line["latents"], width=110),
     }

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from atlas.files import atomic_path, write_plain_json
-from atlas.hook_points import HookPoint, SaeHooks
+from atlas.hook_points import HookPoint
+from atlas.sae_ids import SaeId
 from atlas.site.contexts import Context, Firings
 from atlas.site.latent import Scene
 from atlas.site.logits import Logits
@@ -22,12 +23,12 @@ _TOP = {"bin_min": -1.0, "bin_contains": -1.0}
 
 def write_neuronpedia(scene: Scene, sae_id: str, target: Path) -> None:
     """Write batch-0.json, batch-1.json, …, in a folder: all latents that have a page, silent ones without contexts."""
-    model, hook, mix, recipe, seed = sae_id.split("/")
+    own = SaeId.parse(sae_id)
     head = {
-        "model_id": model,
+        "model_id": own.model,
         # As SAEDashboard, of a transcoder the layer that it reads.
-        "layer": HookPoint.parse(SaeHooks.parse(hook).source).layer,
-        "sae_set": f"{hook}-{mix}-{recipe}-{seed}",
+        "layer": HookPoint.parse(own.hooks.source).layer,
+        "sae_set": f"{own.hooks}-{own.mix}-{own.recipe}-seed-{own.seed}",
     }
     with atomic_path(target) as folder:
         folder.mkdir(parents=True)

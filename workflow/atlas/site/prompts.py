@@ -15,8 +15,9 @@ from atlas.files import atomic_path
 from atlas.latents.token_classes import TokenTable
 from atlas.massive import MASSIVE_FACTOR
 from atlas.models.load import load_model
+from atlas.sae_ids import SaeId
 from atlas.site.pages import FOLDER, write_page
-from atlas.site.run import chosen_latents, title
+from atlas.site.run import chosen_latents
 from atlas.site.text import TokenPieces, highlighted
 from atlas.training.sae import load_sae
 
@@ -65,7 +66,7 @@ def write_prompts_page(
     texts = read_prompts(source)
     shown = []
     for model, folder in models.items():
-        own = [sae for sae in saes if sae.sae_id.split("/")[0] == model]
+        own = [sae for sae in saes if SaeId.parse(sae.sae_id).model == model]
         found = read_texts(
             load_model(folder, torch.device("cpu")), folder, texts, list(dict.fromkeys(sae.hook for sae in own))
         )
@@ -88,7 +89,7 @@ def _sae(
         return f"{sae.pages}/latents/{latent}.html" if latent in linked else None
 
     return {
-        "title": title(sae.sae_id),
+        "title": SaeId.parse(sae.sae_id).title,
         "index": None if sae.pages is None else f"{sae.pages}/index.html",
         "n_latents": dictionary.n_latents,
         "texts": [_text(text, dictionary.encode(text.rows), highest, pieces, link, settings) for text in texts],

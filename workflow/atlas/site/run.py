@@ -25,7 +25,7 @@ from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import LoadedModel, load_model
 from atlas.progress import progress
-from atlas.sae_ids import how_made
+from atlas.sae_ids import SaeId
 from atlas.site.contexts import ContextSettings, Corpora
 from atlas.site.effects import EffectFiles, Effects
 from atlas.site.latent import PAGE_BYTES, Links, Scene, fewer_lines, latent_page, promoted_text
@@ -88,7 +88,7 @@ def build_sae_pages(
         (folder / "latents").mkdir(parents=True)
         promoted = [promoted_text(scene, latent) for latent in range(scene.tables.n_latents)]
         write_data(folder / "latents-data.js", "atlasLatents", latent_columns(scene.tables, scene.links, promoted))
-        shared = {"sae_id": sae_id, "studies": place.studies, "title": title(sae_id)}
+        shared = {"sae_id": sae_id, "studies": place.studies, "title": SaeId.parse(sae_id).title}
         random = _random_pages(inputs, place, settings, folder, shared) if inputs.random_codes else []
         values = sae_page(facts, scene.tables, scene.links, place.seed, limits, settings.run_cards == "public")
         write_page(folder / "index.html", "sae.html", SAE_ROOT, random_latents=random, **shared, **values)
@@ -103,12 +103,6 @@ def export_neuronpedia(inputs: SiteInputs, place: Place, settings: Site, target:
     scene = _scene(inputs, place, settings)
     logits = _read_by_head(inputs.model, place.hook, lambda loaded: decoder_logits(load_sae(inputs.sae).W_dec, loaded))
     write_neuronpedia(replace(scene, logits=logits), "/".join(inputs.sae.parts[-5:]), target)
-
-
-def title(sae_id: str) -> str:
-    """An SAE's name for people."""
-    model, hook, *_ = sae_id.split("/")
-    return f"{model} · {hook} · {how_made(sae_id)}"
 
 
 def chosen_latents(n_latents: int, limit: int | None) -> frozenset[int]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atlas.sae_ids import names_of
+from atlas.sae_ids import SaeId
 from atlas.site.numbers import known, short
 from atlas.tables import read_csv
 from atlas.usefulness.scale import MEASURES
@@ -20,7 +20,7 @@ _TITLES = {
 
 def row_of(table: Path, sae_id: str) -> dict[str, Any] | None:
     """Return the row of an SAE in results/<study>_usefulness.csv; None where the study has it under a shift alone."""
-    wanted = names_of(sae_id)
+    wanted = SaeId.parse(sae_id).columns
     for row in read_csv(table).to_dict("records"):
         if all(row[name] == value if value is not None else not known(row[name]) for name, value in wanted.items()):
             return row

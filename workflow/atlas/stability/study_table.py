@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.files import read_json
+from atlas.sae_ids import SaeId
 from atlas.studies.rows import frame_of, identity, unknown_of
 from atlas.studies.table import flat
 from atlas.tables import write_csv
@@ -22,7 +23,7 @@ def write_stability_table(study: str, summaries: Mapping[str, Path], table: Path
 
 def _row(study: str, sae_id: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     who = identity(study, sae_id)
-    own = summary["saes"][sae_id.rpartition("seed-")[2]]  # a published SAE has one in its id, and none in the table
+    own = summary["saes"][str(SaeId.parse(sae_id).seed)]  # a published SAE has one in its id, and none in the table
     kept = {key: own[key] for key in ("n_latents", "n_firing", "matching")}
     kept |= {"other_seeds": " ".join(map(str, own["other_seeds"])), "corpus": summary["corpus"]}
     kept["n_rows"] = summary["n_rows"]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.sae_files import read_of_sae
-from atlas.sae_ids import NOT_STATED, PUBLISHED, names_of
+from atlas.sae_ids import NOT_STATED, PUBLISHED, SaeId
 from atlas.tables import read_csv
 
 # Why the columns are empty that only training knows.
@@ -19,7 +19,7 @@ UNKNOWN_TRAINING = {
 
 def identity(study: str, sae_id: str) -> dict[str, Any]:
     """Columns that say which SAE a row is about."""
-    return {"study": study, **names_of(sae_id)}
+    return {"study": study, **SaeId.parse(sae_id).columns}
 
 
 def results_of(study: str, files: Mapping[str, Path]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -33,7 +33,7 @@ def results_of(study: str, files: Mapping[str, Path]) -> Iterator[tuple[dict[str
 
 def unknown_of(sae_id: str) -> dict[str, str]:
     """Return the reasons for columns that only its trainer could fill; none for an SAE that is trained here."""
-    return UNKNOWN_TRAINING if names_of(sae_id)["mix"] is None else {}
+    return UNKNOWN_TRAINING if SaeId.parse(sae_id).is_published else {}
 
 
 def frame_of(rows: Iterable[Mapping[str, Any]], **options: Any) -> pd.DataFrame:
@@ -50,5 +50,6 @@ def read_rows(table: Path | str, **options: Any) -> pd.DataFrame:
 def filled(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows for a figure, which groups by mix and seed: published SAEs are of the mix `published` there, with seed 0."""
     values = {"mix": PUBLISHED, "seed": 0}
+    frame = frame.astype({name: object for name in values if name in frame})  # all empty, it would be of numbers
     frame = frame.fillna({name: value for name, value in values.items() if name in frame})
     return frame.astype({"seed": int}) if "seed" in frame else frame

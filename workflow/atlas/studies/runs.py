@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.runcard import is_published, read_run_card
-from atlas.sae_ids import NOT_STATED, names_of
+from atlas.sae_ids import NOT_STATED, SaeId
 from atlas.studies.rows import frame_of
 from atlas.tables import write_csv
 
@@ -39,8 +39,8 @@ def write_runs_table(cards: Mapping[str, Path], table: Path) -> None:
 
 def _identity(sae_id: str) -> dict[str, Any]:
     """A transcoder's two hooks stay one name here."""
-    names = names_of(sae_id) | {"hook": sae_id.split("/")[1]}
-    return {key: value for key, value in names.items() if key != "target_hook"}
+    own = SaeId.parse(sae_id)
+    return {key: value for key, value in own.columns.items() if key != "target_hook"} | {"hook": str(own.hooks)}
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:

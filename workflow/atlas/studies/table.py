@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from atlas.files import read_json
-from atlas.hook_points import HookPoint, SaeHooks
-from atlas.sae_ids import names_of
+from atlas.hook_points import HookPoint
+from atlas.sae_ids import split_shift
 from atlas.statistics.intervals import least_difference
 from atlas.studies.published import published_for
 from atlas.studies.rows import frame_of, unknown_of
@@ -42,11 +42,9 @@ def write_study_table(
 
 def table_row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, published: str | None) -> dict[str, Any]:
     """One row of a study's table, as columns: of one SAE on one evaluation corpus."""
-    parts = sae_id.split("/")
-    own_id, shift = "/".join(parts[:5]), parts[5:]
-    names = names_of(own_id)
-    hooks, judged = SaeHooks.parse(parts[1]), metrics["corpora"][corpus]
-    unknown = unknown_of(own_id)
+    own, shift = split_shift(sae_id)
+    names, hooks, judged = own.columns, own.hooks, metrics["corpora"][corpus]
+    unknown = unknown_of(str(own))
     point = HookPoint.parse(hooks.source)
     outcome = judged["outcome"]
     return {
@@ -65,7 +63,7 @@ def table_row(study: str, sae_id: str, metrics: dict[str, Any], corpus: str, pub
         "d_model": metrics["d_model"],
         "k": metrics["k"],
         "seed": names["seed"],
-        "shift": shift[0] if shift else None,
+        "shift": shift,
         "corpus": corpus,
         "role": judged["role"],
         "n_tokens": judged["n_tokens"],

@@ -15,6 +15,7 @@ from atlas.config.study import TwinStage
 from atlas.errors import EvaluationError
 from atlas.files import read_json
 from atlas.latents.coherence import COHERENT_Z
+from atlas.sae_ids import SaeId
 from atlas.statistics.clusters import jackknife_interval
 from atlas.statistics.intervals import difference_interval, welch_interval
 from atlas.tables import read_parquet
@@ -104,8 +105,8 @@ def _labels(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
 
 def _stability(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
     """stability.json of all seeds of a recipe: how much of one seed comes back in the others."""
-    seed = sae_id.rsplit("/seed-", 1)[1]
-    own = read_json(path)["saes"].get(seed)
+    seed = SaeId.parse(sae_id).seed
+    own = read_json(path)["saes"].get(str(seed))
     if own is None:
         raise EvaluationError(f"{path}: has no seed {seed}, which {sae_id} has; delete it and run again")
     for name in _STABLE:

@@ -9,6 +9,7 @@ from atlas.autointerp.planted import ALL
 from atlas.errors import EvaluationError
 from atlas.files import read_json
 from atlas.sae_files import read_of_sae
+from atlas.sae_ids import SaeId
 from atlas.twins.learnt import DECIDING, best_twin
 from atlas.usefulness.scale import (
     COHERENCE,
@@ -128,8 +129,8 @@ def _stability(files: StageFiles, corpus: str) -> _Found | None:
     """stability.json holds all seeds of a recipe."""
     if files.stability is None:
         return None
-    seed = files.sae_id.rpartition("/seed-")[2]
-    own = read_json(files.stability)["saes"].get(seed)
+    seed = SaeId.parse(files.sae_id).seed
+    own = read_json(files.stability)["saes"].get(str(seed))
     if own is None:
         raise EvaluationError(
             f"{files.stability}: has no seed {seed}, which {files.sae_id} has; delete it and run again"
