@@ -105,7 +105,7 @@ def child(arguments: argparse.Namespace, stage: str) -> dict[str, float]:
 
 def granted(stage: str, size: cost.ModelSize, arguments: argparse.Namespace) -> int:
     """Memory that the rule asks for at its first attempt."""
-    memory = cost.model_memory_mb(size, 1, arguments.tokens if stage in ("audit", "harvest") else 0)
+    memory = cost.model_memory_mb(size, 1, cost.SHARD_BYTES * arguments.tokens if stage == "harvest" else 0)
     values = cost.dictionary_values(arguments.latents, arguments.d_model)
     if stage == "evaluate":
         return cost.evaluation_memory_mb(size, values, arguments.tokens, 1)

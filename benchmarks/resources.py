@@ -52,9 +52,9 @@ def grants(config) -> dict[str, tuple[int, int]]:
         shard = min(model.harvest.shard_tokens, model.harvest.train_tokens)
         moved = size.bytes + 3 * cost.store_bytes(shard, model.d_model, len(model.hooks))
         grant("prepare_model", cost.minutes(0, 1, 10 * size.bytes, 1), memory)
-        grant("tokenise", cost.packing_minutes(tokens, 1), cost.packing_memory_mb(tokens, 1))
-        read_too = cost.model_memory_mb(size, 1, model.harvest.train_tokens)
-        grant("harvest", cost.minutes(size.forward(shard), size.flops, moved, 1), read_too)
+        grant("tokenise", cost.packing_minutes(tokens, 1), cost.packing_memory_mb(1))
+        kept = cost.model_memory_mb(size, 1, cost.SHARD_BYTES * shard)
+        grant("harvest", cost.minutes(size.forward(shard), size.flops, moved, 1), kept)
         drawn = row.recipe.steps * row.recipe.batch_size
         work = cost.training_flop(row.recipe.n_latents, size.d_model, drawn)
         moved = cost.store_bytes(drawn, size.d_model, 1)

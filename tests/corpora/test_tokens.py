@@ -1,7 +1,9 @@
 """Tokens: nothing padded, nothing lost, nothing special but what the tokenizer or the template put there."""
 
+import hashlib
 import json
 import shutil
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,19 +11,32 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from atlas.config.corpora import Corpus
 from atlas.config.data import TokenBudget
+from atlas.corpora import packing
+from atlas.corpora import tokens as tokens_file
 from atlas.corpora.apart import check_apart
 from atlas.corpora.documents import build_documents
 from atlas.corpora.encoding import make_encoder
 from atlas.corpora.packing import pack
-from atlas.corpora.tokens import read_tokens, tokenise_corpus, window_of
+from atlas.corpora.tokens import (
+    datasets_of,
+    fingerprint_of,
+    open_documents,
+    read_tokens,
+    tokenise_corpus,
+    window_of,
+    write_split,
+)
 from atlas.errors import SourceError
 from atlas.files import read_json, sha256_file, write_json
+from atlas.hdf5 import reserved_hdf5
 from tiny import VOCABULARY, tiny_tokenizer
 
 BOS, EOS, USER = 1, 2, 4
@@ -200,7 +215,7 @@ def test_unknown_words_count_but_marks_do_not(tmp_path):
     fast.save_pretrained(tmp_path)
     encoder = make_encoder(tmp_path, "plain")
     assert (encoder.separator, encoder.not_counted) == (1, {1, 2})
-    packed = pack([(0, encoder.encode(["known other known"])[0])], encoder, 1, 4)
+    (packed,) = pack([(0, encoder.encode(["known other known"])[0])], encoder, 1, 4)
     assert packed.tokens.tolist() == [[3, 0, 3, 1]]
     assert packed.counted.tolist() == [[True, True, True, False]]
 
@@ -214,8 +229,55 @@ def test_only_as_much_text_as_needed_is_read(folders):
             taken.append(index)
             yield index, [7] * 10
 
-    assert pack(documents(), encoder, 3, 16).n_filled == 3
+    assert sum(len(block.tokens) for block in pack(documents(), encoder, 3, 16)) == 3
     assert len(taken) == 5
+
+
+@pytest.mark.parametrize("block_tokens", [1, 16, 48, 200])
+@pytest.mark.parametrize("kind", ["bare", "framed"])
+def test_blocks_are_the_contexts_that_one_block_would_hold(folders, monkeypatch, kind, block_tokens):
+    """Documents end within a context, at its end, and after several blocks; the last ones do not fill a context."""
+    encoder = make_encoder(folders[kind], "plain")
+    lengths = [3, 13, 16, 150, 1, 14, 28, 7, 40, 9]
+    documents = [(index, list(range(6 + index, 6 + index + length))) for index, length in enumerate(lengths)]
+    (whole,) = pack(documents, encoder, 100, 16)
+    monkeypatch.setattr(packing, "BLOCK_TOKENS", block_tokens)
+    for wanted in (100, 7, 1):
+        blocks = list(pack(documents, encoder, wanted, 16))
+        assert all(block.tokens.size <= max(block_tokens, 16) for block in blocks)
+        for name in ("tokens", "document", "counted"):
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(block, name) for block in blocks]), getattr(whole, name)[:wanted]
+            )
+
+
+def test_packing_takes_the_memory_of_blocks(tmp_path, folders, monkeypatch):
+    """Of 256 blocks that are written a few are held at a time."""
+    encoder, n_contexts, block_bytes = make_encoder(folders["bare"], "plain"), 1 << 14, 9 << 12
+    monkeypatch.setattr(packing, "BLOCK_TOKENS", 1 << 12)
+    monkeypatch.setattr(tokens_file, "BLOCK_TOKENS", 1 << 12)
+    documents = ((index, [7] * 100) for index in range(n_contexts))
+    with reserved_hdf5(tmp_path / "t.h5", datasets_of({"train": (n_contexts, 64)})) as file:
+        tracemalloc.start()
+        assert write_split(file["train"], pack(documents, encoder, n_contexts, 64)) == n_contexts
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 12 * block_bytes
+
+
+def test_a_split_is_read_where_it_is_looked_at(tmp_path, folders):
+    folder, corpus = plain(tmp_path)
+    tokenise_corpus(folder, folders["bare"], corpus, budget(), ["train"], tmp_path / "t.h5")
+    tokens = read_tokens(tmp_path / "t.h5", "train")
+    for array in (tokens.tokens, tokens.document, tokens.counted):
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+    with h5py.File(tmp_path / "t.h5") as file:
+        np.testing.assert_array_equal(tokens.tokens, file["train/tokens"][...])
+        assert (
+            fingerprint_of(tokens.tokens, tokens.document) == tokens.fingerprint == file["train"].attrs["fingerprint"]
+        )
+        assert hashlib.sha256(tokens.tokens.tobytes() + tokens.document.tobytes()).hexdigest() == tokens.fingerprint
 
 
 def test_too_little_text_says_how_much_there_is(tmp_path, folders):
@@ -368,3 +430,19 @@ def test_window_is_a_run_of_the_document_and_its_end():
     assert len(starts) > 75
     assert min(starts) < 10
     assert max(starts) > 80
+
+
+def test_a_file_of_documents_is_not_kept_as_it_is_read(tmp_path):
+    """Text of random letters cannot be compressed; each row group has 256 documents of 2,000 letters."""
+    rng = np.random.default_rng(0)
+    schema = pa.schema([("document_id", pa.string()), ("split", pa.string()), ("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "documents.parquet", schema) as writer:
+        for _ in range(40):
+            texts = [row.tobytes().decode() for row in rng.integers(40, 120, (256, 2000), np.uint8)]
+            writer.write_table(pa.table([["id"] * 256, ["train"] * 256, texts], schema=schema))
+    held, before = [], pa.total_allocated_bytes()
+    with open_documents(tmp_path / "documents.parquet") as file:
+        for _ in file.iter_batches(256, columns=["split", "text"]):
+            held.append(pa.total_allocated_bytes())
+    assert len(held) == 40
+    assert max(held) - before < 10 * 256 * 2000

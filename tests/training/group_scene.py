@@ -14,9 +14,9 @@ from atlas.activations.store import Shard
 from atlas.config.data import Harvest
 from atlas.config.mixes import Mix
 from atlas.corpora.packing import Packed
-from atlas.corpora.tokens import _write_split, read_tokens
+from atlas.corpora.tokens import datasets_of, read_tokens, write_split
 from atlas.files import write_json
-from atlas.hdf5 import new_hdf5
+from atlas.hdf5 import reserved_hdf5
 from atlas.models.load import LoadedModel
 from atlas.training.group import GroupInputs, Member, train_group
 from atlas.training.run import Asked, TrainingInputs, run_training
@@ -92,9 +92,9 @@ def write_tokens(path: Path, name: str, split: str, n_contexts: int, seed: int):
     document = np.repeat(np.arange(n_contexts, dtype=np.int32) // 3, LENGTH).reshape(n_contexts, LENGTH)
     counted = np.ones((n_contexts, LENGTH), bool)
     counted[:, 0] = False
-    with new_hdf5(path) as file:
+    with reserved_hdf5(path, datasets_of({split: (n_contexts, LENGTH)})) as file:
         file.attrs.update(corpus=name, context_length=LENGTH)
-        _write_split(file.create_group(split), Packed(ids, document, counted, n_contexts))
+        write_split(file[split], [Packed(ids, document, counted)])
     return read_tokens(path, split)
 
 

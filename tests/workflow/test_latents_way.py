@@ -274,6 +274,7 @@ def test_one_folder_and_one_line_add_a_measure_that_computes_something_for_each_
     registry.write_text(before.replace('    "latents",\n', '    "latents",\n    "lengths",\n'))
     try:
         target = "results/llama_study_lengths.csv"
+        snakemake(finished, HEALTH)  # under the settings that earlier tests left
         assert planned(finished, target) == {"lengths": 2, "study_lengths": 1}
         snakemake(finished, target)
         rows = pd.read_csv(finished / target)

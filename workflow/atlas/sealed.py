@@ -51,8 +51,8 @@ def checksum(content: bytes) -> str:
     return _hash(content).hexdigest()
 
 
-def verify(path: Path | str, remedy: str = AGAIN) -> None:
-    """Raise DamagedFileError unless the file has the bytes that were written.
+def verify(path: Path | str, remedy: str = AGAIN) -> bool:
+    """Raise DamagedFileError unless the file has the bytes that were written; returns whether it has a checksum.
 
     A file is read once by each process, unless it changes. A file without checksum is named in the log: an earlier
     version or another program wrote it.
@@ -64,6 +64,7 @@ def verify(path: Path | str, remedy: str = AGAIN) -> None:
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error}); {remedy}") from error
     _report(path, problem, remedy)
+    return problem is None
 
 
 def verify_content(path: Path | str, content: bytes, remedy: str = AGAIN) -> None:

@@ -57,7 +57,9 @@ def read_arrow(path: Path | str, remedy: str = AGAIN) -> pa.Table:
 @contextmanager
 def open_parquet(path: Path | str, remedy: str = AGAIN) -> Iterator[pq.ParquetFile]:
     """A file that is read in parts; what is wrong with it is a DamagedFileError, also later while it is read."""
-    with _readable(path, remedy), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    # pre_buffer: it keeps what was read of all row groups until the file is closed (pyarrow 26).
+    options = {"page_checksum_verification": True, "pre_buffer": False}
+    with _readable(path, remedy), pq.ParquetFile(path, **options) as file:
         yield file
 
 

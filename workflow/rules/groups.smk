@@ -92,13 +92,14 @@ def group_window_bytes(group):
 
 
 def group_mb(group):
-    """Resource function: the model, tokens of all its corpora, the SAEs, and windows as far as they may be in memory."""
+    """Resource function: the model, columns of all its corpora, the SAEs, and windows as far as they may be in memory."""
 
     def needed(wildcards, attempt):
         d_model, harvest = CONFIG.models[group.model].d_model, CONFIG.models[group.model].harvest
         saes = sum(sae_bytes(row, d_model) for row in group.rows) / 1e6
         windows = min(harvest.window_memory_mb, group_window_bytes(group) / 1e6)
-        return cost.model_memory_mb(SIZES[group.model], attempt, group_tokens(group)) + int(attempt * (saes + windows))
+        columns = cost.STREAMED_BYTES * group_tokens(group)
+        return cost.model_memory_mb(SIZES[group.model], attempt, columns) + int(attempt * (saes + windows))
 
     return needed
 

@@ -53,8 +53,8 @@ def packed_tokens(wildcards):
 
 
 def packing_mb(wildcards, attempt):
-    """A file's tokens are in memory until it is whole."""
-    return cost.packing_memory_mb(packed_tokens(wildcards), attempt)
+    """Contexts are written block by block."""
+    return cost.packing_memory_mb(attempt)
 
 
 def packing_minutes(wildcards, attempt):
@@ -63,15 +63,14 @@ def packing_minutes(wildcards, attempt):
 
 
 def harvest_mb(wildcards, attempt):
-    """The model, and all tokens of the split beside it: each shard's job checks that they are what was packed."""
-    tokens = harvest_of(wildcards.model, wildcards.corpus).tokens(wildcards.split)
-    return cost.model_memory_mb(SIZES[wildcards.model], attempt, tokens)
+    """The model, and what the rows of a shard are of."""
+    tokens = max(harvest_of(wildcards.model, wildcards.corpus).shard_sizes(wildcards.split))
+    return cost.model_memory_mb(SIZES[wildcards.model], attempt, cost.SHARD_BYTES * tokens)
 
 
 def audit_mb(wildcards, attempt):
-    """The model, and the training text of which it is shown some."""
-    harvest = harvest_of(wildcards.model, first_training_corpus(wildcards.model))
-    return cost.model_memory_mb(SIZES[wildcards.model], attempt, harvest.train_tokens)
+    """The model and a few contexts."""
+    return cost.model_memory_mb(SIZES[wildcards.model], attempt)
 
 
 def audit_minutes(wildcards, attempt):
@@ -120,10 +119,11 @@ def facts_shard(wildcards):
 
 
 def harvest_facts_mb(wildcards, attempt):
-    """The model, tokens of the split, and the rows of the shard as far as windows may be in memory."""
+    """The model, what the rows of the shard are of, and the rows as far as windows may be in memory."""
     harvest = harvest_of(wildcards.model, wildcards.corpus)
+    columns = cost.SHARD_BYTES * max(harvest.shard_sizes("train"))
     rows = min(harvest.window_memory_mb, facts_shard(wildcards) / 1e6)
-    return cost.model_memory_mb(SIZES[wildcards.model], attempt, harvest.train_tokens) + int(attempt * 1.5 * rows)
+    return cost.model_memory_mb(SIZES[wildcards.model], attempt, columns) + int(attempt * 1.5 * rows)
 
 
 def facts_disk_mb(wildcards, attempt):

@@ -33,6 +33,12 @@ def stage_gpu(stage):
     return {"gpu": (lambda w: int(of_sae(stage.gpu)(w))) if callable(stage.gpu) else int(stage.gpu)}
 
 
+def stage_message(stage):
+    """The line that says which job has begun."""
+    of = "{wildcards.recipe}, {wildcards.model} {wildcards.hook}, mix {wildcards.mix}, seed {wildcards.seed}"
+    return f"{stage.says} {of}" + (": {params.note}" if stage.note else "")
+
+
 def models_of(stage):
     """A pattern of the models whose SAEs can have a stage."""
     return only(name for name, model in CONFIG.models.items() if stage.models(model))
@@ -66,7 +72,6 @@ for STAGE in stages():
             **noted(STAGE, of_sae),
             call=function(STAGE.runs),
         message:
-            f"{STAGE.says} {{wildcards.recipe}}, {{wildcards.model}} {{wildcards.hook}}, mix {{wildcards.mix}}, seed {{wildcards.seed}}"
-            + (": {params.note}" if STAGE.note else "")
+            stage_message(STAGE)
         script:
             "../scripts/call.py"

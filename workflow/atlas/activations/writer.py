@@ -1,7 +1,6 @@
 """Writing one activation file: reserve, scatter, check, publish."""
 
 import errno
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from atlas.activations.layout import BLOCK_ROWS, DISK_TYPES, FORMAT, FORMAT_VERSION, ROW_DATASETS
 from atlas.errors import StoreError
-from atlas.hdf5 import open_hdf5, require_space
+from atlas.hdf5 import LIBVER, allocate, open_hdf5, require_space, reserve
 from atlas.massive import MASSIVE_FACTOR
 
 
@@ -141,24 +140,22 @@ class ShardWriter(RowWriter):
             file.attrs["complete"] = True
 
     def _create(self, columns: RowColumns) -> dict[str, int]:
-        # libver v110: its object headers carry checksums, so that a flipped bit in an attribute is noticed too.
         require_space(self.path, self._needed() + 65536)
-        with open_hdf5(self.path, "w", libver=("v110", "v110")) as file:
+        with open_hdf5(self.path, "w", libver=LIBVER) as file:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "complete": False})
             for name, kind in ROW_DATASETS.items():
                 values = getattr(columns, name).astype(kind)
                 _fill(file.create_dataset(name, shape=values.shape, dtype=kind), values)
             for name, width in self.widths.items():
                 group = file.create_group(f"hooks/{name}")
-                _allocate(group, "activations", (self.n_rows, width), DISK_TYPES[self.storage_dtype])
+                allocate(group, "activations", (self.n_rows, width), DISK_TYPES[self.storage_dtype])
                 group["activations"].attrs["torch_dtype"] = self.storage_dtype
                 group.create_dataset("norms", shape=(self.n_rows,), dtype=np.float32)
                 group.create_dataset("checksums", shape=(-(-self.n_rows // BLOCK_ROWS),), dtype=np.uint64)
                 group.create_dataset("mean", shape=(width,), dtype=np.float64)
                 group.create_dataset("mean_regular", shape=(width,), dtype=np.float64)
             offsets = {name: file["hooks"][name]["activations"].id.get_offset() for name in self.widths}
-        with self.path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, self.path.stat().st_size)
+        reserve(self.path)
         return offsets
 
     def _needed(self) -> int:
@@ -177,16 +174,6 @@ class ShardWriter(RowWriter):
                 "free some space or lower the token budget or shard_tokens of the model"
             )
         return StoreError(f"{self.path}: cannot be written: {error}")
-
-
-def _allocate(group: h5py.Group, name: str, shape: tuple[int, int], dtype: str) -> None:
-    """A contiguous dataset whose place in the file is fixed now, and is not filled with zeros."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype))
-    h5py.h5d.create(group.id, name.encode(), kind, space, properties)
 
 
 def _fill(dataset: h5py.Dataset, values: np.ndarray) -> None:

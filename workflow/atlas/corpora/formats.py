@@ -55,7 +55,7 @@ def parquet(path: Path, origin: str) -> Iterator[Record]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # it keeps all row groups that were read
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
             largest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
             rows = max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(largest, 1))))

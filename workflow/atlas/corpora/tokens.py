@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,18 @@ from jaxtyping import Integer as Int
 from atlas.config.corpora import Corpus
 from atlas.config.data import TokenBudget
 from atlas.corpora.encoding import Encoder, make_encoder, tokenizer_sha256
-from atlas.corpora.packing import Packed, pack
+from atlas.corpora.packing import BLOCK_TOKENS, Packed, pack
 from atlas.errors import DamagedFileError, SourceError
 from atlas.files import AGAIN, read_json, sha256_strings
-from atlas.hdf5 import new_hdf5, open_sealed
+from atlas.hdf5 import mapped, open_sealed, reserved_hdf5
 from atlas.progress import progress
+from atlas.sealed import verify
 from atlas.tables import open_parquet
 
 log = logging.getLogger(__name__)
 
 _BATCH_DOCUMENTS = 256
+_DATASETS = {"tokens": np.dtype(np.uint32), "document": np.dtype(np.int32), "counted": np.dtype(np.bool_)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class TokenSplit:
 
     `document` indexes the split's documents in the order of documents.parquet (−1: put around a context by the
     tokenizer); `counted` is False for special tokens, which no metric and no training looks at; `fingerprint` is the
-    SHA-256 of tokens and documents.
+    SHA-256 of tokens and documents. The arrays are read from disk where they are looked at.
     """
 
     tokens: Int[np.ndarray, "contexts position"]
@@ -59,13 +61,14 @@ def tokenise_corpus(
 
     Documents are taken in order of their hash, hence as a uniform sample, and only as many as are needed. Raises
     SourceError when a split has fewer tokens than its budget, the tokenizer cannot serve the corpus' template, or the
-    context is longer than the model's positions.
+    context is longer than the model's positions. Memory does not grow with the budget.
     """
     corpus_folder, model_folder = Path(corpus_folder), Path(model_folder)
     summary = read_json(corpus_folder / "corpus.json")
     encoder = make_encoder(model_folder, corpus.template, corpus.chat_date)
     _check_length(budget.context_length, model_folder, encoder)
-    with new_hdf5(target) as file:
+    shapes = {s: (budget.tokens(s) // budget.context_length, budget.context_length) for s in splits}
+    with reserved_hdf5(target, datasets_of(shapes)) as file:
         file.attrs.update(
             corpus=summary["name"],
             template=corpus.template,
@@ -74,11 +77,15 @@ def tokenise_corpus(
             **_chat_date(corpus),
         )
         for split in splits:
-            packed, refused = _pack_split(corpus_folder, summary["name"], split, encoder, budget, corpus)
-            group = file.create_group(split)
-            group.attrs["corpus_fingerprint"] = summary["fingerprint"][split]
-            group.attrs["refused_documents"] = refused
-            _write_split(group, packed)
+            taken = _Taken()
+            documents = _encoded(corpus_folder / "documents.parquet", split, encoder, corpus, taken)
+            name, n_contexts = summary["name"], budget.tokens(split) // budget.context_length
+            with progress(budget.tokens(split), f"tokenise {name} {split}", "token") as shown:
+                blocks = pack(documents, encoder, n_contexts, budget.context_length)
+                taken.n_contexts = write_split(file[split], blocks, shown.update)
+            _require_enough(name, split, budget, taken)
+            file[split].attrs["corpus_fingerprint"] = summary["fingerprint"][split]
+            file[split].attrs["refused_documents"] = taken.n_refused
     log.info("tokens of %s: %s in %s", summary["name"], {s: budget.tokens(s) for s in splits}, target)
 
 
@@ -88,11 +95,12 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     if not path.is_file():
         raise SourceError(f"{path} is missing: run the rule that tokenises this corpus")
     try:
+        sealed = verify(path)
         with open_sealed(path) as file:
             if split not in file:
                 raise SourceError(f"{path} has no split {split!r}, only {sorted(file)}; {AGAIN}")
             group = file[split]
-            arrays = [group[name][...] for name in ("tokens", "document", "counted")]
+            arrays = [mapped(group[name]) for name in _DATASETS]
             fingerprint, corpus, length = group.attrs["fingerprint"], file.attrs["corpus"], file.attrs["context_length"]
     except DamagedFileError as error:
         raise SourceError(str(error)) from error
@@ -100,7 +108,8 @@ def read_tokens(path: Path, split: str) -> TokenSplit:
     expected = (len(tokens), int(length))
     if any(array.shape != expected for array in arrays) or counted.dtype != np.bool_:
         raise SourceError(f"{path}: {split} has shapes {[a.shape for a in arrays]}, expected {expected}; {AGAIN}")
-    if fingerprint_of(tokens, document) != fingerprint:
+    # A checksum says the same of the whole file, faster.
+    if not sealed and fingerprint_of(tokens, document) != fingerprint:
         raise SourceError(f"{path}: the tokens of {split} are not those of its fingerprint {fingerprint}; {AGAIN}")
     return TokenSplit(tokens, document, counted, str(fingerprint), str(corpus), split, int(length))
 
@@ -117,50 +126,77 @@ def window_of(ids: list[int], index: int, longest: int) -> list[int]:
     return [*ids[start : start + longest - 1], ids[-1]]
 
 
-def fingerprint_of(tokens: np.ndarray, document: np.ndarray) -> str:
+def fingerprint_of(tokens: np.ndarray | h5py.Dataset, document: np.ndarray | h5py.Dataset) -> str:
     """SHA-256 of tokens (uint32) and document indices (int32), little-endian, row by row."""
-    digest = hashlib.sha256(np.ascontiguousarray(tokens, "<u4"))
-    digest.update(np.ascontiguousarray(document, "<i4"))
+    digest = hashlib.sha256()
+    for array, kind in ((tokens, "<u4"), (document, "<i4")):
+        step = max(1, BLOCK_TOKENS // array.shape[1])
+        for first in range(0, len(array), step):
+            digest.update(np.ascontiguousarray(array[first : first + step], kind).data)
     return digest.hexdigest()
 
 
-def _pack_split(
-    folder: Path, name: str, split: str, encoder: Encoder, budget: TokenBudget, corpus: Corpus
-) -> tuple[Packed, int]:
-    """Contexts of a split, and how many of its documents the chat template refused."""
-    n_contexts, longest = budget.tokens(split) // budget.context_length, corpus.max_document_tokens
+def write_split(group: h5py.Group, blocks: Iterable[Packed], shown: Callable[[int], object] = lambda n: None) -> int:
+    """Fill the datasets of a split, and return how many contexts there were; `shown` is told of each block's tokens."""
+    written = 0
+    for block in blocks:
+        end = written + len(block.tokens)
+        for name in _DATASETS:
+            group[name][written:end] = getattr(block, name)
+        written = end
+        shown(block.tokens.size)
+    group.attrs["fingerprint"] = fingerprint_of(group["tokens"], group["document"])
+    return written
+
+
+def datasets_of(splits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[tuple[int, int], np.dtype]]:
+    """Datasets of a token file, by the contexts and the context length of each split."""
+    return {f"{split}/{name}": (shape, kind) for split, shape in splits.items() for name, kind in _DATASETS.items()}
+
+
+@dataclass
+class _Taken:
+    """How much of a split's text was used."""
+
+    n_documents: int = 0
+    n_refused: int = 0
+    n_tokens: int = 0
+    n_contexts: int = 0
+
+
+def _encoded(
+    documents: Path, split: str, encoder: Encoder, corpus: Corpus, taken: _Taken
+) -> Iterator[tuple[int, list[int]]]:
+    """Index and ids of each document that the template does not refuse; counted in `taken`."""
+    longest = corpus.max_document_tokens
     before, after = _wrapper_ids(corpus, encoder)
-    refused: list[int] = []
-    taken: list[int] = []
-    with progress(budget.tokens(split), f"tokenise {name} {split}", "token") as shown:
+    for first, texts in _texts(documents, split):
+        for index, ids in enumerate(encoder.encode(texts), start=first):
+            if ids is None:
+                taken.n_refused += 1
+                continue
+            window = ids if longest is None else window_of(ids, index, longest)
+            window = [*before, *window[:-1], *after, window[-1]]
+            taken.n_documents, taken.n_tokens = taken.n_documents + 1, taken.n_tokens + len(window)
+            yield index, window
 
-        def encoded() -> Iterator[tuple[int, list[int]]]:
-            for first, texts in _texts(folder / "documents.parquet", split):
-                for index, ids in enumerate(encoder.encode(texts), start=first):
-                    if ids is None:
-                        refused.append(index)
-                        continue
-                    window = ids if longest is None else window_of(ids, index, longest)
-                    window = [*before, *window[:-1], *after, window[-1]]
-                    taken.append(len(window))
-                    shown.update(len(window))
-                    yield index, window
 
-        packed = pack(encoded(), encoder, n_contexts, budget.context_length)
-    if len(refused) > len(taken):
+def _require_enough(name: str, split: str, budget: TokenBudget, taken: _Taken) -> None:
+    """Raise SourceError where the template refused most documents, or the documents ran out."""
+    refused, n_documents = taken.n_refused, taken.n_documents
+    if refused > n_documents:
         raise SourceError(
-            f"corpus {name}: the model's chat template refuses {len(refused)} of {len(refused) + len(taken)} documents "
+            f"corpus {name}: the model's chat template refuses {refused} of {refused + n_documents} documents "
             f"of {split} (roles in an order it does not allow, say); use template 'conversation' instead"
         )
     if refused:
-        log.warning("corpus %s %s: the chat template refuses %d documents, left out", name, split, len(refused))
-    if packed.n_filled < n_contexts:
+        log.warning("corpus %s %s: the chat template refuses %d documents, left out", name, split, refused)
+    if taken.n_contexts * budget.context_length < budget.tokens(split):
         raise SourceError(
-            f"corpus {name}: {split} has {sum(taken):,} tokens, {packed.n_filled} whole contexts of "
+            f"corpus {name}: {split} has {taken.n_tokens:,} tokens, {taken.n_contexts} whole contexts of "
             f"{budget.context_length}; the model's harvest asks for {split}_tokens: {budget.tokens(split):,}. "
-            f"Lower it to at most {packed.n_filled * budget.context_length:,}, or give the corpus more text"
+            f"Lower it to at most {taken.n_contexts * budget.context_length:,}, or give the corpus more text"
         )
-    return packed, len(refused)
 
 
 def _chat_date(corpus: Corpus) -> dict[str, str]:
@@ -200,12 +236,6 @@ def open_documents(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except DamagedFileError as error:
         raise SourceError(str(error)) from error
-
-
-def _write_split(group: h5py.Group, packed: Packed) -> None:
-    for name in ("tokens", "document", "counted"):
-        group.create_dataset(name, data=getattr(packed, name), fletcher32=True)
-    group.attrs["fingerprint"] = fingerprint_of(packed.tokens, packed.document)
 
 
 def _check_length(context_length: int, model_folder: Path, encoder: Encoder) -> None:

@@ -25,7 +25,7 @@ def audit_on_text(
     the outputs of a failed job.
     """
     contexts = torch.from_numpy(tokens[:N_CONTEXTS].astype(np.int64)).to(loaded.device)
-    mask = torch.from_numpy(counted[:N_CONTEXTS]).to(loaded.device)
+    mask = torch.from_numpy(np.array(counted[:N_CONTEXTS])).to(loaded.device)
     report = audit_model(loaded, contexts, mask, hooks, DTYPES[storage_dtype])
     failed = target.with_name(f"{target.stem}.failed.json")
     write_audit(report, target if report["status"] == "pass" else failed)

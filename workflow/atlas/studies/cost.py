@@ -25,8 +25,12 @@ SAFETY = 3.0
 BASE_MB = 2000
 # Tokens a second that a job makes of text and packs; two threads reached 450,000 on a busy machine.
 TOKENS_A_SECOND = 1e5
-# Bytes that each token takes while it is packed, and while it is read again. Seen: 30 and 10.
-PACKED_BYTES, READ_BYTES = 36, 12
+# Memory that packing takes, whatever the number of tokens (seen: 104 MB), and bytes of each token that are moved for
+# it: text, the token file, and the file again for its fingerprint.
+PACKING, PACKED_BYTES = 200e6, 24
+# Bytes of columns that a job keeps of each token that it runs a model over: of a shard (seen: 41), and of a whole
+# corpus where SAEs are trained in the same job.
+SHARD_BYTES, STREAMED_BYTES = 48, 12
 # Bytes of columns that a job keeps of each row: a training whether it counts, its norms and its place in the pool (9; a
 # transcoder's 13), an evaluation all columns of what it judges (17 or 21).
 TRAINED_BYTES, JUDGED_BYTES = 16, 24
@@ -136,14 +140,14 @@ def megabytes(used: float, attempt: int) -> int:
     return int(attempt * (BASE_MB + used / 1e6))
 
 
-def model_memory_mb(size: ModelSize, attempt: int, tokens: int = 0) -> int:
+def model_memory_mb(size: ModelSize, attempt: int, columns: int = 0) -> int:
     """Memory of a job that runs a model: its blocks' weights twice while they load, embedding, head, activations.
 
-    Losses take chunks of logits of a few MB, whatever the vocabulary. `tokens` are those of a token file that it reads
-    whole. Seen: 994 MB for an audit with a vocabulary of 262,144, d_model 640, bfloat16, 336 MB of embedding.
+    Losses take chunks of logits of a few MB, whatever the vocabulary. `columns` are the bytes of what is kept of
+    tokens. Seen: 994 MB for an audit with a vocabulary of 262,144, d_model 640, bfloat16, 336 MB of embedding.
     """
     weights = 2.5 * size.bytes + VOCABULARY_COPIES * size.vocabulary_bytes
-    return megabytes(500e6 + weights + READ_BYTES * tokens, attempt)
+    return megabytes(500e6 + weights + columns, attempt)
 
 
 def fetching_memory_mb(values: int, attempt: int) -> int:
@@ -169,9 +173,9 @@ def evaluation_memory_mb(size: ModelSize, values: int, tokens: int, attempt: int
     return model_memory_mb(size, attempt) + int(attempt * used / 1e6)
 
 
-def packing_memory_mb(tokens: int, attempt: int) -> int:
-    """Memory of a job that packs so many tokens: all of a file's are held until it is whole."""
-    return megabytes(PACKED_BYTES * tokens, attempt)
+def packing_memory_mb(attempt: int) -> int:
+    """Memory of a job that packs tokens, which it writes block by block."""
+    return megabytes(PACKING, attempt)
 
 
 def packing_minutes(tokens: int, attempt: int) -> int:
