@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from atlas.config.site import Site
 from atlas.config.study import Taxonomy
 from atlas.site.pages import copy_assets, write_data
-from atlas.site.run import Place, SiteInputs, build_sae_pages
-from atlas.site.sae import SaeFiles
+from atlas.site.run import SaePageContext, SiteInputs, build_sae_pages
+from atlas.site.sae import SaePageFiles
 from atlas.site.tables import TableFiles
 
 MANY = 36_000
@@ -55,7 +55,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def inputs(results: Path, sae: str) -> tuple[SiteInputs, SaeFiles]:
+def inputs(results: Path, sae: str) -> tuple[SiteInputs, SaePageFiles]:
     """Files of an SAE where the workflow has them."""
     files, seedless, labels = results / "saes" / sae, str(Path(sae).parent), results / "autointerp" / sae
     latents, stability = results / "latents" / sae, results / "stability" / seedless
@@ -73,13 +73,13 @@ def inputs(results: Path, sae: str) -> tuple[SiteInputs, SaeFiles]:
             labels / "answers.parquet",
         ),
     )
-    return own, SaeFiles(*facts, files / "run_card.yaml", files / "training.parquet", labels / "autointerp.json")
+    return own, SaePageFiles(*facts, files / "run_card.yaml", files / "training.parquet", labels / "autointerp.json")
 
 
-def place(sae: str) -> Place:
+def place(sae: str) -> SaePageContext:
     """Hook and seed of an SAE's id."""
     _, hook, _, _, seed = sae.split("/")
-    return Place(hook, int(seed.removeprefix("seed-")), ("benchmark",), ())
+    return SaePageContext(hook, int(seed.removeprefix("seed-")), ("benchmark",), ())
 
 
 def table(folder: Path) -> dict[str, float] | str:

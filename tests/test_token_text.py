@@ -16,7 +16,7 @@ from atlas.autointerp.delphi import token_texts
 from atlas.autointerp.prompts import highlighted
 from atlas.autointerp.tools import Tools
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.corpora.encoding import make_encoder
 from atlas.finance.kinds import TokenTexts
 from atlas.latents.token_classes import CLASSES, TokenTable
@@ -55,7 +55,7 @@ def shown(folder):
     ids = np.array(tokenizer(SENTENCE, add_special_tokens=False)["input_ids"])
     zeros = np.zeros(1, np.int64)
     windows = Windows(len(ids), ("c",), zeros, zeros, zeros, ids[None], np.ones((1, len(ids)), bool), (len(ids),))
-    tools = Tools(windows, Words.find(windows, table), table, tokenizer, None, 0)
+    tools = Tools(windows, WindowWords.find(windows, table), table, tokenizer, None, 0)
     ends = np.cumsum([len(table.spelled[token]) for token in ids])
     lengths = np.cumsum([len(f" {word}") for word in NINE])
     return tools, ids, np.searchsorted(lengths, ends + (ends[-1] < lengths[-1]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atlas.absorption.prompts import make_word_rows
-from atlas.absorption.words import GROUP, LETTERS, Words, choose_words, vocabulary_words, word_prompts
+from atlas.absorption.words import GROUP, LETTERS, SpellingWords, choose_words, vocabulary_words, word_prompts
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
 from atlas.models.forward import capture
@@ -56,7 +56,7 @@ def llama(tmp_path_factory):
 
 def test_prompt_ends_in_its_word_and_solves_others(llama):
     encoder = make_encoder(llama[0], "plain")
-    words = Words(["alpha", " beta", "gamma", "delta"], [0, 1, 6, 3])
+    words = SpellingWords(["alpha", " beta", "gamma", "delta"], [0, 1, 6, 3])
     prompts = [encoder.tokenizer.decode(ids) for ids in word_prompts(encoder, words, 2, n_sets=2).ids]
     for text, word in zip(prompts, words.texts, strict=True):
         *solved, last = text.removeprefix("\n").split("\n")
@@ -71,7 +71,7 @@ def test_prompt_ends_in_its_word_and_solves_others(llama):
 
 def test_words_that_share_examples_are_grouped_and_each_set_is_used(llama):
     encoder = make_encoder(llama[0], "plain")
-    words = Words([f"word{number}" for number in range(60)], [22] * 60)
+    words = SpellingWords([f"word{number}" for number in range(60)], [22] * 60)
     prompts = word_prompts(encoder, words, examples=3, n_sets=4)
     assert sorted(place for group in prompts.alike for place in group) == list(range(60))
     assert len(prompts.alike) == 4
@@ -80,7 +80,7 @@ def test_words_that_share_examples_are_grouped_and_each_set_is_used(llama):
 
 
 def test_word_in_every_set_gets_examples_of_its_own(llama):
-    words = Words(["alpha", "beta", "gamma"], [0, 1, 6])
+    words = SpellingWords(["alpha", "beta", "gamma"], [0, 1, 6])
     prompts = word_prompts(make_encoder(llama[0], "plain"), words, examples=2, n_sets=2)
     assert len(prompts.alike) == 3  # two of three words leave out one
 

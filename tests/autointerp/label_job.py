@@ -14,7 +14,7 @@ from atlas.autointerp.clients import ClientFiles, make_client
 from atlas.autointerp.judge import judge_labels
 from atlas.autointerp.prompts import detection, max_activation
 from atlas.autointerp.protocol import Client
-from atlas.autointerp.tools import Evidence, ScorerTools
+from atlas.autointerp.tools import LatentExamples, ScorerTools
 from atlas.config.autointerp import LabelClient
 
 CHOSEN = (0, 1, 2)
@@ -26,7 +26,7 @@ def label_and_score(client: Client) -> dict[str, list]:
     with tempfile.TemporaryDirectory() as folder:
         scene = LabelScene(Path(folder), client=client, **FEW)
         examples = scene.examples()
-        labels = max_activation([Evidence(own, ()) for own in examples.latents], scene.tools)
+        labels = max_activation([LatentExamples(own, ()) for own in examples.latents], scene.tools)
         scorer = detection(ScorerTools(scene.tools, None, None))
         judged = judge_labels(labels, examples, CHOSEN, scene.windows, scorer, scene.settings, samples=50, seed=0)
     return {"labels": labels, "scores": judged.rows.score.tolist()}

@@ -8,9 +8,9 @@ from latent_scene import LENGTH, TABLE, TEXTS, FakeTokenizer, random_tokens, wri
 from atlas.autointerp.examples import AllExamples, choose_examples, nearest_latents
 from atlas.autointerp.explainers import lexical
 from atlas.autointerp.scorers import embedding
-from atlas.autointerp.tools import Evidence, ScorerTools, Tools
+from atlas.autointerp.tools import LatentExamples, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.config.autointerp import Autointerp
 from atlas.latents.token_classes import TokenTable
 
@@ -47,7 +47,7 @@ class LabelScene:
         self.codes = write_codes(folder / "chat.h5", dense, self.tokens)
         self.dense, self.W_dec = dense, np.eye(dense.shape[1]) if W_dec is None else W_dec
         self.windows = Windows.of({"chat": self.codes}, WIDTH)
-        self.tools = Tools(self.windows, Words.find(self.windows, SPACED), SPACED, FakeTokenizer(), client, 0)
+        self.tools = Tools(self.windows, WindowWords.find(self.windows, SPACED), SPACED, FakeTokenizer(), client, 0)
         self.scorer = embedding(ScorerTools(self.tools, bag_of_words, None))
 
     def examples(self, seed: int = 0) -> AllExamples:
@@ -55,7 +55,7 @@ class LabelScene:
         return choose_examples([self.codes], self.windows, neighbours, self.settings, seed)
 
     def labels(self, examples: AllExamples) -> list[str | None]:
-        return lexical([Evidence(own, ()) for own in examples.latents], self.tools)
+        return lexical([LatentExamples(own, ()) for own in examples.latents], self.tools)
 
 
 def planted(tokens: np.ndarray, n_latents: int) -> np.ndarray:

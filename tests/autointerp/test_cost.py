@@ -8,7 +8,7 @@ from atlas.autointerp.clients import WordsClient
 from atlas.autointerp.cost import Cost, cost
 from atlas.autointerp.judge import judge_labels
 from atlas.autointerp.prompts import detection, max_activation
-from atlas.autointerp.tools import Evidence, ScorerTools
+from atlas.autointerp.tools import LatentExamples, ScorerTools
 from atlas.config.autointerp import Autointerp
 
 
@@ -26,7 +26,7 @@ def test_as_many_requests_as_were_estimated(tmp_path):
     asking = {"explainers": ("max_activation",), "scorers": ("detection",), "per_prompt": 7, "seeds": (0,)}
     scene = LabelScene(tmp_path, client=client, n_latents=5, swaps=2, **asking)
     examples = scene.examples()
-    max_activation([Evidence(own, ()) for own in examples.latents], scene.tools)
+    max_activation([LatentExamples(own, ()) for own in examples.latents], scene.tools)
     scorer = detection(ScorerTools(scene.tools, None, None, per_prompt=7))
     labels = [f"label {number}" for number in range(5)]
     judge_labels(labels, examples, range(5), scene.windows, scorer, scene.settings, samples=10, seed=0)

@@ -14,7 +14,7 @@ from atlas.autointerp.clients import CachedClient
 from atlas.autointerp.delphi import delphi_default, delphi_detection, delphi_fuzzing, run_delphi, token_texts
 from atlas.autointerp.judge import judge_labels
 from atlas.autointerp.protocol import NoReplyError, Reply
-from atlas.autointerp.tools import Evidence, Question, ScorerTools
+from atlas.autointerp.tools import LatentExamples, Question, ScorerTools
 from atlas.errors import EvaluationError
 from atlas.export.environments import run_isolated
 from atlas.latents.token_classes import TokenTable
@@ -58,7 +58,7 @@ def test_planted_latent_by_delphis_own_explainer_and_scorers(scene, python, tmp_
     reader = Reader()
     tools = replace(scene.tools, client=CachedClient(reader, tmp_path), delphi=python)
     examples = scene.examples()
-    labels = delphi_default([Evidence(own, ()) for own in examples.latents[:3]], tools)
+    labels = delphi_default([LatentExamples(own, ()) for own in examples.latents[:3]], tools)
     assert labels[0] == "gamma"
     chosen = [*labels, *[None] * (len(examples.latents) - 3)]
     for kind in (delphi_detection, delphi_fuzzing):
@@ -70,7 +70,7 @@ def test_planted_latent_by_delphis_own_explainer_and_scorers(scene, python, tmp_
         assert own.failed_share == 0
         assert own.blind == 0.5
     paid = reader.asked
-    assert delphi_default([Evidence(own, ()) for own in examples.latents[:3]], tools) == labels
+    assert delphi_default([LatentExamples(own, ()) for own in examples.latents[:3]], tools) == labels
     assert reader.asked == paid
 
 
@@ -89,7 +89,7 @@ def test_what_delphi_cannot_read_is_no_answer(scene, python, caplog):
     answers = delphi_detection(ScorerTools(tools, None, None, per_prompt=3))([question])[0]
     assert np.isnan(answers).all()
     assert "Delphi, detection: 1/1 label" in caplog.text
-    assert delphi_default([Evidence(own, ()) for own in scene.examples().latents[:2]], tools) == [None, None]
+    assert delphi_default([LatentExamples(own, ()) for own in scene.examples().latents[:2]], tools) == [None, None]
 
 
 def test_an_error_of_the_client_ends_the_run(scene, python):

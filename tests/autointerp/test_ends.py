@@ -13,7 +13,7 @@ from atlas.autointerp.scorers import words, words_in
 from atlas.autointerp.told import share_of_latents, shares_of_planted
 from atlas.autointerp.tools import Question, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words, name_of
+from atlas.autointerp.words import WindowWords, name_of
 
 NARROW = 2  # at the scene's width nearly every window has every word
 
@@ -34,7 +34,7 @@ def scene(tmp_path_factory):
 @pytest.fixture(scope="module")
 def narrow(scene) -> ScorerTools:
     windows = Windows.of({"chat": scene.codes}, NARROW)
-    tools = Tools(windows, Words.find(windows, SPACED), SPACED, scene.tools.tokenizer, None, 0)
+    tools = Tools(windows, WindowWords.find(windows, SPACED), SPACED, scene.tools.tokenizer, None, 0)
     return ScorerTools(tools, None, None)
 
 
@@ -178,7 +178,7 @@ def test_planted_words_reach_the_ceiling_and_random_firing_the_floor(scene, narr
 
 def test_planted_facts_are_told_by_their_own_fact_alone(scene):
     windows = Windows.of({"chat": scene.codes}, 4)
-    words = Words.find(windows, SPACED)
+    words = WindowWords.find(windows, SPACED)
     planted = plant([scene.codes], windows, words, SPACED, np.full(5, 0.2), 6, 0)
     found = fact_correlations(planted.codes, windows, SPACED.texts, 0, 10)
     for name, fact, other in (("before_token", "next token", "token"), ("spelling", "first letter", "next token")):

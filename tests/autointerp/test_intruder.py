@@ -14,7 +14,7 @@ from atlas.autointerp.cost import cost
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import draw_trials, judge_intruders
 from atlas.autointerp.intruder_scorers import intruder, intruder_embedding, read_pick
-from atlas.autointerp.judge import Found, highlights_of
+from atlas.autointerp.judge import LabelResults, highlights_of
 from atlas.autointerp.protocol import NoReplyError, Reply
 from atlas.autointerp.summary import summarise
 from atlas.autointerp.tools import ScorerTools
@@ -189,9 +189,11 @@ def test_too_few_windows_are_counted_with_their_reason(tmp_path):
     assert rows[rows.reason.notna()].score.isna().all()
 
 
-def found_in(sae, random) -> dict[str, Found]:
+def found_in(sae, random) -> dict[str, LabelResults]:
     return {
-        kind: Found(np.full(12, 9), {"token": np.full(12, 0.6)}, 12, 12, judged.rows, {(None, "intruder"): judged}, {})
+        kind: LabelResults(
+            np.full(12, 9), {"token": np.full(12, 0.6)}, 12, 12, judged.rows, {(None, "intruder"): judged}, {}
+        )
         for kind, judged in (("sae", sae), ("random", random))
     }
 

@@ -12,7 +12,7 @@ from atlas.autointerp.outcome import OUTCOMES, latent_outcomes, told_limits
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.safe import printable, prompt_text
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words, name_of
+from atlas.autointerp.words import WindowWords, name_of
 from atlas.latents.token_classes import TokenTable
 from tiny import prepare_and_load, tiny_llama
 
@@ -20,7 +20,7 @@ from tiny import prepare_and_load, tiny_llama
 def words_of(texts: list[str], tokens: list[list[int]]) -> list[list[str]]:
     tokens = np.array(tokens)
     windows = Windows(tokens.shape[1], ("c",), *[np.zeros(len(tokens), int)] * 3, tokens, tokens >= 0, (tokens.size,))
-    words = Words.find(windows, TokenTable(np.zeros(len(texts), np.uint8), texts))
+    words = WindowWords.find(windows, TokenTable(np.zeros(len(texts), np.uint8), texts))
     return [[words.texts[word] for word in row] for row in words.of]
 
 

@@ -11,7 +11,7 @@ from atlas.autointerp.clients import WordsClient
 from atlas.autointerp.judge import judge_labels
 from atlas.autointerp.prompts import detection, fuzzing, highlighted, max_activation, read_answers, read_label
 from atlas.autointerp.protocol import NoReplyError, Reply
-from atlas.autointerp.tools import Evidence, Question, ScorerTools
+from atlas.autointerp.tools import LatentExamples, Question, ScorerTools
 from atlas.config.autointerp import Autointerp
 
 
@@ -36,7 +36,7 @@ def scene(tmp_path_factory) -> LabelScene:
 @pytest.mark.parametrize("kind", [detection, fuzzing])
 def test_planted_latent_is_explained_and_scored(scene, kind):
     examples = scene.examples()
-    labels = max_activation([Evidence(own, ()) for own in examples.latents], scene.tools)
+    labels = max_activation([LatentExamples(own, ()) for own in examples.latents], scene.tools)
     assert labels[0] == "gamma"
     scorer = kind(ScorerTools(scene.tools, None, None, per_prompt=7))  # 7 does not divide the examples
     found = judge_labels(labels, examples, [0, 1, 2], scene.windows, scorer, scene.settings, samples=100, seed=0)
@@ -122,7 +122,7 @@ def test_a_model_that_answers_nothing_scores_half_and_labels_nothing(scene):
 
     tools = scene.tools.__class__(**{**vars(scene.tools), "client": Scripted(fail)})
     examples = scene.examples()
-    assert max_activation([Evidence(examples.latents[0], ())], tools) == [None]
+    assert max_activation([LatentExamples(examples.latents[0], ())], tools) == [None]
     scorer = detection(ScorerTools(tools, None, None))
     labels = ["gamma"] * len(examples.latents)
     found = judge_labels(labels, examples, [0, 1], scene.windows, scorer, scene.settings, samples=100, seed=0)

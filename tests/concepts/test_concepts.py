@@ -12,7 +12,7 @@ from test_adapters import build
 
 from atlas.concepts import run as concepts
 from atlas.concepts.detection import Detector, detect, directions_of, latent_aucs, require_classes
-from atlas.concepts.run import Bench, Labelled, over_datasets, run_concepts, steering
+from atlas.concepts.run import Labelled, SteeringSetup, over_datasets, run_concepts, steering
 from atlas.concepts.steering import Judge, choose_prompts, continued
 from atlas.concepts.study_table import write_concepts_table
 from atlas.config.causal import Concepts
@@ -139,8 +139,8 @@ class Stage:
         self.sets = {"token": Labelled(data, data, ("without", "with"), texts)}
         self.prompts = torch.randint(10, 60, (8, 4), generator=torch.Generator().manual_seed(1))
 
-    def bench(self, norm=10.0, settings=SETTINGS) -> Bench:
-        return Bench(self.loaded, "resid_post.2", self.prompts, norm, settings, 0)
+    def bench(self, norm=10.0, settings=SETTINGS) -> SteeringSetup:
+        return SteeringSetup(self.loaded, "resid_post.2", self.prompts, norm, settings, 0)
 
     def steer(self, detector=FOUND, embed=None, **options):
         bench = self.bench(**options)

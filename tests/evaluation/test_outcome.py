@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from atlas.config.study import Taxonomy
-from atlas.evaluation.outcome import COPIES, Evidence, atlas_evidence, guide_evidence, judge, published_evidence
+from atlas.evaluation.outcome import COPIES, VerdictInputs, atlas_evidence, guide_evidence, judge, published_evidence
 from atlas.evaluation.redundancy import Nulls, decoder_geometry, redundancy_metrics
 from atlas.studies.published import published_rows
 
@@ -36,7 +36,7 @@ ATLAS = {
 
 
 def verdict(**changes) -> dict:
-    return judge(Evidence(**(HEALTHY | changes)), LIMITS)
+    return judge(VerdictInputs(**(HEALTHY | changes)), LIMITS)
 
 
 def or_none(value):

@@ -6,7 +6,7 @@ import torch
 from finance_scene import WIDTH, corpus, one_hot_sae
 
 from atlas.errors import EvaluationError
-from atlas.finance.template import Passage, match_tokens, rows_moved
+from atlas.finance.template import TemplateTotals, match_tokens, rows_moved
 from atlas.statistics.clusters import half_width
 
 N_DOCUMENTS, LENGTH = 30, 12
@@ -50,7 +50,7 @@ def passage(rewritten, moved=None):
     texts = {"plain": corpus(rows, tokens, document), "rewritten": wrapped(rewritten, tokens, document)}
     texts["moved"] = wrapped(rows if moved is None else moved, tokens, document, before=(3,), after=(), name="moved")
     matched = match_tokens(texts["plain"], {name: texts[name] for name in ("rewritten", "moved")})
-    return Passage(one_hot_sae(), texts, matched, torch.zeros(WIDTH)), texts, matched
+    return TemplateTotals(one_hot_sae(), texts, matched, torch.zeros(WIDTH)), texts, matched
 
 
 def test_nothing_changes_where_only_the_place_does():

@@ -5,7 +5,7 @@ import pytest
 
 from atlas.errors import EvaluationError
 from atlas.latents.drift import (
-    Firings,
+    FiringCounts,
     drift_from,
     js_divergence,
     log_ratio,
@@ -18,11 +18,11 @@ from atlas.latents.drift import (
 RATES = np.geomspace(0.002, 0.3, 60)
 
 
-def firings(rates, n_groups: int = 40, tokens: int = 500, seed: int = 0, scatter: float = 0.0) -> Firings:
+def firings(rates, n_groups: int = 40, tokens: int = 500, seed: int = 0, scatter: float = 0.0) -> FiringCounts:
     """Groups of documents; with `scatter`, each document has rates of its own around those given."""
     generator = np.random.default_rng(seed)
     own = np.asarray(rates)[:, None] * np.exp(scatter * generator.normal(size=(len(rates), n_groups)))
-    return Firings(generator.binomial(tokens, np.minimum(own, 1)), np.full(n_groups, tokens))
+    return FiringCounts(generator.binomial(tokens, np.minimum(own, 1)), np.full(n_groups, tokens))
 
 
 def test_planted_rates_are_recovered():
@@ -34,15 +34,15 @@ def test_planted_rates_are_recovered():
 
 
 def test_smoothing_of_a_silent_latent():
-    here, there = Firings(np.array([[9]]), np.array([99])), Firings(np.array([[0]]), np.array([199]))
+    here, there = FiringCounts(np.array([[9]]), np.array([99])), FiringCounts(np.array([[0]]), np.array([199]))
     assert log_ratio(here, there)[0] == pytest.approx(np.log(0.5 / 200) - np.log(9.5 / 100))
 
 
 def test_silent_latents_are_new_only_if_silence_is_no_chance():
-    here = Firings(np.array([[100], [1], [0], [100]]), np.array([1000]))
-    there = Firings(np.array([[0], [0], [0], [1]]), np.array([1000]))
+    here = FiringCounts(np.array([[100], [1], [0], [100]]), np.array([1000]))
+    there = FiringCounts(np.array([[0], [0], [0], [1]]), np.array([1000]))
     assert newly_silent(here, there).tolist() == [True, False, False, False]
-    short = Firings(np.zeros((4, 1), int), np.array([20]))
+    short = FiringCounts(np.zeros((4, 1), int), np.array([20]))
     assert not newly_silent(here, short).any()
 
 
@@ -98,7 +98,7 @@ def test_js_divergence_has_its_ends():
 def test_order_of_latents_and_documents_is_immaterial():
     here, there, order = firings(RATES), firings(RATES, seed=1, scatter=1), np.random.default_rng(0).permutation(60)
     found = usage_drift(
-        Firings(here.by_group[order], here.tokens), Firings(there.by_group[order][:, ::-1], there.tokens)
+        FiringCounts(here.by_group[order], here.tokens), FiringCounts(there.by_group[order][:, ::-1], there.tokens)
     )
     assert found == pytest.approx(usage_drift(here, there))
 

@@ -4,14 +4,14 @@ import torch
 from latent_scene import MODULES, sentence_model
 
 from atlas.errors import SourceError
-from atlas.latents.embedder import Embedder, prepare_embedder
+from atlas.latents.embedder import SentenceEmbedder, prepare_embedder
 
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("embedder")
     prepare_embedder(sentence_model(folder / "source"), None, folder / "ready", folder / "lock.yaml")
-    return Embedder.load(folder / "ready", torch.device("cpu"))
+    return SentenceEmbedder.load(folder / "ready", torch.device("cpu"))
 
 
 def test_mean_over_tokens_of_unit_length(embedder):
@@ -57,4 +57,4 @@ def test_a_model_that_says_nothing_of_pooling_is_refused(tmp_path):
 
 def test_folder_that_was_not_prepared_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"pooling\.json is missing"):
-        Embedder.load(tmp_path, torch.device("cpu"))
+        SentenceEmbedder.load(tmp_path, torch.device("cpu"))

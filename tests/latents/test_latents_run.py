@@ -22,7 +22,7 @@ from atlas.corpora.encoding import tokenizer_sha256
 from atlas.errors import EvaluationError, StoreError
 from atlas.files import write_json
 from atlas.latents.embedded_windows import embed_windows
-from atlas.latents.embedder import Embedder, embedder_sha256, prepare_embedder
+from atlas.latents.embedder import SentenceEmbedder, embedder_sha256, prepare_embedder
 from atlas.latents.run import LatentInputs, LatentSettings, run_latents
 from atlas.latents.study_table import write_health_table, write_latents_table
 from atlas.models.load import load_tokenizer
@@ -83,7 +83,7 @@ class Scene:
         if self.embedder is None:
             self.embedder = self.folder / "embedder"
             prepare_embedder(sentence_model(self.folder / "sentences"), None, self.embedder, self.folder / "lock")
-        embedder = Embedder.load(self.embedder, torch.device("cpu"))
+        embedder = SentenceEmbedder.load(self.embedder, torch.device("cpu"))
         for name, path in self.files["sae"].items():
             codes, self.windows[name] = Codes.open(path, {}), self.folder / f"{name}-windows.h5"
             shard = SimpleNamespace(

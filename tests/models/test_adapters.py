@@ -7,7 +7,7 @@ from transformers import CONFIG_MAPPING
 from atlas.errors import AtlasError
 from atlas.models import adapters, checks
 from atlas.models.adapters import find_adapter, find_place, get_blocks, longest_context
-from atlas.models.checks import Subject
+from atlas.models.checks import AuditedModel
 from atlas.models.forward import capture, final_hidden, logits, read_prefix, run_from
 from atlas.models.load import MODEL_CLASSES, LoadedModel
 from tiny import SPECIALS
@@ -119,7 +119,7 @@ def own_logits(loaded: LoadedModel, contexts: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("model_type", DECODERS)
 def test_decoder_hooks_are_what_the_library_computes(model_type, contexts):
     loaded = build(model_type)
-    subject = Subject(loaded, contexts, torch.ones_like(contexts, dtype=torch.bool), torch.float32)
+    subject = AuditedModel(loaded, contexts, torch.ones_like(contexts, dtype=torch.bool), torch.float32)
     captured = capture(loaded, contexts, every_hook(loaded))
     assert {"resid_pre.0", "mlp_in.1", "mlp_out.1"} <= set(captured)
     for hook, value in captured.items():
@@ -134,7 +134,7 @@ def test_decoder_hooks_are_what_the_library_computes(model_type, contexts):
 @pytest.mark.parametrize("model_type", ENCODERS)
 def test_encoder_hooks_are_what_the_library_computes(model_type, objective, contexts):
     loaded = build(model_type, objective)
-    subject = Subject(loaded, contexts, torch.ones_like(contexts, dtype=torch.bool), torch.float32)
+    subject = AuditedModel(loaded, contexts, torch.ones_like(contexts, dtype=torch.bool), torch.float32)
     for hook, value in capture(loaded, contexts, every_hook(loaded)).items():
         assert checks.check_against_library(subject, hook).passed is (True if hook.startswith("resid") else None)
         assert torch.equal(run_from(loaded, contexts, hook, value), subject.clean)

@@ -11,7 +11,7 @@ from torch import nn
 from atlas.errors import AuditError
 from atlas.files import read_json
 from atlas.models import adapters, checks, forward
-from atlas.models.adapters import Place, find_place, get_blocks
+from atlas.models.adapters import ModuleTensor, find_place, get_blocks
 from atlas.models.audit import audit_model, norm_summary, write_audit
 from atlas.models.objectives import per_token_loss
 from tiny import VOCABULARY, prepare_and_load, tiny_bert, tiny_llama
@@ -79,7 +79,7 @@ def test_the_wrong_tensor_is_found(llama, contexts, monkeypatch):
 
     def wrong(model, adapter, hook):
         return (
-            Place(get_blocks(model, adapter)[1].mlp, "output")
+            ModuleTensor(get_blocks(model, adapter)[1].mlp, "output")
             if hook == "resid_post.1"
             else find_place(model, adapter, hook)
         )

@@ -11,7 +11,7 @@ from planted_saes import D, fitted, planted, published
 from atlas.errors import ReadingError
 from atlas.published import audit
 from atlas.published.audit import AuditRows, Explained, _is_better, audit_reading
-from atlas.published.readings import Reading
+from atlas.published.readings import SaeReading
 from atlas.published.weights import scaled
 
 ROOT = D**0.5
@@ -221,9 +221,9 @@ def test_what_a_format_leaves_open_is_compared():
 def test_blocks_of_rows_are_immaterial_and_bounded(monkeypatch):
     """Rows times latents are never held at once: a large dictionary is read by fewer rows at a time."""
     whole = audit_reading(published(sound("topk")), data().rows).stated
-    seen, real = [], Reading.latents
+    seen, real = [], SaeReading.latents
     monkeypatch.setattr(audit, "_CHUNK_ELEMENTS", 20 * 96)
-    monkeypatch.setattr(Reading, "latents", lambda self, rows: seen.append(len(rows)) or real(self, rows))
+    monkeypatch.setattr(SaeReading, "latents", lambda self, rows: seen.append(len(rows)) or real(self, rows))
     parts = audit_reading(published(sound("topk")), data().rows).stated
     assert max(seen) == 20
     assert (parts.fvu, parts.gain) == pytest.approx((whole.fvu, whole.gain), rel=1e-5) and parts.l0 == whole.l0

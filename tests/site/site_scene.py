@@ -23,8 +23,8 @@ from atlas.models.load import load_tokenizer
 from atlas.models.prepare import prepare_model
 from atlas.site.effects import EffectFiles
 from atlas.site.index import build_index
-from atlas.site.run import Place, SiteInputs, build_sae_pages
-from atlas.site.sae import SaeFiles
+from atlas.site.run import SaePageContext, SiteInputs, build_sae_pages
+from atlas.site.sae import SaePageFiles
 from atlas.site.tables import AllLabels, TableFiles
 from atlas.training.sae import Sae, save_sae
 from tiny import describe_model, tiny_llama
@@ -221,14 +221,14 @@ class SiteScene:
             self.effects(seed),
         )
 
-    def results(self, seed: int, labels: bool = True) -> SaeFiles:
+    def results(self, seed: int, labels: bool = True) -> SaePageFiles:
         names = ("metrics.json", "latents.json", "stability.json", "run_card.yaml", "training.parquet")
         folder = self.sae(seed)
-        return SaeFiles(*(folder / name for name in names), folder / "autointerp.json" if labels else None)
+        return SaePageFiles(*(folder / name for name in names), folder / "autointerp.json" if labels else None)
 
     def build(self, settings: Site = SETTINGS, labels: bool = True, seeds=(0, 1)) -> Path:
         for seed in seeds:
-            place = Place(HOOK, seed, ("sweep",), (0, 1))
+            place = SaePageContext(HOOK, seed, ("sweep",), (0, 1))
             target = self.site / f"saes/{GROUP}/seed-{seed}"
             build_sae_pages(self.inputs(seed, labels), self.results(seed, labels), place, settings, Taxonomy(), target)
         build_index({"sweep": [f"{GROUP}/seed-{seed}" for seed in seeds]}, self.site / "index.html")

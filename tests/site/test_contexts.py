@@ -19,7 +19,7 @@ from atlas.site.dials import BAD, LOOK, OK, UNKNOWN
 from atlas.site.latent import latent_page, promoted_text
 from atlas.site.logits import decoder_logits
 from atlas.site.numbers import percent, short
-from atlas.site.run import Place, _scene, chosen_latents
+from atlas.site.run import SaePageContext, _scene, chosen_latents
 from atlas.site.sae import SaeFacts, because
 from atlas.site.text import SHADES, TokenPieces, highlighted, visible
 from atlas.training.sae import load_sae
@@ -162,7 +162,7 @@ def test_a_latent_that_writes_a_tokens_output_vector_promotes_that_token(scene):
 def test_a_page_lists_the_promoted_tokens_that_its_label_names(tmp_path, scene):
     """Labels take logits in standard deviations over the latents; raw ones would begin with other tokens."""
     loaded = load_model(scene.model, torch.device("cpu"))
-    page = _scene(scene.inputs(0), Place(HOOK, 0, (), ()), SITE)
+    page = _scene(scene.inputs(0), SaePageContext(HOOK, 0, (), ()), SITE)
     W_dec = load_sae(scene.sae(0)).W_dec
     labelled = promoted_tokens(W_dec, loaded, page.promoted.texts)
     raw = decoder_logits(W_dec, loaded)

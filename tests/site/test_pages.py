@@ -17,10 +17,10 @@ from atlas.codes.encode import open_dictionaries
 from atlas.config.study import Taxonomy
 from atlas.errors import EvaluationError
 from atlas.files import read_json, write_json
-from atlas.site.latent import Group, Line, fewer_lines
+from atlas.site.latent import ContextGroup, Line, fewer_lines
 from atlas.site.numbers import percent, short
 from atlas.site.pages import write_data
-from atlas.site.run import Place, _scene, build_sae_pages, export_neuronpedia
+from atlas.site.run import SaePageContext, _scene, build_sae_pages, export_neuronpedia
 
 SAE = f"saes/{GROUP}/seed-0"
 
@@ -49,7 +49,7 @@ def test_page_that_would_be_larger_says_how_many_contexts_it_lacks(scene, tmp_pa
 
 def test_fewer_lines_take_from_the_largest_group_and_leave_one():
     line = Line("chat", "1", Markup("x" * 100))
-    groups = [Group("a", "", [line] * 5), Group("b", "", [line] * 2)]
+    groups = [ContextGroup("a", "", [line] * 5), ContextGroup("b", "", [line] * 2)]
     assert [len(group.lines) for group in fewer_lines(groups, 150)] == [4, 1]
     assert [(len(group.lines), group.left_out) for group in fewer_lines(groups, 10**6)] == [(1, 4), (1, 1)]
 
@@ -67,7 +67,7 @@ def test_a_page_has_each_measure_beside_the_best_twin(scene, tmp_path):
     sae_id = f"{GROUP}/seed-0"
     write_json(tmp_path / "t", {"sae_id": sae_id, "corpora": {"chat": {"learnt": "yes", "measures": measures}}})
     files = dataclasses.replace(scene.results(0), twins=tmp_path / "t")
-    place = Place(HOOK, 0, ("s",), (0,))
+    place = SaePageContext(HOOK, 0, ("s",), (0,))
     build_sae_pages(scene.inputs(0), files, place, SETTINGS, Taxonomy(), tmp_path / "pages")
     page = (tmp_path / "pages/index.html").read_text()
     assert "learnt yes" in re.search(r"<h1>.*?</h1>", page, re.DOTALL)[0]
@@ -82,7 +82,9 @@ def test_twins_of_another_sae_are_refused(scene, tmp_path):
     write_json(tmp_path / "t", {"sae_id": "other", "corpora": {}})
     files = dataclasses.replace(scene.results(0), twins=tmp_path / "t")
     with pytest.raises(EvaluationError, match=r"t: is of SAE 'other', expected"):
-        build_sae_pages(scene.inputs(0), files, Place(HOOK, 0, ("s",), (0,)), SETTINGS, Taxonomy(), tmp_path / "pages")
+        build_sae_pages(
+            scene.inputs(0), files, SaePageContext(HOOK, 0, ("s",), (0,)), SETTINGS, Taxonomy(), tmp_path / "pages"
+        )
 
 
 def test_a_page_says_why_a_latent_has_its_outcome(site):
@@ -125,7 +127,9 @@ def test_effects_of_another_sae_are_refused(tmp_path):
     other = scene.effects(1)
     inputs = dataclasses.replace(scene.inputs(0), effects=other)
     with pytest.raises(EvaluationError, match=r"effects\.parquet: is of an SAE with hash"):
-        build_sae_pages(inputs, scene.results(0), Place(HOOK, 0, (), ()), SETTINGS, Taxonomy(), tmp_path / "pages")
+        build_sae_pages(
+            inputs, scene.results(0), SaePageContext(HOOK, 0, (), ()), SETTINGS, Taxonomy(), tmp_path / "pages"
+        )
 
 
 def test_without_labels_pages_say_so_and_outcomes_are_those_of_firing(scene, tmp_path):
@@ -162,7 +166,7 @@ def test_latents_of_the_random_dictionary_have_pages_beside_the_others(site, sce
     assert len(pages) == SETTINGS.random_latents == 4
     assert str(SILENT) not in {path.stem for path in pages}
     listed = (site / SAE / "index.html").read_text().split('id="random"')[1]
-    found = _scene(scene.inputs(0), Place(HOOK, 0, (), ()), SETTINGS, "random")
+    found = _scene(scene.inputs(0), SaePageContext(HOOK, 0, (), ()), SETTINGS, "random")
     own = open_dictionaries(scene.sae(0), [scene.folder / "chat/train-000.h5"], HOOK, 0)["random"]
     nearest, _ = nearest_latents(own.W_dec.numpy(), SETTINGS.neighbours)
     np.testing.assert_array_equal(found.nearest, nearest)
@@ -185,7 +189,7 @@ def test_latents_of_the_random_dictionary_have_pages_beside_the_others(site, sce
 
 
 def test_without_codes_of_the_random_dictionary_it_has_no_pages(scene, tmp_path):
-    place = Place(HOOK, 0, (), ())
+    place = SaePageContext(HOOK, 0, (), ())
     none = SETTINGS.model_copy(update={"random_latents": 0})
     for name, settings, random in (("none", SETTINGS, False), ("zero", none, True)):
         target = tmp_path / name
@@ -205,7 +209,7 @@ def test_pages_name_the_model(site):
 
 
 def test_latents_as_neuronpedia_reads_them(scene, tmp_path):
-    export_neuronpedia(scene.inputs(0), Place(HOOK, 0, (), ()), SETTINGS, tmp_path / "batches")
+    export_neuronpedia(scene.inputs(0), SaePageContext(HOOK, 0, (), ()), SETTINGS, tmp_path / "batches")
     batch = json.loads((tmp_path / "batches/batch-0.json").read_text())
     assert (batch["model_id"], batch["layer"]) == ("tiny", 0)
     assert [own["feature_index"] for own in batch["features"]] == list(range(N_LATENTS))

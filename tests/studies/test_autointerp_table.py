@@ -5,13 +5,13 @@ import json
 import pandas as pd
 import pytest
 
-from atlas.autointerp.study_table import SaeFiles, beside_random_model, write_autointerp_table
+from atlas.autointerp.study_table import LabelFiles, beside_random_model, write_autointerp_table
 from atlas.errors import EvaluationError
 
 IDS = ["m/resid_post.4/chat/topk/seed-0", "m/resid_post.4/finance/topk/seed-0"]
 
 
-def files(folder, sae_id: str, corpus: str) -> SaeFiles:
+def files(folder, sae_id: str, corpus: str) -> LabelFiles:
     """Labels that score .6; FVU .1 on chat and .2 on finance."""
     folder.mkdir()
     row = {
@@ -46,7 +46,7 @@ def files(folder, sae_id: str, corpus: str) -> SaeFiles:
     planted = {"all": {"n": 90, "share": 0.8, "interval": [0.7, 0.9]}}
     told = {"sae_id": sae_id, "limits": {}, **shares, "planted": planted}
     (folder / "told.json").write_text(json.dumps(told))
-    return SaeFiles(
+    return LabelFiles(
         *(folder / name for name in ("autointerp.json", "latents.parquet", "told.json", "metrics.json")), corpus
     )
 

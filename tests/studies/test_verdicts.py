@@ -4,19 +4,19 @@ import pandas as pd
 import pytest
 
 from atlas.config.study import Taxonomy
-from atlas.evaluation.outcome import Evidence, judge
+from atlas.evaluation.outcome import VerdictInputs, judge
 from atlas.studies.table import because
 from atlas.studies.verdicts import MEANINGS, RULES, UNKNOWN, write_verdicts
 
 COPIES = "redundancy_share_max_cosine_above_07"
 SICK = {
-    "failed": [Evidence(0.01), Evidence(float("nan")), Evidence(0.7, l0=40, k=32)],
-    "dead": [Evidence(0.7, dead=0.95)],
-    "duplicated": [Evidence(0.7, copies=0.9)],
-    "noisy": [Evidence(0.7, dense=0.9)],
-    "deceptively-good": [Evidence(0.99, dead=0.6), Evidence(0.99, copies=0.2)],
-    "unhealthy": [Evidence(0.7, dead=0.4), Evidence(0.7, copies=0.2)],
-    "under-capacity": [Evidence(0.4, dead=0.0), Evidence(0.7, recovered=0.5, dead=0.0)],
+    "failed": [VerdictInputs(0.01), VerdictInputs(float("nan")), VerdictInputs(0.7, l0=40, k=32)],
+    "dead": [VerdictInputs(0.7, dead=0.95)],
+    "duplicated": [VerdictInputs(0.7, copies=0.9)],
+    "noisy": [VerdictInputs(0.7, dense=0.9)],
+    "deceptively-good": [VerdictInputs(0.99, dead=0.6), VerdictInputs(0.99, copies=0.2)],
+    "unhealthy": [VerdictInputs(0.7, dead=0.4), VerdictInputs(0.7, copies=0.2)],
+    "under-capacity": [VerdictInputs(0.4, dead=0.0), VerdictInputs(0.7, recovered=0.5, dead=0.0)],
 }
 
 

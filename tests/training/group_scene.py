@@ -18,7 +18,7 @@ from atlas.corpora.tokens import datasets_of, read_tokens, write_split
 from atlas.files import write_json
 from atlas.hdf5 import reserved_hdf5
 from atlas.models.load import LoadedModel
-from atlas.training.group import GroupInputs, Member, train_group
+from atlas.training.group import GroupInputs, GroupMember, train_group
 from atlas.training.run import Asked, TrainingInputs, run_training
 from tiny import prepare_and_load, tiny_llama
 
@@ -132,8 +132,8 @@ def from_store(scene: Scene, one: Asked, folder: Path) -> Path:
     return folder / "sae"
 
 
-def members(every: list[Asked], folder: Path) -> list[Member]:
-    return [Member(one, folder / str(n) / "sae", folder / str(n) / "state") for n, one in enumerate(every)]
+def members(every: list[Asked], folder: Path) -> list[GroupMember]:
+    return [GroupMember(one, folder / str(n) / "sae", folder / str(n) / "state") for n, one in enumerate(every)]
 
 
 def from_stream(scene: Scene, every: list[Asked], folder: Path, devices=(CPU, CPU), **changes) -> list[Path]:

@@ -5,7 +5,7 @@ import torch
 from training.planted import CPU, SPARSITY, PlantedStream, recipe
 
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.architectures.base import Batch
+from atlas.training.architectures.base import LossInputs
 from atlas.training.architectures.jumprelu import L0, Jump
 from atlas.training.architectures.matryoshka_batch_topk import group_sizes
 from atlas.training.forward import forward
@@ -35,7 +35,7 @@ def small(architecture, **overrides):
 
 def batch_of(settings, state, rows, step=100):
     p = state.parameters
-    return Batch(
+    return LossInputs(
         rows=rows, targets=rows, centre=p["b_dec"], parameters=p, recipe=settings, step=step, dtype=torch.float32
     )
 

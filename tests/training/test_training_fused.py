@@ -14,7 +14,7 @@ from training.planted import CPU, PlantedStream, recipe
 
 from atlas.training import kernel_cache, selection
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.architectures.base import Batch
+from atlas.training.architectures.base import LossInputs
 from atlas.training.fused import compiled, lanes, passes
 from atlas.training.products import Kept
 from atlas.training.state import Numerics, new_state
@@ -32,7 +32,7 @@ def selected(product, bias, architecture, k):
     """Flat indices that the kernels keep, and their values."""
     settings = recipe(architecture, n_latents=product.shape[1], k=k)
     parameters = {"b_enc": bias}
-    batch = Batch(product, product, bias, parameters, settings, 0, product.dtype)
+    batch = LossInputs(product, product, bias, parameters, settings, 0, product.dtype)
     entries = passes._select(compiled.kernels(bias.dtype), product, batch, ARCHITECTURES[architecture])
     places = [
         torch.arange(int(first), int(first + count))

@@ -5,7 +5,7 @@ from hypothesis import given
 
 from atlas.activations.plan import Plan, Window
 from atlas.config.mixes import Mix
-from atlas.training.rounds import Passage, most_at_hand, needed, next_window, order_of_windows
+from atlas.training.rounds import WindowUse, most_at_hand, needed, next_window, order_of_windows
 
 SHARDS = {"chat": [100] * 6, "news": [100, 100, 100, 40]}
 
@@ -18,13 +18,13 @@ def mix(*weights: float) -> Mix:
 
 
 @st.composite
-def passages(draw) -> list[Passage]:
+def passages(draw) -> list[WindowUse]:
     shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
     found = []
     for _ in range(draw(st.integers(1, 4))):
         steps, seed = draw(st.integers(1, 60)), draw(st.integers(0, 9))
         plan = Plan(mix(*draw(st.lists(shares, min_size=1, max_size=3))), seed, steps, SHARDS, draw(st.just(2)))
-        found.append(Passage(plan.use, steps))
+        found.append(WindowUse(plan.use, steps))
     return found
 
 
@@ -46,7 +46,9 @@ def test_all_get_to_their_end_and_no_window_is_filled_twice(every):
 
 
 def test_of_one_corpus_one_window_is_at_hand_at_a_time():
-    every = [Passage(Plan(mix(1.0), seed, steps, SHARDS, 2).use, steps) for seed, steps in ((0, 50), (1, 31), (2, 77))]
+    every = [
+        WindowUse(Plan(mix(1.0), seed, steps, SHARDS, 2).use, steps) for seed, steps in ((0, 50), (1, 31), (2, 77))
+    ]
     sizes = {window: 10 + window.number for window in order_of_windows(every)}
     assert most_at_hand(every, sizes, [0, 0, 0]) == 12
     assert most_at_hand(every, sizes, [50, 31, 77]) == 0
@@ -54,7 +56,7 @@ def test_of_one_corpus_one_window_is_at_hand_at_a_time():
 
 def test_an_sae_that_is_ahead_waits_for_no_window_that_it_has_passed():
     early, late = Window("chat", 0, 0, 1), Window("chat", 1, 1, 2)
-    every = [Passage({early: (0, 5), late: (5, 10)}, 10)]
+    every = [WindowUse({early: (0, 5), late: (5, 10)}, 10)]
     assert next_window(order_of_windows(every), every, [7], set()) == late
     assert every[0].reach(3, {late}) == 3
     assert every[0].reach(7, {late}) == 10

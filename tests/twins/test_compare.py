@@ -10,7 +10,7 @@ from atlas.evaluation.losses import LossTable, RegularLosses
 from atlas.evaluation.reconstruction import ReconstructionSums
 from atlas.files import read_json, write_json
 from atlas.statistics.clusters import LEAST_CLUSTERS, jackknife_interval
-from atlas.twins.compare import Judged, write_comparison
+from atlas.twins.compare import EvaluatedSae, write_comparison
 from atlas.twins.learnt import best_twin, learnt
 from atlas.twins.measures import MEASURES
 
@@ -51,13 +51,13 @@ class Text:
         return values | {"l0": 4.0}
 
 
-def write(folder, sae_id: str, text: Text, error: float, fingerprint="f" * 64, **changes) -> Judged:
+def write(folder, sae_id: str, text: Text, error: float, fingerprint="f" * 64, **changes) -> EvaluatedSae:
     folder.mkdir(parents=True)
     verdict = {"outcome": {"atlas": {"verdict": "good"}}, "role": "in_sample"}
     judged = verdict | {"atlas": text.metrics(error) | changes}
     write_json(folder / "metrics.json", {"sae_id": sae_id, "corpora": {"chat": judged}})
     write_document_sums(folder / "sums", sae_id, {"chat": text.sums(error)}, {"chat": fingerprint})
-    return Judged(folder / "metrics.json", folder / "sums")
+    return EvaluatedSae(folder / "metrics.json", folder / "sums")
 
 
 def compared(folder, errors: dict[str, float], text: Text | None = None, **changes) -> dict:

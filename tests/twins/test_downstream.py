@@ -9,7 +9,7 @@ from atlas.errors import EvaluationError
 from atlas.files import write_json
 from atlas.statistics.intervals import welch_interval
 from atlas.tables import read_csv, write_parquet
-from atlas.twins.downstream import Found, hold_against, read_stage
+from atlas.twins.downstream import MeasuredValue, hold_against, read_stage
 from atlas.twins.study_table import write_learnt_table
 
 OWN, TWIN, OTHER = "m/resid_post.1/x/r/seed-0", "m/resid_post.1/x/r.near_decoder/seed-0", "m/x"
@@ -28,7 +28,7 @@ def test_welchs_interval_is_scipys():
 
 
 def test_latents_are_independent_samples():
-    own, twin = Found(0.6, sample=sample(0.6)), Found(0.5, sample=sample(0.5, seed=1))
+    own, twin = MeasuredValue(0.6, sample=sample(0.6)), MeasuredValue(0.5, sample=sample(0.5, seed=1))
     value, interval, n = own.better_by(twin)
     assert value == pytest.approx(own.sample.mean() - twin.sample.mean()) and n == 200
     assert interval == welch_interval(own.sample, twin.sample)
@@ -36,31 +36,35 @@ def test_latents_are_independent_samples():
 
 def test_data_sets_are_paired_so_that_what_they_share_cancels():
     level = dict(zip("abcdef", np.linspace(0.5, 0.9, 6), strict=True))
-    twin = Found(0.7, paired=level)
-    own = Found(0.71, paired={name: value + 0.01 + 0.001 * place for place, (name, value) in enumerate(level.items())})
+    twin = MeasuredValue(0.7, paired=level)
+    own = MeasuredValue(
+        0.71, paired={name: value + 0.01 + 0.001 * place for place, (name, value) in enumerate(level.items())}
+    )
     value, interval, n = own.better_by(twin)
     assert value == pytest.approx(0.0125) and n == 6 and 0 < interval[0] < interval[1] < 0.03
 
 
 def test_only_shared_items_count_and_lower_may_be_better():
-    own = Found(0.1, higher_is_better=False, paired={"A": 0.1, "B": 0.1, "C": 0.1, "D": 0.12, "Z": 0.9})
-    twin = Found(0.3, higher_is_better=False, paired={"A": 0.3, "B": 0.31, "C": 0.29, "D": 0.3})
+    own = MeasuredValue(0.1, higher_is_better=False, paired={"A": 0.1, "B": 0.1, "C": 0.1, "D": 0.12, "Z": 0.9})
+    twin = MeasuredValue(0.3, higher_is_better=False, paired={"A": 0.3, "B": 0.31, "C": 0.29, "D": 0.3})
     value, interval, n = own.better_by(twin)
     assert (n, value) == (4, pytest.approx(0.195)) and interval[0] > 0
 
 
 def test_of_intervals_both_are_combined():
-    own, twin = Found(0.5, interval=[0.4, 0.6]), Found(0.2, interval=[0.1, 0.3])
+    own, twin = MeasuredValue(0.5, interval=[0.4, 0.6]), MeasuredValue(0.2, interval=[0.1, 0.3])
     value, interval, _ = own.better_by(twin)
     assert value == pytest.approx(0.3)
     assert interval == pytest.approx([0.3 - np.hypot(0.1, 0.1), 0.3 + np.hypot(0.1, 0.1)])
-    assert own.better_by(Found(0.2))[1] is None
+    assert own.better_by(MeasuredValue(0.2))[1] is None
 
 
 def test_what_is_not_known_is_unresolved():
-    found = hold_against({"x": Found(None)}, {"near_decoder": {"x": Found(0.5, sample=sample(0.5))}})["x"]
+    found = hold_against({"x": MeasuredValue(None)}, {"near_decoder": {"x": MeasuredValue(0.5, sample=sample(0.5))}})[
+        "x"
+    ]
     assert (found["better_by"], found["learnt"]) == (None, "unresolved")
-    found = hold_against({"x": Found(0.5, sample=sample(0.5))}, {"near_decoder": {}})["x"]
+    found = hold_against({"x": MeasuredValue(0.5, sample=sample(0.5))}, {"near_decoder": {}})["x"]
     assert (found["best_twin"], found["learnt"]) == (None, "unresolved")
 
 

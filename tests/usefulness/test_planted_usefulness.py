@@ -10,7 +10,7 @@ from atlas.autointerp.planted import ALL, RANDOM
 from atlas.autointerp.told import shares_of_planted
 from atlas.autointerp.tools import ScorerTools, Tools
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.twins.learnt import NO, YES
 from atlas.usefulness.scale import Number, halfway
 
@@ -22,7 +22,7 @@ def shares(tmp_path_factory):
     """Return the share of planted latents of each class whose firing the word tells."""
     scene = LabelScene(tmp_path_factory.mktemp("scene"))
     windows = Windows.of({"chat": scene.codes}, NARROW)
-    tools = Tools(windows, Words.find(windows, SPACED), SPACED, scene.tools.tokenizer, None, 0)
+    tools = Tools(windows, WindowWords.find(windows, SPACED), SPACED, scene.tools.tokenizer, None, 0)
     changed = {"window_tokens": NARROW, "scorers": ("words",), "test_examples": 50, "random_negatives": 50}
     settings = scene.settings.model_copy(update=changed)
     rows = score_planted([scene.codes], np.full(5, 0.2), ScorerTools(tools, None, None), settings, samples=50)

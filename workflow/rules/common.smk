@@ -16,7 +16,7 @@ from atlas.config.data import ModelSpec, TokenBudget
 from atlas.config.layers import replace_whole
 from atlas.config.load import load_config
 from atlas.config.rows import expand_rows, stated_mixes
-from atlas.config.shifts import HOME, Place
+from atlas.config.shifts import HOME, EvaluationTarget
 from atlas.config.sources import PackageSource, PartsSource, PathSource, Wheel
 from atlas.config.store_files import StoreFiles
 from atlas.config.twins import expand_twins
@@ -300,7 +300,7 @@ for saes in TWINS.values():
 # Where shifted rows judge their SAE, by SAE and shift.
 SHIFTED_ROLES = merged_roles((row.judged_id, row.judged.roles) for row in ROWS if row.shift)
 AWAY = {
-    row.judged_id: Place(row.judged.model, row.judged.hook, row.judged.scale, SHIFTED_ROLES[row.judged_id])
+    row.judged_id: EvaluationTarget(row.judged.model, row.judged.hook, row.judged.scale, SHIFTED_ROLES[row.judged_id])
     for row in ROWS
     if row.shift
 }

@@ -3,7 +3,7 @@
 
 def home(wildcards):
     """Where an SAE was trained, with all corpora that it is judged on there."""
-    return Place(wildcards.model, wildcards.hook, 1.0, ROLES[sae_row(wildcards).sae_id])
+    return EvaluationTarget(wildcards.model, wildcards.hook, 1.0, ROLES[sae_row(wildcards).sae_id])
 
 
 def away(wildcards):

@@ -7,8 +7,8 @@ with job(snakemake.log[0], snakemake.threads, 0):
     from atlas.config.site import Site
     from atlas.config.study import Taxonomy
     from atlas.site.effects import EffectFiles
-    from atlas.site.run import Place, SiteInputs, build_sae_pages
-    from atlas.site.sae import SaeFiles
+    from atlas.site.run import SaePageContext, SiteInputs, build_sae_pages
+    from atlas.site.sae import SaePageFiles
     from atlas.site.tables import AllLabels, TableFiles
 
     files, params = snakemake.input, snakemake.params
@@ -26,14 +26,16 @@ with job(snakemake.log[0], snakemake.threads, 0):
             random_codes=dict(zip(params.corpora, map(Path, files.random), strict=True)) if files.random else {},
             effects=EffectFiles(*map(Path, files.effects)) if files.effects else None,
         ),
-        SaeFiles(
+        SaePageFiles(
             *(Path(files[key]) for key in ("metrics", "summary", "stability", "card")),
             Path(files.curves[0]) if files.curves else None,
             label["label_summary"],
             Path(files.twins[0]) if files.twins else None,
             Path(files.usefulness[0]) if files.usefulness else None,
         ),
-        Place(snakemake.wildcards.hook, int(snakemake.wildcards.seed), tuple(params.studies), tuple(params.seeds)),
+        SaePageContext(
+            snakemake.wildcards.hook, int(snakemake.wildcards.seed), tuple(params.studies), tuple(params.seeds)
+        ),
         Site(**params.site),
         Taxonomy(**params.taxonomy),
         Path(snakemake.output.folder),

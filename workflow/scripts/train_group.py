@@ -9,7 +9,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
     from atlas.config.recipe import Recipe
     from atlas.config.tracking import Tracking
     from atlas.devices import choose_two_devices
-    from atlas.training.group import GroupInputs, Member, train_group
+    from atlas.training.group import GroupInputs, GroupMember, train_group
     from atlas.training.run import Asked
     from atlas.training.tracking import Tracked
 
@@ -22,7 +22,7 @@ with job(snakemake.log[0], snakemake.threads, granted_gpus(snakemake.resources))
     def member(weights, of):
         folder = Path(weights).parent
         results = Path(str(folder).removesuffix(f"saes/{of['sae_id']}"))
-        return Member(
+        return GroupMember(
             Asked(
                 hook=of["hook"],
                 mix=Mix(**of["mix"]),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from atlas.absorption.words import GROUP, Prompts, Words, choose_words, vocabulary_words, word_prompts
+from atlas.absorption.words import GROUP, SpellingPrompts, SpellingWords, choose_words, vocabulary_words, word_prompts
 from atlas.config.downstream import Absorption
 from atlas.corpora.encoding import make_encoder
 from atlas.models.load import LoadedModel, load_model
@@ -32,8 +32,8 @@ def make_word_rows(
     elif len(words.texts) <= settings.examples:
         reason = f"the vocabulary has {len(words.texts)} words of one token, a prompt needs {settings.examples + 1}"
     if reason is not None:
-        words = Words([], [])
-    none = Prompts([], [])
+        words = SpellingWords([], [])
+    none = SpellingPrompts([], [])
     prompts = word_prompts(encoder, words, settings.examples, settings.example_sets) if words.texts else none
     rows = last_token_rows(loaded, prompts.ids, hooks, title="words", alike=prompts.alike)
     identity = {key: loaded.identity[key] for key in ("name", "weights_sha256", "tokenizer_sha256")}

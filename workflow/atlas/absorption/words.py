@@ -17,7 +17,7 @@ _SOLVED = "{word} has the first letter: {letter}"
 
 
 @dataclass(frozen=True)
-class Words:
+class SpellingWords:
     """Single-token words (with a leading space where the vocabulary has one) and the place of their letter, 0 to 25."""
 
     texts: list[str]
@@ -38,7 +38,7 @@ def vocabulary_words(encoder: "Encoder") -> list[str]:
     return sorted(words)
 
 
-def choose_words(words: Sequence[str], per_letter: int, seed: int = 0) -> Words:
+def choose_words(words: Sequence[str], per_letter: int, seed: int = 0) -> SpellingWords:
     """At most `per_letter` words of each letter, drawn with a fixed seed; one spelling of words that differ in case or
     in the leading space alone, so that training and test words are different words.
     """
@@ -50,18 +50,20 @@ def choose_words(words: Sequence[str], per_letter: int, seed: int = 0) -> Words:
     by_letter = [[text for word, text in chosen.items() if word[0] == letter] for letter in LETTERS]
     kept = [generator.sample(group, min(per_letter, len(group))) for group in by_letter]
     texts = [text for group in kept for text in group]
-    return Words(texts, [place for place, group in enumerate(kept) for _ in group])
+    return SpellingWords(texts, [place for place, group in enumerate(kept) for _ in group])
 
 
 @dataclass(frozen=True)
-class Prompts:
+class SpellingPrompts:
     """Ids of a prompt per word, and the places of words whose prompts have the same solved examples."""
 
     ids: list[list[int]]
     alike: list[list[int]]
 
 
-def word_prompts(encoder: "Encoder", words: Words, examples: int, n_sets: int, seed: int = 0) -> Prompts:
+def word_prompts(
+    encoder: "Encoder", words: SpellingWords, examples: int, n_sets: int, seed: int = 0
+) -> SpellingPrompts:
     """A prompt per word: `examples` solved ones, each with another word, then the word itself, last.
 
     There are `n_sets` sets of examples, and one more for a word that is in all of them; each word gets one by chance,
@@ -84,4 +86,4 @@ def word_prompts(encoder: "Encoder", words: Words, examples: int, n_sets: int, s
         prompts.append("".join(f"\n{line}" for line in [*lines, word]))
     encoded = cast(list[list[int]], encoder.encode(prompts))
     ids = [[*encoder.prefix, *each[:-1]] for each in encoded]  # without the separator of documents
-    return Prompts(ids, list(alike.values()))
+    return SpellingPrompts(ids, list(alike.values()))

@@ -12,10 +12,10 @@ from atlas.autointerp.examples import choose_examples
 from atlas.autointerp.explainers import EXPLAINERS
 from atlas.autointerp.intruder import judge_intruders
 from atlas.autointerp.intruder_scorers import INTRUDERS
-from atlas.autointerp.judge import Judged, judge_labels
+from atlas.autointerp.judge import LabelScores, judge_labels
 from atlas.autointerp.planted import PLANTED_CLASSES, Planted, plant
 from atlas.autointerp.scorers import SCORERS
-from atlas.autointerp.tools import Evidence, ScorerTools
+from atlas.autointerp.tools import LatentExamples, ScorerTools
 from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
 
@@ -44,7 +44,7 @@ def score_planted(
     latents, cosines = (np.empty((n_latents, 0), part.dtype) for part in _NO_NEIGHBOURS)
     # Of Codes they have the part that is read.
     examples = choose_examples(cast(Any, planted.codes), windows, (latents, cosines), settings, seed)
-    evidence = [Evidence(own, ()) for own in examples.latents]
+    evidence = [LatentExamples(own, ()) for own in examples.latents]
     groups = [(name, dense) for name in PLANTED_CLASSES for dense in (False, True) if planted.members(name, dense)]
     rows = []
     for explainer in settings.explainers:
@@ -70,7 +70,7 @@ def _row(
     name: str,
     dense: bool,
     members: Sequence[int],
-    judged: Judged,
+    judged: LabelScores,
     chance: float,
 ) -> dict[str, Any]:
     rows = judged.rows[(judged.rows.negatives == "random") & judged.rows.reason.isna()]

@@ -20,7 +20,7 @@ from atlas.autointerp.prompts import read_answers, read_label
 from atlas.autointerp.protocol import Client, NoReplyError, Reply, Request
 from atlas.autointerp.reasoning import list_of, sentence_of
 from atlas.autointerp.safe import break_marks, without_controls
-from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
+from atlas.autointerp.tools import Answers, LatentExamples, Question, Scorer, ScorerTools, Tools
 from atlas.errors import EvaluationError
 from atlas.processes import peer_environment
 from atlas.progress import progress
@@ -31,7 +31,7 @@ _EXPLANATION_TOKENS, _SHOWN = 200, 3000
 _REACH = 8
 
 
-def delphi_default(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+def delphi_default(evidence: Sequence[LatentExamples], tools: Tools) -> list[str | None]:
     """Explanations of Delphi's DefaultExplainer from the training examples."""
     items = [
         {

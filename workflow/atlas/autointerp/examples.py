@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from jaxtyping import Integer as Int
 
-from atlas.autointerp.windows import Firings, Windows, firings
+from atlas.autointerp.windows import WindowFirings, Windows, firings
 from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
 
@@ -101,7 +101,7 @@ def matched_highlights(
 
 
 def _positives(
-    block: Firings, training: np.ndarray, settings: Autointerp, seed: int
+    block: WindowFirings, training: np.ndarray, settings: Autointerp, seed: int
 ) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
     """Yield each latent's activating examples with activations, and all windows that activate it."""
     n_windows, width = len(training), settings.window_tokens

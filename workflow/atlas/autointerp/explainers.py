@@ -14,9 +14,9 @@ from jaxtyping import Integer as Int
 
 from atlas.autointerp.delphi import delphi_default
 from atlas.autointerp.prompts import max_activation
-from atlas.autointerp.tools import Evidence, Explainer, Tools
+from atlas.autointerp.tools import Explainer, LatentExamples, Tools
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import MIN_PIECES, Words, name_of
+from atlas.autointerp.words import MIN_PIECES, WindowWords, name_of
 from atlas.models.load import LoadedModel
 from atlas.models.token_logits import rows_at_once
 
@@ -24,7 +24,7 @@ _TOP_WORDS, _MIN_DOCUMENTS, _TINY = 5, 2, 1e-300
 _PROMOTED, _PROMOTED_IN_LABEL = 10, 3
 
 
-def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+def lexical(evidence: Sequence[LatentExamples], tools: Tools) -> list[str | None]:
     """Without a language model: the words on which a latent fires most, and the tokens that it promotes most.
 
     A word counts by p·ln(p/q), its part of the divergence of p, its share of the activation in an example, averaged
@@ -35,7 +35,9 @@ def lexical(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
     return [_lexical(each, tools.words, tools.windows, base) for each in evidence]
 
 
-def _lexical(evidence: Evidence, words: Words, windows: Windows, base: Float[np.ndarray, " words"]) -> str | None:
+def _lexical(
+    evidence: LatentExamples, words: WindowWords, windows: Windows, base: Float[np.ndarray, " words"]
+) -> str | None:
     activations = evidence.examples.train_activations.astype(np.float64)
     if not len(activations):
         return None

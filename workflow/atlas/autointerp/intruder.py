@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Integer as Int
 
 from atlas.autointerp.examples import NEGATIVES, AllExamples, Examples
-from atlas.autointerp.judge import MEASURES, NO_ANSWERS, Judged, Means, counts, highlights_of, unscored
+from atlas.autointerp.judge import MEASURES, NO_ANSWERS, LabelScores, Means, counts, highlights_of, unscored
 from atlas.autointerp.tools import IntruderScorer, Lineup
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
@@ -46,7 +46,7 @@ def judge_intruders(
     *,
     samples: int,
     seed: int,
-) -> Judged:
+) -> LabelScores:
     """Share of intruders that are found, of each of the `chosen` latents and kinds of negatives.
 
     A trial without an answer counts as one in which the intruder was not found.
@@ -72,7 +72,7 @@ def judge_intruders(
     columns = ["latent", "negatives"]
     table = pd.DataFrame(rows).sort_values(columns, kind="stable", ignore_index=True)
     table["n_trials"] = table.get("n_trials", pd.Series(np.nan, table.index)).astype("Int64")
-    return Judged(table, means.all(), NO_ANSWERS)
+    return LabelScores(table, means.all(), NO_ANSWERS)
 
 
 def draw_trials(examples: Examples, kind: str, shown: int, seed: int) -> Trials:

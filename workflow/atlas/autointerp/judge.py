@@ -30,7 +30,7 @@ _AREAS = ("score", "blind")  # AUCs of a single label
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class LabelScores:
     """Rows of scores: one per latent and kind of negatives; and means over latents in every draw of documents.
 
     `means` maps (negatives, measure) to the mean over scored latents: (value, draws). `answers` has what the scorer
@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class LabelResults:
     """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
 
     Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and `by_fact`
@@ -55,7 +55,7 @@ class Found:
     n_alive: int
     n_chosen: int
     labels: pd.DataFrame
-    judged: dict[tuple[str | None, str], Judged]
+    judged: dict[tuple[str | None, str], LabelScores]
     quality: dict[str, dict[str, Any]]
 
 
@@ -69,7 +69,7 @@ def judge_labels(
     *,
     samples: int,
     seed: int,
-) -> Judged:
+) -> LabelScores:
     """Score the labels of the `chosen` latents; of the others nothing is said."""
     able = {latent: ready(examples.latents[latent], labels[latent], settings) for latent in chosen}
     tested = [latent for latent in chosen if any(reason is None for reason in able[latent].values())]
@@ -98,7 +98,7 @@ def judge_labels(
             if reason is not None
         ]
     table = pd.DataFrame(rows).sort_values(["latent", "negatives"], kind="stable", ignore_index=True)
-    return Judged(table, means.all(), pd.concat(own_answers, ignore_index=True) if own_answers else NO_ANSWERS)
+    return LabelScores(table, means.all(), pd.concat(own_answers, ignore_index=True) if own_answers else NO_ANSWERS)
 
 
 def ready(examples: Examples, label: str | None, settings: Autointerp) -> dict[str, str | None]:

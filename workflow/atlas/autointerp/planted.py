@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from jaxtyping import Integer as Int
 
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.codes.store import Codes, LatentEntries
 from atlas.latents.token_classes import CLASSES, TokenTable
 
@@ -58,7 +58,7 @@ class Text:
     """Windows with their words, and how many planted latents of a class are wanted."""
 
     windows: Windows
-    words: Words
+    words: WindowWords
     tokens: TokenTable
     count: int
     generator: np.random.Generator
@@ -265,7 +265,7 @@ class Planted:
 def plant(
     codes: Sequence[Codes],
     windows: Windows,
-    words: Words,
+    words: WindowWords,
     tokens: TokenTable,
     densities: Float[np.ndarray, " latents"],
     count: int,

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from atlas.autointerp.planted import ALL, PLANTED_CLASSES, RANDOM, Planted, plant
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.codes.encode import identity_of, sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
@@ -67,7 +67,7 @@ def write_planted_coherence(
     planted = plant(
         list(opened.values()),
         own,
-        Words.find(own, table),
+        WindowWords.find(own, table),
         table,
         densities_of(list(opened.values())),
         settings.planted,

@@ -16,7 +16,7 @@ from atlas.autointerp.clients import complete_all
 from atlas.autointerp.protocol import Client, Reply, Request
 from atlas.autointerp.reasoning import has_thought, list_of, sentence_of
 from atlas.autointerp.safe import break_marks, printable, without_controls
-from atlas.autointerp.tools import Answers, Evidence, Question, Scorer, ScorerTools, Tools
+from atlas.autointerp.tools import Answers, LatentExamples, Question, Scorer, ScorerTools, Tools
 from atlas.files import sha256_strings
 from atlas.token_text import texts_inside
 
@@ -38,7 +38,7 @@ _JUDGE = {
 _FORMAT = "Answer with a list of {n} numbers alone, 1 for yes and 0 for no, such as [{sample}]."
 
 
-def max_activation(evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+def max_activation(evidence: Sequence[LatentExamples], tools: Tools) -> list[str | None]:
     """Labels by a language model from the strongest examples, the words after, and promoted tokens."""
     requests = [_explain(each, tools) for each in evidence]
     asked = {index: request for index, request in enumerate(requests) if request is not None}
@@ -106,7 +106,7 @@ def highlighted(tools: Tools, tokenizer, window: int, marks: Bool[np.ndarray, " 
     return break_marks(whole).replace(_OPEN, "<<").replace(_CLOSE, ">>")
 
 
-def _explain(evidence: Evidence, tools: Tools) -> Request | None:
+def _explain(evidence: LatentExamples, tools: Tools) -> Request | None:
     windows, values = evidence.examples.train[:_SHOWN], evidence.examples.train_activations[:_SHOWN]
     if not len(windows):
         return None

@@ -18,13 +18,13 @@ from atlas.autointerp.examples import AllExamples, choose_examples, nearest_late
 from atlas.autointerp.explainers import EXPLAINERS, promoted_tokens
 from atlas.autointerp.intruder import judge_intruders
 from atlas.autointerp.intruder_scorers import INTRUDERS
-from atlas.autointerp.judge import Found, judge_labels
+from atlas.autointerp.judge import LabelResults, judge_labels
 from atlas.autointerp.quality import repetition, seed_stability
 from atlas.autointerp.scorers import SCORERS
 from atlas.autointerp.summary import summarise
-from atlas.autointerp.tools import Embed, Evidence, ScorerTools, Tools
+from atlas.autointerp.tools import Embed, LatentExamples, ScorerTools, Tools
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.codes.encode import identity_of, open_dictionaries, sae_sha256
 from atlas.codes.store import Codes
 from atlas.config.autointerp import Autointerp
@@ -35,7 +35,7 @@ from atlas.files import write_json
 from atlas.folder import Folder
 from atlas.hook_points import HookPoint, SaeHooks
 from atlas.latents.drift import require_distinct
-from atlas.latents.embedder import Embedder
+from atlas.latents.embedder import SentenceEmbedder
 from atlas.latents.table import write_sae_table
 from atlas.latents.token_classes import TokenTable
 from atlas.models.load import load_model, load_tokenizer
@@ -68,7 +68,7 @@ class AutointerpInputs:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class AutointerpOutputs:
     """Tables of labels and of scores (one row per latent, dictionary and what they are of), of single answers, of what
     plain facts of tokens tell (one row per latent, dictionary and fact), and the summary.
     """
@@ -98,7 +98,7 @@ def run_autointerp(
     settings: Autointerp,
     bootstrap_samples: int,
     device: torch.device,
-    outputs: Outputs,
+    outputs: AutointerpOutputs,
 ) -> None:
     """Label all alive latents of the SAE and of its random dictionary, score the labels beside their controls.
 
@@ -117,8 +117,10 @@ def run_autointerp(
     windows, tokens = Windows.of(codes["sae"], settings.window_tokens), TokenTable.of(inputs.model)
     client = make_client(settings.client, ClientFiles(inputs.replies, inputs.client_model, device))
     tokenizer = load_tokenizer(inputs.model)
-    tools = Tools(windows, Words.find(windows, tokens), tokens, tokenizer, client, settings.seeds[0], inputs.delphi)
-    embed = _once(Embedder.load(inputs.embedder, device)) if inputs.embedder else None
+    tools = Tools(
+        windows, WindowWords.find(windows, tokens), tokens, tokenizer, client, settings.seeds[0], inputs.delphi
+    )
+    embed = _once(SentenceEmbedder.load(inputs.embedder, device)) if inputs.embedder else None
     scene = _Scene(windows, ScorerTools(tools, embed, device, settings.per_prompt), settings, bootstrap_samples)
     promoted = _promoted(inputs.model, saes, hook, tokens.texts, device)
     found = {kind: _label_and_judge(saes[kind], codes[kind], promoted[kind], scene) for kind in DICTIONARIES}
@@ -127,7 +129,9 @@ def run_autointerp(
     _write(inputs, scene, found, ceilings, outputs)
 
 
-def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tuple[str, ...]], scene: _Scene) -> Found:
+def _label_and_judge(
+    sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tuple[str, ...]], scene: _Scene
+) -> LabelResults:
     settings, tools = scene.settings, scene.tools.tools
     W_dec = sae.W_dec.float().cpu().numpy()
     neighbours = nearest_latents(W_dec, settings.neighbours)
@@ -137,7 +141,7 @@ def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tu
         examples = choose_examples(list(codes.values()), scene.windows, neighbours, settings, seed)
         alive = np.flatnonzero(examples.n_firings > 0)
         chosen = _sample(alive, settings)
-        evidence = [Evidence(examples.latents[latent], promoted[latent]) for latent in chosen]
+        evidence = [LatentExamples(examples.latents[latent], promoted[latent]) for latent in chosen]
         for name in settings.explainers:
             written = EXPLAINERS[name](evidence, tools)
             own = {int(latent): label for latent, label in zip(chosen, written, strict=True) if label is not None}
@@ -174,10 +178,10 @@ def _label_and_judge(sae: Sae, codes: Mapping[str, Codes], promoted: Sequence[tu
         list(codes.values()), scene.windows, tools.tokens.texts, settings.seeds[0], settings.min_examples
     )
     table = pd.concat(rows, ignore_index=True)
-    return Found(examples.n_firings, by_fact, len(alive), len(chosen), table, judged, quality)
+    return LabelResults(examples.n_firings, by_fact, len(alive), len(chosen), table, judged, quality)
 
 
-def _densities(codes: Sequence[Codes], found: Found) -> Float[np.ndarray, " alive"]:
+def _densities(codes: Sequence[Codes], found: LabelResults) -> Float[np.ndarray, " alive"]:
     """Shares of the counted tokens on which the alive latents fire."""
     alive = found.n_firings[found.n_firings > 0]
     return alive / max(sum(int(own.counted.sum()) for own in codes), 1)
@@ -237,7 +241,7 @@ def _open_codes(inputs: AutointerpInputs, hook: str, seed: int) -> dict[str, dic
     }
 
 
-def _answers(scene: _Scene, found: Found) -> pd.DataFrame:
+def _answers(scene: _Scene, found: LabelResults) -> pd.DataFrame:
     """Each label scorer's answers on labels of the deciding explainer, each with where its window stands."""
     windows, settings = scene.windows, scene.settings
     parts = [
@@ -256,9 +260,9 @@ def _answers(scene: _Scene, found: Found) -> pd.DataFrame:
 def _write(
     inputs: AutointerpInputs,
     scene: _Scene,
-    found: Mapping[str, Found],
+    found: Mapping[str, LabelResults],
     ceilings: Sequence[Mapping[str, Any]],
-    outputs: Outputs,
+    outputs: AutointerpOutputs,
 ) -> None:
     sae_id, sha256 = "/".join(inputs.sae.parts[-5:]), sae_sha256(inputs.sae)
     labels = [own.labels.assign(dictionary=kind) for kind, own in found.items()]

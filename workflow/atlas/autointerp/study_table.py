@@ -25,7 +25,7 @@ RANDOM_MODEL = "random model"
 
 
 @dataclass(frozen=True)
-class SaeFiles:
+class LabelFiles:
     """Files of one SAE; `corpus` is one it was trained on. latents.parquet is the one with outcomes."""
 
     summary: Path
@@ -35,7 +35,7 @@ class SaeFiles:
     corpus: str
 
 
-def write_autointerp_table(study: str, saes: Mapping[str, SaeFiles], table: Path) -> None:
+def write_autointerp_table(study: str, saes: Mapping[str, LabelFiles], table: Path) -> None:
     """Write results/<study>_autointerp.csv (SAE id → files); FVU is that on text like its training's.
 
     Rows of the random dictionary are controls: their redundancy is that of the null, and they have no FVU and no
@@ -74,7 +74,7 @@ def beside_random_model(rows: pd.DataFrame) -> pd.DataFrame:
     return merged
 
 
-def _rows(study: str, sae_id: str, files: SaeFiles) -> Iterator[dict[str, Any]]:
+def _rows(study: str, sae_id: str, files: LabelFiles) -> Iterator[dict[str, Any]]:
     summary, metrics = read_of_sae(files.summary, sae_id), read_of_sae(files.metrics, sae_id)
     shares_told = read_of_sae(files.told, sae_id)
     latents = read_parquet(files.latents, columns=["outcome", "told_by"])

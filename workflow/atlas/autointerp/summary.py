@@ -9,7 +9,7 @@ import numpy as np
 from atlas.autointerp.by_context import LEAST_TOLD, TOKEN
 from atlas.autointerp.examples import NEGATIVES
 from atlas.autointerp.intruder import summary_of_trials
-from atlas.autointerp.judge import MEASURES, Found
+from atlas.autointerp.judge import MEASURES, LabelResults
 from atlas.autointerp.outcome import FALSE_SHARE
 from atlas.autointerp.windows import Windows
 from atlas.config.autointerp import Autointerp
@@ -21,7 +21,7 @@ CONTROLS = {"shuffled labels": "specificity", "blind": "over_blind", "random dic
 INTRUDER_CONTROLS = {"chance": "over_chance", "random dictionary": "over_random"}
 
 
-def summarise(found: Mapping[str, Found], windows: Windows, settings: Autointerp) -> dict[str, Any]:
+def summarise(found: Mapping[str, LabelResults], windows: Windows, settings: Autointerp) -> dict[str, Any]:
     """One row per dictionary, explainer, scorer and kind of negatives; the random dictionary is the SAE's control."""
     facts = {
         "corpora": list(windows.corpora),
@@ -39,7 +39,7 @@ def summarise(found: Mapping[str, Found], windows: Windows, settings: Autointerp
     return facts | {"rows": rows}
 
 
-def _by_token(found: Found, random: Found) -> dict[str, Any]:
+def _by_token(found: LabelResults, random: LabelResults) -> dict[str, Any]:
     """Return how far the token alone tells where the latents of a dictionary fire strongly.
 
     `share_told` have a correlation above `limit`, which a twentieth of the random dictionary's latents reach.
@@ -53,7 +53,7 @@ def _by_token(found: Found, random: Found) -> dict[str, Any]:
 
 
 def _row(
-    found: Mapping[str, Found],
+    found: Mapping[str, LabelResults],
     settings: Autointerp,
     dictionary: str,
     explainer: str | None,

@@ -13,12 +13,12 @@ from jaxtyping import Integer as Int
 from atlas.autointerp.examples import Examples
 from atlas.autointerp.protocol import Client
 from atlas.autointerp.windows import Windows
-from atlas.autointerp.words import Words
+from atlas.autointerp.words import WindowWords
 from atlas.latents.token_classes import TokenTable
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class LatentExamples:
     """What an explainer may look at: a latent's training examples, and tokens that it promotes (may be empty)."""
 
     examples: Examples
@@ -30,7 +30,7 @@ class Tools:
     """What all work with: the text, its tokenizer, the language model if there is one; `seed` goes into requests."""
 
     windows: Windows
-    words: Words
+    words: WindowWords
     tokens: TokenTable
     tokenizer: Any
     client: Client | None
@@ -41,7 +41,7 @@ class Tools:
 class Explainer(Protocol):
     """Labels from the evidence of many latents: one each, None where there is no label to give."""
 
-    def __call__(self, evidence: Sequence[Evidence], tools: Tools) -> list[str | None]:
+    def __call__(self, evidence: Sequence[LatentExamples], tools: Tools) -> list[str | None]:
         """One label per latent; None is counted, and never replaced."""
         ...
 

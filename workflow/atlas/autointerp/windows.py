@@ -105,7 +105,7 @@ def _starts(codes: Codes, width: int) -> Int[np.ndarray, " windows"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Firings:
+class WindowFirings:
     """Firings of latents `first` to `first + n_latents - 1`, sorted by latent, window and place in the window.
 
     `n_counted` are each latent's firings on counted rows, in windows or not.
@@ -120,7 +120,7 @@ class Firings:
     value: Float[np.ndarray, " entries"]
 
 
-def firings(codes: Sequence[Codes], windows: Windows, max_entries: int = 2**22) -> Iterator["Firings"]:
+def firings(codes: Sequence[Codes], windows: Windows, max_entries: int = 2**22) -> Iterator["WindowFirings"]:
     """All latents in order, some at a time: what fires inside windows. One pass over all codes.
 
     On counted rows without massive activations, as in `top_contexts`.
@@ -133,7 +133,7 @@ def firings(codes: Sequence[Codes], windows: Windows, max_entries: int = 2**22) 
         start = stop
 
 
-def _firings(codes: Sequence[Codes], windows: Windows, start: int, stop: int) -> Firings:
+def _firings(codes: Sequence[Codes], windows: Windows, start: int, stop: int) -> WindowFirings:
     parts, n_counted = [], np.zeros(stop - start, np.int64)
     for own, of_row in zip(codes, windows.of_row, strict=True):
         block = own.latents(start, stop)
@@ -144,4 +144,4 @@ def _firings(codes: Sequence[Codes], windows: Windows, start: int, stop: int) ->
     latent, window, place, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     # Corpora follow each other, and rows rise within each: by latent alone, everything is in order.
     order = np.argsort(latent, kind="stable")
-    return Firings(start, stop - start, n_counted, latent[order], window[order], place[order], value[order])
+    return WindowFirings(start, stop - start, n_counted, latent[order], window[order], place[order], value[order])

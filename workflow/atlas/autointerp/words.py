@@ -16,14 +16,14 @@ MIN_PIECES = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
+class WindowWords:
     """The word of every token of the windows, as a number into `texts`: lower case, printable, without white space."""
 
     of: Int[np.ndarray, "windows width"]
     texts: tuple[str, ...]
 
     @classmethod
-    def find(cls, windows: Windows, tokens: TokenTable) -> "Words":
+    def find(cls, windows: Windows, tokens: TokenTable) -> "WindowWords":
         """A token goes on with a word when both sides of the seam are letters; other tokens stand alone."""
         used, place = np.unique(windows.tokens, return_inverse=True)
         place, texts = place.reshape(windows.tokens.shape), [tokens.texts[token] for token in used]

@@ -14,7 +14,7 @@ from atlas.config.reading import Reading
 from atlas.errors import EvaluationError
 from atlas.files import sha256_strings
 from atlas.latents.token_classes import TokenTable
-from atlas.site.contexts import ContextSettings, Corpora, Firings
+from atlas.site.contexts import ContextSettings, Corpora, RowFirings
 from atlas.site.text import TokenPieces, highlighted
 
 SAE, RANDOM = "sae", "random"
@@ -138,7 +138,7 @@ def _regular_firings(codes: Codes) -> np.ndarray:
     return found
 
 
-def _lines(corpora: Corpora, firings: Firings, settings: ContextSettings, pieces: TokenPieces) -> tuple[Markup, ...]:
+def _lines(corpora: Corpora, firings: RowFirings, settings: ContextSettings, pieces: TokenPieces) -> tuple[Markup, ...]:
     """Contexts whose values are shares of the strongest: absolute ones would tell dictionaries apart.
 
     Massive activations are left blank: they are no part of what is read, and would be the darkest.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from atlas.causal.firings import Firings
+from atlas.causal.firings import MeasuredFirings
 from atlas.causal.generation import generate, generate_beside_clean
 from atlas.causal.interventions import Change, Intervention
 from atlas.config.causal import SHOWN_CLAMPS, Causal
@@ -27,7 +27,7 @@ def continue_texts(
     hook: str,
     tokens: Int[Tensor, " rows"],
     context_length: int,
-    firings: Sequence[Firings],
+    firings: Sequence[MeasuredFirings],
     settings: Causal,
 ) -> pd.DataFrame:
     """One row per latent and clamp of `SHOWN_CLAMPS`, in multiples of its largest activation.
@@ -58,7 +58,7 @@ def _clamped(
     loaded: LoadedModel,
     sae: Sae,
     hook: str,
-    batch: Sequence[Firings],
+    batch: Sequence[MeasuredFirings],
     prompts: Int[Tensor, "contexts position"],
     clamp: float,
     settings: Causal,
@@ -82,7 +82,7 @@ def _clamped(
 
 
 def _prompts(
-    tokens: Int[Tensor, " rows"], context_length: int, batch: Sequence[Firings], n_tokens: int
+    tokens: Int[Tensor, " rows"], context_length: int, batch: Sequence[MeasuredFirings], n_tokens: int
 ) -> Int[Tensor, "contexts position"]:
     n_tokens = min(n_tokens, context_length)
     starts = []

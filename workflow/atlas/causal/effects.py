@@ -16,7 +16,7 @@ from jaxtyping import Integer as Int
 from torch import Tensor
 
 from atlas.activations.store import Shard
-from atlas.causal.firings import Firings, random_direction, silent_position
+from atlas.causal.firings import MeasuredFirings, random_direction, silent_position
 from atlas.causal.outcomes import compare_states
 from atlas.config.causal import Causal
 from atlas.errors import CausalError
@@ -38,7 +38,7 @@ FOLLOWED = (OWN, RANDOM, OTHER)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class FiringEffects:
     """Numbers of single firings, and sums over them of what each logit loses.
 
     `firings` has a row per firing: `kl`, `loss` and `kl_after` of the latent and, with an ending, of its nulls;
@@ -121,14 +121,14 @@ def measure(
     hook: str,
     shards: Sequence[Shard],
     allowed: Bool[np.ndarray, " rows"],
-    firings: Sequence[Firings],
+    firings: Sequence[MeasuredFirings],
     others: Int[np.ndarray, " latents"],
     settings: Causal,
     seed: int,
     stated: Mapping[int, Sequence[int]] | None = None,
     twins: Mapping[str, Float[Tensor, "n_latents d_target"]] | None = None,
     join: bool | None = None,
-) -> Measured:
+) -> FiringEffects:
     """Measure all chosen firings; `others` are the latents of the second null, -1 for none.
 
     `stated` are tokens that a latent promotes by its weights; what their logits lose is measured for each firing.
@@ -154,7 +154,7 @@ def measure(
                 doses.append(curve)
                 shown.update(len(group))
     nothing = pd.DataFrame({"place": pd.Series(dtype=np.int64)})
-    return Measured(
+    return FiringEffects(
         pd.concat(rows, ignore_index=True) if rows else nothing,
         pd.concat(doses, ignore_index=True) if doses else nothing,
         sums.lifts,
@@ -194,7 +194,7 @@ class _Sums:
     counts: Int[np.ndarray, "2 latents"]
 
 
-def _by_context(firings: Sequence[Firings], others: np.ndarray, length: int) -> dict[int, list[_Firing]]:
+def _by_context(firings: Sequence[MeasuredFirings], others: np.ndarray, length: int) -> dict[int, list[_Firing]]:
     found: dict[int, list[_Firing]] = {}
     for place, own in enumerate(firings):
         for row, document, half in zip(own.row.tolist(), own.document.tolist(), own.half.tolist(), strict=True):

@@ -17,7 +17,7 @@ _ORDER, _DIRECTION, _SILENT = 11, 12, 13
 
 
 @dataclass(frozen=True, eq=False)
-class Firings:
+class MeasuredFirings:
     """Firings of one latent that are measured: `row` in the corpus, its document, and the half that it belongs to.
 
     Tokens are chosen on one half of the documents, and their numbers are those of the other. `n_firings` counts all
@@ -35,7 +35,7 @@ class Firings:
 
 def choose_firings(
     codes: Codes, allowed: Bool[np.ndarray, " rows"], latents: Int[np.ndarray, " latents"], count: int, seed: int
-) -> list[Firings]:
+) -> list[MeasuredFirings]:
     """At most `count` firings of each latent on `allowed` rows, drawn by chance, of as many documents as there are.
 
     A latent that never fires there gets none.
@@ -51,7 +51,7 @@ def choose_firings(
         document = codes.document[chosen].astype(np.int64)
         half = np.searchsorted(np.unique(document), document) % 2
         strongest = int(row[value.argmax()]) if len(row) else -1
-        found.append(Firings(latent, chosen, document, half, len(row), float(value.max(initial=0)), strongest))
+        found.append(MeasuredFirings(latent, chosen, document, half, len(row), float(value.max(initial=0)), strongest))
     return found
 
 

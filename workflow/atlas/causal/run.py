@@ -16,8 +16,8 @@ from atlas.activations.store import Shard, open_shards
 from atlas.autointerp.explainers import begins_word, find_promoted, first_of_names
 from atlas.autointerp.words import name_of
 from atlas.causal.continuations import continue_texts
-from atlas.causal.effects import Measured, allowed_rows, measure, require_next_tokens
-from atlas.causal.firings import Firings, choose_firings, other_latents
+from atlas.causal.effects import FiringEffects, allowed_rows, measure, require_next_tokens
+from atlas.causal.firings import MeasuredFirings, choose_firings, other_latents
 from atlas.causal.summary import summarise
 from atlas.causal.tables import NO_TWIN, dose_rows, effect_rows, label_rows, promoted_columns, token_rows
 from atlas.codes.encode import identity_of, sae_sha256
@@ -58,7 +58,7 @@ class CausalInputs:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class EffectOutputs:
     """Tables by latent, by latent and clamp, by latent and token, of continuations, and the summary."""
 
     effects: Path
@@ -76,7 +76,7 @@ def run_effects(
     corpus: str,
     settings: Causal,
     device: torch.device,
-    outputs: Outputs,
+    outputs: EffectOutputs,
 ) -> None:
     """Measure what latents do and write the tables of docs/metrics.md, section 18.
 
@@ -118,8 +118,8 @@ def run_effects(
 
 
 def _tables(
-    found: Measured,
-    firings: Sequence[Firings],
+    found: FiringEffects,
+    firings: Sequence[MeasuredFirings],
     others: Int[np.ndarray, " latents"],
     tokens: TokenTable,
     labels: dict[int, str] | None,
@@ -143,7 +143,7 @@ def _write(
     promoted: pd.DataFrame,
     continuations: pd.DataFrame,
     summary: dict,
-    outputs: Outputs,
+    outputs: EffectOutputs,
 ) -> None:
     sae_id, sha256 = "/".join(inputs.sae.parts[-5:]), sae_sha256(inputs.sae)
     write_sae_table(outputs.effects, effects, ["latent", "verdict", "reason"], sae_id, sha256)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from jaxtyping import Integer as Int
 
-from atlas.causal.effects import OTHER, OWN, RANDOM, TWIN, Measured
-from atlas.causal.firings import Firings
+from atlas.causal.effects import OTHER, OWN, RANDOM, TWIN, FiringEffects
+from atlas.causal.firings import MeasuredFirings
 from atlas.statistics.auc import area_of_ranks
 from atlas.statistics.clusters import LEAST_CLUSTERS, ratio_intervals
 
@@ -28,7 +28,9 @@ _DIFFERENCES = {
 }
 
 
-def effect_rows(measured: Measured, firings: Sequence[Firings], others: Int[np.ndarray, " latents"]) -> pd.DataFrame:
+def effect_rows(
+    measured: FiringEffects, firings: Sequence[MeasuredFirings], others: Int[np.ndarray, " latents"]
+) -> pd.DataFrame:
     """One row per latent. Columns: docs/metrics.md, section 18; what is not defined is NaN, and `reason` says why."""
     by_place = dict(list(measured.firings.groupby("place"))) if len(measured.firings) else {}
     rows = []
@@ -87,7 +89,7 @@ def _ends(name: str) -> tuple[str, ...]:
     return (OWN, RANDOM) if name == "stated_lift" else (OWN, RANDOM, OTHER)
 
 
-def dose_rows(measured: Measured) -> pd.DataFrame:
+def dose_rows(measured: FiringEffects) -> pd.DataFrame:
     """One row per latent and clamp: KL and growth of the loss, beside a random direction with the same length added."""
     names = ("kl", "kl_random", "loss", "loss_random")
     rows = []
@@ -106,14 +108,16 @@ def dose_rows(measured: Measured) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_lifts(measured: Measured, half: int | None = None) -> Float[torch.Tensor, "2 latents vocabulary"]:
+def mean_lifts(measured: FiringEffects, half: int | None = None) -> Float[torch.Tensor, "2 latents vocabulary"]:
     """Compute what logits lose on average without the latent, and without a random direction; NaN without firings."""
     lifts = measured.lifts.sum(1) if half is None else measured.lifts[:, half]
     counts = torch.from_numpy(measured.n_lifts.sum(0) if half is None else measured.n_lifts[half]).to(lifts.device)
     return lifts / counts[None, :, None]
 
 
-def token_rows(measured: Measured, firings: Sequence[Firings], texts: Sequence[str], count: int) -> pd.DataFrame:
+def token_rows(
+    measured: FiringEffects, firings: Sequence[MeasuredFirings], texts: Sequence[str], count: int
+) -> pd.DataFrame:
     """Tokens that each latent promotes and suppresses most, as measured: chosen on half the documents.
 
     `lift` is what their logits lose without the latent on the other half: on the same half, the largest of many would
@@ -145,8 +149,8 @@ def promoted_columns(tokens: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_rows(
-    measured: Measured,
-    firings: Sequence[Firings],
+    measured: FiringEffects,
+    firings: Sequence[MeasuredFirings],
     labels: Mapping[int, str],
     names: Sequence[str],
     kept: np.ndarray,

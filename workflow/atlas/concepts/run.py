@@ -26,7 +26,7 @@ from atlas.evaluation.references import require_model
 from atlas.files import write_json
 from atlas.folder import Folder
 from atlas.hook_points import SaeHooks
-from atlas.latents.embedder import Embedder
+from atlas.latents.embedder import SentenceEmbedder
 from atlas.models.load import LoadedModel, in_float32, load_model
 from atlas.prepared import read_identity
 from atlas.probing.datasets import opened, read_datasets
@@ -110,8 +110,8 @@ def run_concepts(
     if prompts is not None:
         loaded = in_float32(load_model(model, device))
         require_model(open_shards(shards), loaded)
-        bench = Bench(loaded, hooks.target, prompts, training.target.median_norm, concepts, seed)
-        embed = Embedder.load(embedder[0], device)
+        bench = SteeringSetup(loaded, hooks.target, prompts, training.target.median_norm, concepts, seed)
+        embed = SentenceEmbedder.load(embedder[0], device)
         chosen = {
             name: Labelled(sets[name].source, sets[name].target, sets[name].classes, texts[name]) for name in steered
         }
@@ -127,7 +127,7 @@ def run_concepts(
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class SteeringSetup:
     """What steering of all data sets shares: the model in float32, where vectors are added, prompts, and their length
     at a strength of 1.
     """
@@ -141,7 +141,7 @@ class Bench:
 
 
 def steering(
-    bench: Bench,
+    bench: SteeringSetup,
     sae: Sae,
     sets: Mapping[str, Labelled],
     detectors: Mapping[str, Detector | None],
@@ -164,7 +164,7 @@ def steering(
 
 
 def _steered(
-    bench: Bench,
+    bench: SteeringSetup,
     sae: Sae,
     data: Labelled,
     detector: Detector | None,

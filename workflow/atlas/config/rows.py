@@ -12,7 +12,7 @@ from atlas.config.planted_rows import check_planted, check_samples, check_useful
 from atlas.config.recipe import TRANSCODERS, Recipe
 from atlas.config.saes import PublishedSae, stated_mix
 from atlas.config.sections import AtlasConfig
-from atlas.config.shifts import Place
+from atlas.config.shifts import EvaluationTarget
 from atlas.config.study import EvaluationCorpora, Study, StudyRow
 from atlas.errors import ConfigError
 from atlas.hook_points import HookPoint, SaeHooks
@@ -36,7 +36,7 @@ class SaeRow:
     intended: str | None = None  # the regime that `cause` is to provoke
     cause: str | None = None
 
-    place: Place | None = None  # where it is judged; None: where it was trained
+    place: EvaluationTarget | None = None  # where it is judged; None: where it was trained
     published: PublishedSae | None = field(default=None, hash=False)  # of an SAE that was trained elsewhere
 
     @property
@@ -48,9 +48,11 @@ class SaeRow:
         return self.recipe.n_latents
 
     @property
-    def judged(self) -> Place:
+    def judged(self) -> EvaluationTarget:
         """Return where this row judges the SAE."""
-        return self.place or Place(self.model, str(SaeHooks.of(self.hook, self.target_hook)), 1.0, self.roles)
+        return self.place or EvaluationTarget(
+            self.model, str(SaeHooks.of(self.hook, self.target_hook)), 1.0, self.roles
+        )
 
     @property
     def judged_id(self) -> str:
@@ -144,7 +146,7 @@ def _expand(config: AtlasConfig, name: str, study: Study, row: StudyRow, where: 
     _check_epochs(config, chosen["model"], chosen["mix"], recipe, where)
     if row.target_hook is not None:
         _check_transcoder(config, chosen["model"], row, recipe, f"{where}.target_hook")
-    trained_at = Place(chosen["model"], row.hook, 1.0, roles)
+    trained_at = EvaluationTarget(chosen["model"], row.hook, 1.0, roles)
     place = None if row.shift is None else _shifted(config, trained_at, trained, row, f"{where}.shift")
     seeds = row.seeds if row.seeds is not None else study.seeds
     return [
@@ -201,7 +203,7 @@ def _published(config: AtlasConfig, name: str, study: Study, row: StudyRow, wher
             )
     judged = None
     if row.shift is not None:
-        home = Place(sae.model, sae.hook, 1.0, roles)
+        home = EvaluationTarget(sae.model, sae.hook, 1.0, roles)
         judged = _shifted(config, home, evaluation.trained, row, f"{where}.shift", sae.target_hook)
     mix = stated_mix(evaluation.trained)[0]
     return SaeRow(
@@ -224,12 +226,12 @@ def _published(config: AtlasConfig, name: str, study: Study, row: StudyRow, wher
 
 def _shifted(
     config: AtlasConfig,
-    home: Place,
+    home: EvaluationTarget,
     trained: tuple[str, ...],
     row: StudyRow,
     where: str,
     target_hook: str | None = None,
-) -> Place:
+) -> EvaluationTarget:
     if row.shift not in config.shifts:
         raise ConfigError(f"{where}: {row.shift!r} is not one of {sorted(config.shifts)}")
     if row.target_hook is not None or target_hook is not None:

@@ -15,7 +15,7 @@ HOME = "home"
 
 
 @dataclass(frozen=True)
-class Place:
+class EvaluationTarget:
     """Where an SAE is judged: rows of a model's hook (a transcoder's two), times `scale`, on corpora with a role."""
 
     model: str
@@ -43,10 +43,10 @@ class Shift(Section):
         "a normalisation that is done wrong.",
     )
 
-    def place(self, home: Place) -> Place:
+    def place(self, home: EvaluationTarget) -> EvaluationTarget:
         """Return where an SAE is judged that has its home there."""
         roles = {self.corpora.get(corpus, corpus): role for corpus, role in home.roles.items()}
-        return Place(self.model or home.model, self.hook or home.hook, self.scale, roles)
+        return EvaluationTarget(self.model or home.model, self.hook or home.hook, self.scale, roles)
 
     @model_validator(mode="after")
     def _shifts(self):

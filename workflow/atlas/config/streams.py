@@ -13,7 +13,7 @@ _COPIES = 4
 
 
 @dataclass(frozen=True)
-class Group:
+class TrainingGroup:
     """SAEs that one job trains from one pass of their model: they share the model and its training corpora."""
 
     name: str
@@ -27,7 +27,7 @@ def sae_bytes(row: SaeRow, d_model: int) -> int:
     return _COPIES * 4 * 2 * row.n_latents * d_model
 
 
-def stream_groups(config: AtlasConfig, rows: Iterable[SaeRow]) -> list[Group]:
+def stream_groups(config: AtlasConfig, rows: Iterable[SaeRow]) -> list[TrainingGroup]:
     """Groups of all SAEs whose models stream, in the order of `rows`; an SAE belongs to the first of its rows.
 
     SAEs of one study, or of all where `group_by` says so, share a group up to `group_memory_mb` of their model; what is
@@ -50,7 +50,7 @@ def stream_groups(config: AtlasConfig, rows: Iterable[SaeRow]) -> list[Group]:
             parts.append([])
         parts[-1].append(row)
     return [
-        Group(f"{model}/{study}/{'+'.join(corpora)}-{number}", model, corpora, tuple(part))
+        TrainingGroup(f"{model}/{study}/{'+'.join(corpora)}-{number}", model, corpora, tuple(part))
         for (model, study, corpora), parts in groups.items()
         for number, part in enumerate(parts)
     ]

@@ -50,7 +50,7 @@ class CorpusInputs:
 
 
 @dataclass(frozen=True)
-class Subject:
+class JudgedSae:
     """What is judged: an SAE at a hook of a model (a transcoder: at two), and the geometry of its decoder."""
 
     loaded: LoadedModel | PlantedModel
@@ -98,7 +98,7 @@ def evaluate_sae(
     if baseline is not None:
         own = decoder_geometry(baseline.W_dec)
         baseline_redundancy = redundancy_metrics(own, _encoder(baseline), baseline.W_dec, nulls)[0]
-    subject = Subject(loaded, hooks, sae, geometry, redundancy, baseline, baseline_redundancy)
+    subject = JudgedSae(loaded, hooks, sae, geometry, redundancy, baseline, baseline_redundancy)
     results = {}
     for name, inputs in corpora.items():
         results[name], sums = _evaluate_corpus(subject, name, inputs, training, settings, batch_contexts)
@@ -131,7 +131,7 @@ def _random(sae: Sae, training: TrainingFacts, seed: int) -> Sae:
 
 
 def _evaluate_corpus(
-    subject: Subject,
+    subject: JudgedSae,
     name: str,
     inputs: CorpusInputs,
     training: TrainingFacts,
@@ -167,7 +167,7 @@ def _evaluate_corpus(
 
 
 def _losses(
-    subject: Subject,
+    subject: JudgedSae,
     inputs: CorpusInputs,
     references: References | None,
     training: TrainingFacts,
@@ -194,7 +194,7 @@ def _counted(shards: Sequence[Shard]) -> Tensor:
 
 
 def _pass_over_rows(
-    subject: Subject, name: str, shards: Sequence[Shard], training: TrainingFacts
+    subject: JudgedSae, name: str, shards: Sequence[Shard], training: TrainingFacts
 ) -> tuple[AtlasSums, GuideSums, AtlasSums | None]:
     """One pass over all rows of a corpus feeds both protocols and the random dictionary."""
     device, sae, hooks = subject.loaded.device, subject.sae, subject.hooks
@@ -228,7 +228,7 @@ def _massive(shard: Shard, hooks: SaeHooks, training: TrainingFacts) -> np.ndarr
     return massive | (shard.norms(hooks.target) > training.target.limit) if hooks.is_transcoder else massive
 
 
-def _random_result(sums: AtlasSums, subject: Subject, settings: Evaluation) -> dict[str, Any]:
+def _random_result(sums: AtlasSums, subject: JudgedSae, settings: Evaluation) -> dict[str, Any]:
     assert subject.baseline_redundancy is not None  # there is a random dictionary
     metrics, _ = sums.metrics(settings)
     names = ("explained_variance", "explained_variance_regular", "l0", "l0_regular")

@@ -16,7 +16,7 @@ COPIES = "share_max_cosine_above_07"
 
 
 @dataclass(frozen=True)
-class Evidence:
+class VerdictInputs:
     """What a verdict rests on. None means unknown: it fires no rule, and is listed as unknown.
 
     `reconstruction`, `dead`, `copies` (latents with a decoder cosine above .7 to another one) and `dense` are shares, 0
@@ -54,7 +54,7 @@ class Evidence:
 Rule = dict[str, Any]
 
 
-def judge(evidence: Evidence, limits: Taxonomy) -> dict[str, Any]:
+def judge(evidence: VerdictInputs, limits: Taxonomy) -> dict[str, Any]:
     """{"verdict", "rules": [{"rule", "value", "threshold"}], "unknown"}: the first regime whose rules fire.
 
     `good` means that no rule fired. Without a reconstruction, or without any of dead share and redundancy, there is
@@ -71,7 +71,7 @@ def judge(evidence: Evidence, limits: Taxonomy) -> dict[str, Any]:
     return {"verdict": "under-capacity" if weak else "good", "rules": weak, "unknown": evidence.unknown()}
 
 
-def _failed(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _failed(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     value = evidence.reconstruction
     if value is not None and not math.isfinite(value):
         # JSON has no NaN: the value is given as text.
@@ -83,21 +83,21 @@ def _failed(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
     return rules
 
 
-def _dead(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _dead(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     return _above("dead_above", evidence.dead, limits.dead_above)
 
 
-def _duplicated(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _duplicated(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     return _absorbed("duplicated_above", evidence, limits.duplicated_above) + _copied(
         "duplicated_share_above", evidence, limits.duplicated_share_above
     )
 
 
-def _noisy(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _noisy(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     return _above("dense_above", evidence.dense, limits.dense_above)
 
 
-def _deceptive(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _deceptive(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     value, limit = evidence.reconstruction, limits.deceptive_reconstruction
     if value is None or value < limit:
         return []
@@ -107,17 +107,17 @@ def _deceptive(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
     return [{"rule": "deceptive_reconstruction", "value": value, "threshold": limit}, *unhealthy] if unhealthy else []
 
 
-def _unhealthy(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _unhealthy(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     return _above("unhealthy_dead_above", evidence.dead, limits.unhealthy_dead_above) + _redundant(evidence, limits)
 
 
-def _redundant(evidence: Evidence, limits: Taxonomy) -> list[Rule]:
+def _redundant(evidence: VerdictInputs, limits: Taxonomy) -> list[Rule]:
     return _absorbed("deceptive_absorption_above", evidence, limits.deceptive_absorption_above) + _copied(
         "unhealthy_share_above", evidence, limits.unhealthy_share_above
     )
 
 
-_REGIMES: list[tuple[str, Callable[[Evidence, Taxonomy], list[Rule]]]] = [
+_REGIMES: list[tuple[str, Callable[[VerdictInputs, Taxonomy], list[Rule]]]] = [
     ("failed", _failed),
     ("dead", _dead),
     ("duplicated", _duplicated),
@@ -135,11 +135,11 @@ def _below(rule: str, value: float | None, limit: float) -> list[Rule]:
     return [{"rule": rule, "value": value, "threshold": limit}] if value is not None and value < limit else []
 
 
-def _absorbed(rule: str, evidence: Evidence, limit: float) -> list[Rule]:
+def _absorbed(rule: str, evidence: VerdictInputs, limit: float) -> list[Rule]:
     return _above(rule, evidence.absorption, above_null(limit, evidence.absorption_null))
 
 
-def _copied(rule: str, evidence: Evidence, limit: float) -> list[Rule]:
+def _copied(rule: str, evidence: VerdictInputs, limit: float) -> list[Rule]:
     return _above(rule, evidence.copies, above_null(limit, evidence.copies_null))
 
 
@@ -148,7 +148,7 @@ def above_null(limit: float, null: tuple[float, float] | None) -> float:
     return limit if null is None else max(limit, null[0] + NULL_DEVIATIONS * null[1])
 
 
-def atlas_evidence(atlas: Mapping[str, Any], redundancy: Mapping[str, Any]) -> Evidence:
+def atlas_evidence(atlas: Mapping[str, Any], redundancy: Mapping[str, Any]) -> VerdictInputs:
     """Evidence under the atlas protocol, from the results of sections 2 to 4.
 
     Reconstruction is explained variance *without* massive activations: a few of those rows carry almost all variance,
@@ -157,7 +157,7 @@ def atlas_evidence(atlas: Mapping[str, Any], redundancy: Mapping[str, Any]) -> E
     means the same at every width. Silent latents count as dead only after enough tokens.
     """
     copies = redundancy[COPIES]
-    return Evidence(
+    return VerdictInputs(
         reconstruction=atlas["explained_variance_regular"],
         recovered=atlas.get("loss_recovered_mean_regular"),
         l0=atlas["l0"],
@@ -170,10 +170,10 @@ def atlas_evidence(atlas: Mapping[str, Any], redundancy: Mapping[str, Any]) -> E
     )
 
 
-def guide_evidence(guide: Mapping[str, Any], redundancy: Mapping[str, Any]) -> Evidence:
+def guide_evidence(guide: Mapping[str, Any], redundancy: Mapping[str, Any]) -> VerdictInputs:
     """Evidence under the guide protocol: its L0 is taken before TopK, so it says nothing of the constraint."""
     measure = redundancy["absorption_guide"]
-    return Evidence(
+    return VerdictInputs(
         reconstruction=_share(guide["loss_recovered_pct"]),
         dead=guide["dead_pct"] / 100,
         absorption=measure["value"],
@@ -181,9 +181,11 @@ def guide_evidence(guide: Mapping[str, Any], redundancy: Mapping[str, Any]) -> E
     )
 
 
-def published_evidence(loss_recovered_pct: float | None, dead_pct: float | None, absorption: float | None) -> Evidence:
+def published_evidence(
+    loss_recovered_pct: float | None, dead_pct: float | None, absorption: float | None
+) -> VerdictInputs:
     """Evidence of a published row; its null is not known."""
-    return Evidence(reconstruction=_share(loss_recovered_pct), dead=_share(dead_pct), absorption=absorption)
+    return VerdictInputs(reconstruction=_share(loss_recovered_pct), dead=_share(dead_pct), absorption=absorption)
 
 
 def _share(percent: float | None) -> float | None:

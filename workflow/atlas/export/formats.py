@@ -14,7 +14,7 @@ from atlas.training.sae import Sae
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """`refusal(sae)` is why the format cannot hold it, or None; `write(trained, folder)` writes its files."""
 
     refusal: Callable[[Sae], str | None]
@@ -22,10 +22,10 @@ class Format:
 
 
 FORMATS = {
-    "saelens": Format(saelens.refusal, saelens.write),
-    "dictionary_learning": Format(dictionary_learning.refusal, dictionary_learning.write),
-    "sparsify": Format(sparsify.refusal, sparsify.write),
-    "huggingface": Format(saelens.refusal, huggingface.write),
+    "saelens": ExportFormat(saelens.refusal, saelens.write),
+    "dictionary_learning": ExportFormat(dictionary_learning.refusal, dictionary_learning.write),
+    "sparsify": ExportFormat(sparsify.refusal, sparsify.write),
+    "huggingface": ExportFormat(saelens.refusal, huggingface.write),
 }
 
 

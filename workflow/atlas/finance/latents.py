@@ -9,7 +9,7 @@ from jaxtyping import Integer as Int
 from atlas.codes.store import Codes
 from atlas.finance.estimates import Estimate
 from atlas.finance.kinds import in_group
-from atlas.latents.drift import Firings
+from atlas.latents.drift import FiringCounts
 from atlas.latents.text import CorpusText, ratio
 from atlas.statistics.draws import document_draws
 
@@ -74,13 +74,13 @@ def latent_kinds(
     return LatentKinds(found, counts, null)
 
 
-def firings_of(codes: Codes, text: CorpusText) -> Firings:
+def firings_of(codes: Codes, text: CorpusText) -> FiringCounts:
     """Return how often each latent fires on the counted rows of each group of documents."""
     parts = []
     for block in codes.blocks():
         entries = block.only(text.counted[block.row])
         parts.append(_by_group(entries.latent, text.group[entries.row], entries.n_latents, text.groups.count)(None))
-    return Firings(np.concatenate(parts).astype(np.int64), text.tokens_of_group)
+    return FiringCounts(np.concatenate(parts).astype(np.int64), text.tokens_of_group)
 
 
 def _distances(n_rows: int, shifts: int) -> Int[np.ndarray, " shifts"]:

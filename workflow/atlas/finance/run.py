@@ -25,7 +25,7 @@ from atlas.finance.estimates import Estimate
 from atlas.finance.kinds import GROUPS, TokenTexts, in_group
 from atlas.finance.latents import Rule, firings_of, latent_kinds
 from atlas.finance.reconstruction import as_columns, explained_by_group, loss_by_group
-from atlas.finance.template import Passage, match_tokens, rows_moved
+from atlas.finance.template import TemplateTotals, match_tokens, rows_moved
 from atlas.finance.text import KindedRows
 from atlas.folder import Folder
 from atlas.latents.drift import drift_from, require_distinct
@@ -192,7 +192,7 @@ def _template(
     matched = match_tokens(rows["plain"], {name: rows[name] for name in RETOLD})
     result: dict[str, Estimate | None] = {}
     for prefix, sae in saes.items():
-        passage = Passage(sae, rows, matched, training.source.mean.to(sae.W_dec.device))
+        passage = TemplateTotals(sae, rows, matched, training.source.mean.to(sae.W_dec.device))
         for name in ("explained_change", "turnover", "rate_divergence"):
             rewritten, moved = (getattr(passage, name)(corpus, samples) for corpus in RETOLD)
             parts = {"rewritten": rewritten, "moved": moved, "excess": rewritten - moved}

@@ -70,7 +70,7 @@ def _offset(ours: np.ndarray, theirs: np.ndarray, where: str) -> int:
     raise EvaluationError(f"{where}: has not the tokens of the same document without its wrapper; is it another text?")
 
 
-class Passage:
+class TemplateTotals:
     """One dictionary on the matched tokens of all corpora, `plain` among them; sums per document group."""
 
     def __init__(self, sae: Sae, texts: Mapping[str, KindedRows], matched: Matched, center: Float[Tensor, " d_model"]):

@@ -19,7 +19,7 @@ _NO_RESULTS = ("dead_tokens", "dead_rate_bound", "loss_units", "l0_target")
 
 
 @dataclass(frozen=True, eq=False)
-class Firings:
+class FiringCounts:
     """How often latents fire in each group of documents of a corpus, and how many tokens each group has."""
 
     by_group: Int[np.ndarray, "n_latents groups"]
@@ -35,22 +35,22 @@ class Firings:
         """Tokens of all groups."""
         return int(self.tokens.sum())
 
-    def part(self, groups: Int[np.ndarray, " some"]) -> "Firings":
+    def part(self, groups: Int[np.ndarray, " some"]) -> "FiringCounts":
         """Some of the groups."""
-        return Firings(self.by_group[:, groups], self.tokens[groups])
+        return FiringCounts(self.by_group[:, groups], self.tokens[groups])
 
-    def up_to(self, order: Int[np.ndarray, " some"], n_tokens: int) -> "Firings":
+    def up_to(self, order: Int[np.ndarray, " some"], n_tokens: int) -> "FiringCounts":
         """The first groups in `order` that have `n_tokens` tokens together, at least one."""
         n = int(np.searchsorted(np.cumsum(self.tokens[order]), n_tokens)) + 1
         return self.part(order[:n])
 
 
-def log_ratio(here: Firings, there: Firings) -> Float[np.ndarray, " n_latents"]:
+def log_ratio(here: FiringCounts, there: FiringCounts) -> Float[np.ndarray, " n_latents"]:
     """Natural logarithm of the ratio of firing rates there and here, each (count + 0.5) / (T + 1)."""
     return np.log((there.counts + 0.5) / (there.n_tokens + 1)) - np.log((here.counts + 0.5) / (here.n_tokens + 1))
 
 
-def newly_silent(here: Firings, there: Firings) -> Bool[np.ndarray, " n_latents"]:
+def newly_silent(here: FiringCounts, there: FiringCounts) -> Bool[np.ndarray, " n_latents"]:
     """Latents that are silent there although they should not be.
 
     Silent on all T tokens there, where a latent at the one-sided 95 % Clopper–Pearson lower bound of its rate here
@@ -61,7 +61,7 @@ def newly_silent(here: Firings, there: Firings) -> Bool[np.ndarray, " n_latents"
     return (there.counts == 0) & (expected < np.log(1 - CONFIDENCE))
 
 
-def usage_drift(here: Firings, there: Firings) -> dict[str, float]:
+def usage_drift(here: FiringCounts, there: FiringCounts) -> dict[str, float]:
     """Return how differently two corpora use a dictionary, over latents that fire on either.
 
     `js_divergence` in bits, of the shares of all firings; `spearman` of the firing counts; `mean_abs_log_ratio`;
@@ -93,7 +93,7 @@ def js_divergence(first: Real[np.ndarray, " n"], second: Real[np.ndarray, " n"])
     return (divergence(p) + divergence(q)) / 2
 
 
-def drift_from(here: Firings, there: Firings, seed: int = 0) -> dict[str, Any]:
+def drift_from(here: FiringCounts, there: FiringCounts, seed: int = 0) -> dict[str, Any]:
     """`usage_drift`, and each of its numbers between halves of equal size against random halves of `here`.
 
     Per number: ``value`` (all text), ``halves`` (a random half of `here` against as many tokens of `there`),
@@ -105,7 +105,7 @@ def drift_from(here: Firings, there: Firings, seed: int = 0) -> dict[str, Any]:
     return {name: {"value": value, **_against(halves, null, name)} for name, value in values.items()}
 
 
-def _split_drifts(here: Firings, there: Firings, seed: int) -> tuple[list[dict], list[dict]]:
+def _split_drifts(here: FiringCounts, there: FiringCounts, seed: int) -> tuple[list[dict], list[dict]]:
     generator = np.random.Generator(np.random.PCG64(seed))
     if len(here.tokens) < 2:
         return [], []

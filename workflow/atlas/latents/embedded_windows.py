@@ -19,7 +19,7 @@ from atlas.activations.store import Shard, open_shards
 from atlas.errors import DamagedFileError, EvaluationError
 from atlas.files import AGAIN
 from atlas.hdf5 import new_hdf5, open_sealed
-from atlas.latents.embedder import Embedder, embedder_sha256
+from atlas.latents.embedder import SentenceEmbedder, embedder_sha256
 from atlas.latents.text import piece_begins
 from atlas.models.load import load_tokenizer
 
@@ -62,7 +62,7 @@ def run_embedding(
     model: Path, shards: list[Path], embedder: Path, width: int, device: torch.device, target: Path
 ) -> None:
     """Write the windows of shards of a corpus (see `embed_windows`), embedded by a prepared embedder."""
-    embed = Embedder.load(embedder, device)
+    embed = SentenceEmbedder.load(embedder, device)
     embed_windows(open_shards(shards), load_tokenizer(model), embed, embedder_sha256(embedder), width, target)
 
 

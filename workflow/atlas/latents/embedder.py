@@ -88,14 +88,14 @@ def _origin(spec: EmbedderSpec, wheel: Path | None, scratch: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Embedder:
+class SentenceEmbedder:
     """A sentence encoder on a device; the same text always gives the same vector, whatever stands beside it."""
 
     loaded: LoadedModel = field(repr=False)
     max_tokens: int
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> "Embedder":
+    def load(cls, folder: Path, device: torch.device) -> "SentenceEmbedder":
         """Load what `prepare_embedder` wrote."""
         path = Path(folder) / POOLING_FILE
         if not path.is_file():

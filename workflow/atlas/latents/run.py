@@ -21,7 +21,7 @@ from atlas.latents.drift import drift_from, metric_changes, require_distinct
 from atlas.latents.embedded_windows import EmbeddedWindows
 from atlas.latents.embedder import embedder_sha256
 from atlas.latents.summary import summarise
-from atlas.latents.table import Measured, Status, decoder_columns, latent_rows, write_sae_table
+from atlas.latents.table import CorpusMeasurements, Status, decoder_columns, latent_rows, write_sae_table
 from atlas.latents.text import CorpusText
 from atlas.latents.token_classes import TokenTable
 from atlas.training.sae import Sae
@@ -150,13 +150,13 @@ def _measure(
     roles: Mapping[str, str],
     tokens: TokenTable,
     settings: LatentSettings,
-) -> dict[str, dict[str, Measured]]:
+) -> dict[str, dict[str, CorpusMeasurements]]:
     """Return what needs no embedding, by corpus and dictionary. All texts are checked before the first is measured."""
     chosen, samples = settings.latents, settings.bootstrap_samples
     texts = {name: CorpusText.of(codes[name]["sae"], roles[name], tokens, chosen.min_tokens) for name in codes}
     return {
         name: {
-            kind: Measured.of(saes[kind], codes[name][kind], text, chosen.top_contexts, samples)
+            kind: CorpusMeasurements.of(saes[kind], codes[name][kind], text, chosen.top_contexts, samples)
             for kind in DICTIONARIES
         }
         for name, text in texts.items()
@@ -170,7 +170,7 @@ def _facts(text: CorpusText) -> dict[str, Any]:
 
 
 def _coherence(
-    measured: Mapping[str, Mapping[str, Measured]],
+    measured: Mapping[str, Mapping[str, CorpusMeasurements]],
     windows: Mapping[str, EmbeddedWindows] | None,
     settings: LatentSettings,
 ) -> dict[str, dict[str, Coherence | None]]:

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from atlas.latents.coherence import COHERENT_Z, Coherence
-from atlas.latents.table import Measured
+from atlas.latents.table import CorpusMeasurements
 from atlas.latents.token_classes import CLASSES
 from atlas.statistics.intervals import rate_interval, rate_upper
 
 
-def summarise(rows: pd.DataFrame, measured: Measured, coherence: Coherence | None) -> dict[str, Any]:
+def summarise(rows: pd.DataFrame, measured: CorpusMeasurements, coherence: Coherence | None) -> dict[str, Any]:
     """Numbers of one dictionary on one corpus from its rows of the table; None where there is nothing to average."""
     alive = rows[rows["n_firings"] > 0]
     intervals = measured.activity.intervals

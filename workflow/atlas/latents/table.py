@@ -15,7 +15,7 @@ from atlas.evaluation.sparsity import DENSE_RATE
 from atlas.latents.activity import Activity, formatting_artefact, measure_activity
 from atlas.latents.coherence import Coherence
 from atlas.latents.contexts import TopContexts, top_contexts
-from atlas.latents.drift import Firings, log_ratio, newly_silent
+from atlas.latents.drift import FiringCounts, log_ratio, newly_silent
 from atlas.latents.fragmentation import Fragmentation, measure_fragmentation
 from atlas.latents.text import CorpusText, ratio
 from atlas.latents.token_classes import CLASSES, WORD, TokenTable
@@ -27,7 +27,7 @@ _CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class CorpusMeasurements:
     """All that is known of a dictionary on a corpus."""
 
     text: CorpusText
@@ -36,16 +36,16 @@ class Measured:
     fragmentation: Fragmentation
 
     @classmethod
-    def of(cls, sae: Sae, codes: Codes, text: CorpusText, n_contexts: int, samples: int) -> "Measured":
+    def of(cls, sae: Sae, codes: Codes, text: CorpusText, n_contexts: int, samples: int) -> "CorpusMeasurements":
         """Measure everything that needs no embedding."""
         activity = measure_activity(codes, text, samples)
         fragmentation = measure_fragmentation(sae.W_dec, codes, text, activity.n_firings)
         return cls(text, activity, top_contexts(codes, text, n_contexts), fragmentation)
 
     @property
-    def firings(self) -> Firings:
+    def firings(self) -> FiringCounts:
         """Firings by group of documents."""
-        return Firings(self.activity.by_group, self.text.tokens_of_group)
+        return FiringCounts(self.activity.by_group, self.text.tokens_of_group)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def decoder_columns(sae: Sae) -> pd.DataFrame:
 
 def latent_rows(
     decoder: pd.DataFrame,
-    measured: Measured,
+    measured: CorpusMeasurements,
     coherence: Coherence | None,
-    home: Measured,
+    home: CorpusMeasurements,
     tokens: TokenTable,
     status: Status,
 ) -> pd.DataFrame:
@@ -152,7 +152,7 @@ def _coherence_columns(coherence: Coherence | None, n_latents: int) -> dict[str,
     }
 
 
-def _drift_columns(home: Measured, measured: Measured) -> dict[str, object]:
+def _drift_columns(home: CorpusMeasurements, measured: CorpusMeasurements) -> dict[str, object]:
     n_latents = len(measured.activity.n_firings)
     if measured.text.role == "in_sample":
         nothing = pd.array([None] * n_latents, dtype="boolean")

@@ -19,7 +19,7 @@ from atlas.hook_points import HookPoint
 
 
 @dataclass(frozen=True)
-class Place:
+class ModuleTensor:
     """A tensor of the forward pass: what goes into `module`, or what comes out of it."""
 
     module: nn.Module
@@ -75,7 +75,7 @@ def has_experts(config: PretrainedConfig) -> bool:
     return any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
-def find_place(model: PreTrainedModel, adapter: Adapter, hook: str) -> Place:
+def find_place(model: PreTrainedModel, adapter: Adapter, hook: str) -> ModuleTensor:
     """The tensor that `hook` means in `model`.
 
     `resid_pre` and `resid_post` are a block's input and output. `mlp_out` and `attn_out` are what the MLP and the
@@ -89,7 +89,7 @@ def find_place(model: PreTrainedModel, adapter: Adapter, hook: str) -> Place:
         raise AtlasError(f"hook {hook!r}: this {model_type} model has layers 0 to {len(blocks) - 1}")
     block = blocks[point.layer]
     if point.is_residual:
-        return Place(block, "input" if point.site == "resid_pre" else "output")
+        return ModuleTensor(block, "input" if point.site == "resid_pre" else "output")
     sites = adapter.sites(block)
     if point.site not in sites:
         kind = getattr(block, "block_type", type(block).__name__)
@@ -98,7 +98,7 @@ def find_place(model: PreTrainedModel, adapter: Adapter, hook: str) -> Place:
             f"{point.site}: must be one of {['resid_pre', 'resid_post', *sites]}, or a block of another type"
         )
     path, side = sites[point.site]
-    return Place(block.get_submodule(path), side)
+    return ModuleTensor(block.get_submodule(path), side)
 
 
 def apply_head(

@@ -13,7 +13,7 @@ from atlas.errors import AuditError
 from atlas.files import write_json
 from atlas.massive import MASSIVE_FACTOR
 from atlas.models import checks
-from atlas.models.checks import Check, Subject
+from atlas.models.checks import AuditedModel, Check
 from atlas.models.forward import capture
 from atlas.models.load import LoadedModel
 from atlas.token_text import text_inside
@@ -39,7 +39,7 @@ def audit_model(
         raise AuditError(
             f"audit of {loaded.identity['name']}: none of {counted.numel()} positions counts; give it text"
         )
-    subject = Subject(loaded, contexts, counted, storage_dtype)
+    subject = AuditedModel(loaded, contexts, counted, storage_dtype)
     captured = capture(loaded, contexts, hooks)
     output = checks.check_clean_output(subject)
     results = [output, checks.check_clean_loss(subject)] if output.passed else [output]
@@ -133,7 +133,7 @@ def _massive(
     ]
 
 
-def _check_hook(subject: Subject, hook: str, captured: Tensor, output: Check) -> list[Check]:
+def _check_hook(subject: AuditedModel, hook: str, captured: Tensor, output: Check) -> list[Check]:
     values = [checks.check_finite(hook, captured), checks.check_storage_range(hook, captured, subject.storage_dtype)]
     broken = next((check for check in (output, *values) if not check.passed), None)
     if broken is not None:

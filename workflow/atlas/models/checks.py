@@ -1,6 +1,6 @@
 """The single checks of a model's audit.
 
-Each takes a `Subject` and a hook and returns a `Check`: the number found, the limit it is held to and why.
+Each takes a `AuditedModel` and a hook and returns a `Check`: the number found, the limit it is held to and why.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
-from atlas.models.adapters import Place, get_blocks
+from atlas.models.adapters import ModuleTensor, get_blocks
 from atlas.models.forward import capture, final_hidden, observed, run_from, run_with
 from atlas.models.load import LoadedModel
 from atlas.models.objectives import (
@@ -46,7 +46,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AuditedModel:
     """What is audited: a model, real text, the positions that count and the number format of the store."""
 
     loaded: LoadedModel
@@ -89,14 +89,14 @@ class Subject:
         return divergence(self.loaded, self.clean, hidden).mean().item()
 
 
-def check_clean_output(subject: Subject) -> Check:
+def check_clean_output(subject: AuditedModel) -> Check:
     """The model itself must produce finite outputs on this text."""
     bad = int((~subject.clean.isfinite()).sum())
     detail = "non-finite values in the final hidden state of the unchanged model"
     return Check("clean_output_finite", None, bad == 0, float(bad), 0.0, detail)
 
 
-def check_clean_loss(subject: Subject) -> Check:
+def check_clean_loss(subject: AuditedModel) -> Check:
     """A model that has learnt to predict tokens does it better than a uniform guess, whose loss is ln(vocabulary).
 
     Finds weights or a tokenizer that are not the model's. A masked language model is asked for the tokens that it
@@ -135,7 +135,7 @@ def check_storage_range(hook: str, value: Tensor, storage_dtype: torch.dtype) ->
     )
 
 
-def check_against_library(subject: Subject, hook: str) -> Check:
+def check_against_library(subject: AuditedModel, hook: str) -> Check:
     """The captured tensor must equal, bit for bit, the one that the library itself reports for this place.
 
     `hidden_states[i]` is the input of block i; its last entry has the final norm applied, so the last block is
@@ -151,7 +151,7 @@ def check_against_library(subject: Subject, hook: str) -> Check:
     return Check(name, hook, torch.equal(found, expected), _finite(gap), 0.0, f"largest |difference| from {source}")
 
 
-def check_block_sum(subject: Subject, hook: str) -> Check:
+def check_block_sum(subject: AuditedModel, hook: str) -> Check:
     """A block's input plus what its attention and MLP add must be its output.
 
     Holds where the residual stream is a plain sum, which is wherever the model has a final norm. Each of two
@@ -174,7 +174,7 @@ def check_block_sum(subject: Subject, hook: str) -> Check:
     return Check(name, hook, value <= limit, _finite(value), limit, detail)
 
 
-def check_splice(subject: Subject, hook: str, captured: Tensor) -> Check:
+def check_splice(subject: AuditedModel, hook: str, captured: Tensor) -> Check:
     """Putting the captured tensor back where it came from must change no bit of the output."""
     hidden = run_with(subject.loaded, subject.contexts, hook, lambda _: captured)
     gap = (hidden.float() - subject.clean.float()).abs().max().item()
@@ -182,7 +182,7 @@ def check_splice(subject: Subject, hook: str, captured: Tensor) -> Check:
     return Check("splice_is_exact", hook, torch.equal(hidden, subject.clean), _finite(gap), 0.0, detail)
 
 
-def check_zero_ablation(subject: Subject, hook: str) -> Check:
+def check_zero_ablation(subject: AuditedModel, hook: str) -> Check:
     """Setting the tensor to zero at the counted positions must change the output, else the hook is not on its path."""
     if reason := unreached(subject.loaded, hook, subject.counted):
         return Check("zero_ablation_matters", hook, None, None, None, reason)
@@ -194,7 +194,7 @@ def check_zero_ablation(subject: Subject, hook: str) -> Check:
     )
 
 
-def check_run_from(subject: Subject, hook: str, captured: Tensor) -> Check:
+def check_run_from(subject: AuditedModel, hook: str, captured: Tensor) -> Check:
     """Running on from the activation as it is stored must reproduce the clean output.
 
     Exactly, when the store holds every value of the model's number format. Otherwise rounding moves each element by
@@ -208,7 +208,7 @@ def check_run_from(subject: Subject, hook: str, captured: Tensor) -> Check:
     return _effect_check("run_from_stored", subject, hook, hidden, most=limit, detail=detail)
 
 
-def check_row_consistency(subject: Subject, hook: str, captured: Tensor) -> Check:
+def check_row_consistency(subject: AuditedModel, hook: str, captured: Tensor) -> Check:
     """A context must give the same activations alone as in a batch, up to the rounding of other kernels.
 
     Rounding errors of the blocks add like a random walk: the limit is 4 epsilons times √(blocks + 1), on the median
@@ -226,7 +226,7 @@ def check_row_consistency(subject: Subject, hook: str, captured: Tensor) -> Chec
 
 def _effect_check(
     name: str,
-    subject: Subject,
+    subject: AuditedModel,
     hook: str,
     hidden: Tensor,
     detail: str,
@@ -249,7 +249,7 @@ def _library_state(loaded: LoadedModel, contexts: Tensor, hook: str) -> tuple[Te
     index = point.layer + (point.site == "resid_post")
     if index == n_layers and loaded.adapter.final_norm is not None:
         seen: dict[str, Any] = {}
-        norm = Place(loaded.base.get_submodule(loaded.adapter.final_norm), "input")
+        norm = ModuleTensor(loaded.base.get_submodule(loaded.adapter.final_norm), "input")
         with observed(norm, lambda value: seen.update(value=value)):
             final_hidden(loaded, contexts)
         return seen["value"], "the input of the final norm"

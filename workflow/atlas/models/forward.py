@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from atlas.errors import AtlasError
 from atlas.hook_points import HookPoint
-from atlas.models.adapters import Place, apply_head, find_place, get_blocks, has_experts
+from atlas.models.adapters import ModuleTensor, apply_head, find_place, get_blocks, has_experts
 from atlas.models.load import LoadedModel
 
 
@@ -158,7 +158,7 @@ def _checked(hook: str, value: Tensor, input_ids: Tensor, loaded: LoadedModel) -
 
 
 @contextmanager
-def observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
+def observed(place: ModuleTensor, look: Callable[[Tensor], None]) -> Iterator[None]:
     """Call `look` with the tensor at `place` during the forward passes inside the block."""
 
     def see(value: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def observed(place: Place, look: Callable[[Tensor], None]) -> Iterator[None]:
 
 
 @contextmanager
-def edited(place: Place, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def edited(place: ModuleTensor, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the tensor at `place` by ``edit(tensor)`` during forward passes."""
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

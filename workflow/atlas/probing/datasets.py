@@ -20,7 +20,7 @@ _KIND, _NAME = "Data type", "Dataset save name"
 
 
 @dataclass(frozen=True)
-class Prompts:
+class ProbingTexts:
     """Texts of one data set with their class, as many of each class."""
 
     name: str
@@ -50,7 +50,7 @@ def known_datasets(folder: Path) -> dict[str, Path]:
     return {Path(file).name.removesuffix(".csv"): folder / f"{file}.zst" for file in files}
 
 
-def read_datasets(settings: Probing, folder: Path) -> Iterator[Prompts]:
+def read_datasets(settings: Probing, folder: Path) -> Iterator[ProbingTexts]:
     """The data sets of the configuration; raises SourceError for one that is unknown, damaged or too small."""
     known = known_datasets(folder)
     names = settings.datasets if settings.datasets is not None else tuple(known)
@@ -61,7 +61,7 @@ def read_datasets(settings: Probing, folder: Path) -> Iterator[Prompts]:
         yield balanced(name, _read(known[name]), settings.max_prompts, known[name])
 
 
-def balanced(name: str, frame: pd.DataFrame, max_prompts: int, where: Path) -> Prompts:
+def balanced(name: str, frame: pd.DataFrame, max_prompts: int, where: Path) -> ProbingTexts:
     """At most `max_prompts` different prompts, as many of each class, drawn with a fixed seed.
 
     Rows without text are left out. A prompt that stands there twice is used once: it could else be in training and
@@ -82,7 +82,7 @@ def balanced(name: str, frame: pd.DataFrame, max_prompts: int, where: Path) -> P
         raise SourceError(f"{where}: {size} different prompts in its smaller class; at least 10 are needed")
     chosen = np.sort(np.concatenate([generator.permutation(place)[:size] for place in places]))
     kept = frame.iloc[chosen]
-    return Prompts(name, kept.prompt.tolist(), (kept.target == classes[1]).to_numpy(), (classes[0], classes[1]))
+    return ProbingTexts(name, kept.prompt.tolist(), (kept.target == classes[1]).to_numpy(), (classes[0], classes[1]))
 
 
 def _read(path: Path) -> pd.DataFrame:

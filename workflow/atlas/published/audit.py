@@ -19,7 +19,7 @@ from torch import Tensor
 from atlas.errors import ReadingError
 from atlas.hook_points import SaeHooks
 from atlas.published.base import Published
-from atlas.published.readings import Reading, other_readings
+from atlas.published.readings import SaeReading, other_readings
 
 _LEVEL = 0.05
 # Another reading has to leave this share less of what the stated one leaves unexplained. Readings that differ by less
@@ -120,7 +120,7 @@ def audit_reading(
     """
     hooks = _hooks(published, hook, target_hook)
     _require_fit(published, rows, hooks)
-    stated = Reading("as stated", published.sae, hooks.source, hooks.target)
+    stated = SaeReading("as stated", published.sae, hooks.source, hooks.target)
     kept = rows.counted & _regular(rows, hooks)
     first = kept & (rows.position == 0)
     if len(np.unique(rows.document[kept])) < 2:
@@ -220,7 +220,7 @@ class _Sums:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, reading: Reading, rows: AuditRows, kept: Bool[np.ndarray, " rows"]) -> "_Sums":
+    def of(cls, reading: SaeReading, rows: AuditRows, kept: Bool[np.ndarray, " rows"]) -> "_Sums":
         _, document = np.unique(rows.document[kept], return_inverse=True)
         n_documents = int(document.max()) + 1
         wanted = rows.position[kept] > 0 if reading.without_first else np.ones(len(document), dtype=bool)

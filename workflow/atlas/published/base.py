@@ -45,7 +45,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Format:
+class PublishedFormat:
     """One way to publish an SAE.
 
     `read` gets the opened files. `patterns` are the names of files that a download needs, as globs below the folder of

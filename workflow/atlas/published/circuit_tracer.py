@@ -2,9 +2,9 @@
 
 import re
 
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, read_safetensors
-from atlas.published.weights import Weights, require_thresholds
+from atlas.published.weights import PublishedTensors, require_thresholds
 from atlas.training.sae import Sae
 
 _VERSION = "circuit-tracer 0.5.0"
@@ -18,7 +18,7 @@ def read_circuit_tracer(release: Release) -> Read:
     Hooks are in the collection's config.yaml and not in the file: state hook and target_hook.
     """
     path = release.find("layer_*.safetensors")
-    weights = Weights(path, read_safetensors(path))
+    weights = PublishedTensors(path, read_safetensors(path))
     encoder = weights.take("W_enc", (None, None))
     n_latents, d_model = encoder.shape
     W_dec = weights.take("W_dec", (n_latents, None))
@@ -41,4 +41,4 @@ def read_circuit_tracer(release: Release) -> Read:
     return Read(sae, context={"layer": int(layer[1]) if layer else None})
 
 
-CIRCUIT_TRACER = Format("circuit_tracer", read_circuit_tracer, ("layer_*.safetensors",), _VERSION)
+CIRCUIT_TRACER = PublishedFormat("circuit_tracer", read_circuit_tracer, ("layer_*.safetensors",), _VERSION)

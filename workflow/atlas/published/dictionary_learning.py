@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, Settings, read_torch, tensors_of
-from atlas.published.weights import Weights, require_k, require_size, unit_rows
+from atlas.published.weights import PublishedTensors, require_k, require_size, unit_rows
 from atlas.training.sae import Sae
 
 _VERSION = "dictionary-learning 0.1.0"
@@ -23,7 +23,7 @@ def read_dictionary_learning(release: Release) -> Read:
     path = release.find("ae.pt", "*.pt")
     settings = _settings(release, path)
     name = settings.take("dict_class", known=tuple(_CLASSES), kind=str)
-    weights = Weights(path, tensors_of(path, read_torch(path)))
+    weights = PublishedTensors(path, tensors_of(path, read_torch(path)))
     sae = _CLASSES[name](settings, weights)
     require_size(settings.path, "activation_dim", settings.note("activation_dim"), sae.d_model)
     require_size(settings.path, "dict_size", settings.note("dict_size"), sae.n_latents)
@@ -57,7 +57,7 @@ def _hook(layer: Any, site: Any) -> str | None:
     return site if isinstance(site, str) else None
 
 
-def _linear(weights: Weights, b_dec: str, b_enc: str | None) -> dict[str, Any]:
+def _linear(weights: PublishedTensors, b_dec: str, b_enc: str | None) -> dict[str, Any]:
     """Tensors of the classes that are made of nn.Linear: both matrices lie transposed in the file."""
     W_enc = weights.take("encoder.weight", (None, None)).T.contiguous()
     d_model, n_latents = W_enc.shape
@@ -68,7 +68,7 @@ def _linear(weights: Weights, b_dec: str, b_enc: str | None) -> dict[str, Any]:
     } | ({} if b_enc is None else {"b_enc": weights.take(b_enc, (n_latents,))})
 
 
-def _plain(weights: Weights) -> dict[str, Any]:
+def _plain(weights: PublishedTensors) -> dict[str, Any]:
     """Tensors of the classes that hold their matrices as they are used."""
     W_enc = weights.take("W_enc", (None, None))
     d_model, n_latents = W_enc.shape
@@ -80,24 +80,24 @@ def _plain(weights: Weights) -> dict[str, Any]:
     }
 
 
-def _auto_encoder(settings: Settings, weights: Weights) -> Sae:
+def _auto_encoder(settings: Settings, weights: PublishedTensors) -> Sae:
     """Bring decoder rows to norm 1 and multiply latents by the norm, as its loader does unless told not to."""
     sae = Sae("relu", **_linear(weights, "bias", "encoder.bias"))
     return unit_rows(weights.path, sae) if settings.option("normalize_decoder", True) else sae
 
 
-def _auto_encoder_new(settings: Settings, weights: Weights) -> Sae:
+def _auto_encoder_new(settings: Settings, weights: PublishedTensors) -> Sae:
     return Sae("relu", **_linear(weights, "decoder.bias", "encoder.bias"), subtracts_b_dec=False)
 
 
-def _gated(settings: Settings, weights: Weights) -> Sae:
+def _gated(settings: Settings, weights: PublishedTensors) -> Sae:
     shared = _linear(weights, "decoder_bias", None)
     n_latents = shared["W_enc"].shape[1]
     gate, r_mag, b_mag = (weights.take(name, (n_latents,)) for name in ("gate_bias", "r_mag", "mag_bias"))
     return Sae("gated", **shared, b_enc=gate, latent_parameters={"r_mag": r_mag, "b_mag": b_mag})
 
 
-def _jumprelu(settings: Settings, weights: Weights) -> Sae:
+def _jumprelu(settings: Settings, weights: PublishedTensors) -> Sae:
     """Read a JumpReLU SAE. The files do not say whether b_dec is subtracted; the package's loader takes false."""
     shared = _plain(weights)
     subtracts = settings.take("apply_b_dec_to_input", False, kind=bool, why=_WHY)
@@ -105,7 +105,7 @@ def _jumprelu(settings: Settings, weights: Weights) -> Sae:
     return Sae("jumprelu", **shared, latent_parameters={"thresholds": thresholds}, subtracts_b_dec=subtracts)
 
 
-def _k(settings: Settings, weights: Weights, n_latents: int) -> int:
+def _k(settings: Settings, weights: PublishedTensors, n_latents: int) -> int:
     k = int(weights.number("k"))
     told = settings.take("k", None) if "k" in settings else settings.option("k", None)
     if told is not None and told != k:
@@ -116,18 +116,18 @@ def _k(settings: Settings, weights: Weights, n_latents: int) -> int:
     return require_k(weights.path, k, n_latents)
 
 
-def _topk(settings: Settings, weights: Weights) -> Sae:
+def _topk(settings: Settings, weights: PublishedTensors) -> Sae:
     """Read a TopK SAE. The file has a ``threshold``, which the package's encode does not use."""
     shared = _linear(weights, "b_dec", "encoder.bias")
     weights.number("threshold")
     return Sae("topk", **shared, k=_k(settings, weights, shared["W_enc"].shape[1]))
 
 
-def _batch_topk(settings: Settings, weights: Weights) -> Sae:
+def _batch_topk(settings: Settings, weights: PublishedTensors) -> Sae:
     return _with_threshold("batch_topk", _linear(weights, "b_dec", "encoder.bias"), settings, weights)
 
 
-def _matryoshka(settings: Settings, weights: Weights) -> Sae:
+def _matryoshka(settings: Settings, weights: PublishedTensors) -> Sae:
     """Read a Matryoshka SAE as BatchTopK: ``group_sizes`` change training alone."""
     shared = _plain(weights)
     sizes = weights.whole_numbers("group_sizes")
@@ -136,7 +136,7 @@ def _matryoshka(settings: Settings, weights: Weights) -> Sae:
     return _with_threshold("matryoshka_batch_topk", shared, settings, weights)
 
 
-def _alternatives(name: str, sae: Sae, weights: Weights) -> dict[str, Sae]:
+def _alternatives(name: str, sae: Sae, weights: PublishedTensors) -> dict[str, Sae]:
     """TopK and BatchTopK have the same tensors: only the name of the class tells them apart."""
     if name == "AutoEncoderTopK" and (threshold := weights.number("threshold")) >= 0:
         return {"dict_class BatchTopKSAE": replace(sae, architecture="batch_topk", threshold=threshold)}
@@ -145,7 +145,7 @@ def _alternatives(name: str, sae: Sae, weights: Weights) -> dict[str, Sae]:
     return {}
 
 
-def _with_threshold(name: str, shared: dict[str, Any], settings: Settings, weights: Weights) -> Sae:
+def _with_threshold(name: str, shared: dict[str, Any], settings: Settings, weights: PublishedTensors) -> Sae:
     threshold = weights.number("threshold")
     sae = Sae(name, **shared, k=_k(settings, weights, shared["W_enc"].shape[1]), threshold=threshold)
     if threshold >= 0:
@@ -156,7 +156,7 @@ def _with_threshold(name: str, shared: dict[str, Any], settings: Settings, weigh
     return replace(sae, architecture="relu", threshold=None)
 
 
-_CLASSES: dict[str, Callable[[Settings, Weights], Sae]] = {
+_CLASSES: dict[str, Callable[[Settings, PublishedTensors], Sae]] = {
     "AutoEncoder": _auto_encoder,
     "AutoEncoderNew": _auto_encoder_new,
     "GatedAutoEncoder": _gated,
@@ -165,4 +165,6 @@ _CLASSES: dict[str, Callable[[Settings, Weights], Sae]] = {
     "BatchTopKSAE": _batch_topk,
     "MatryoshkaBatchTopKSAE": _matryoshka,
 }
-DICTIONARY_LEARNING = Format("dictionary_learning", read_dictionary_learning, ("ae.pt", "config.json"), _VERSION)
+DICTIONARY_LEARNING = PublishedFormat(
+    "dictionary_learning", read_dictionary_learning, ("ae.pt", "config.json"), _VERSION
+)

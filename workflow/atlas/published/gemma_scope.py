@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, Settings, read_npz, read_safetensors
 from atlas.published.hooks import hook_of
-from atlas.published.weights import Weights, require_thresholds
+from atlas.published.weights import PublishedTensors, require_thresholds
 from atlas.training.sae import Sae
 
 _PATTERNS = ("params.npz", "params.safetensors", "config.json")
@@ -47,7 +47,7 @@ def _read(release: Release, is_transcoder: bool) -> Read:
             "gemma_scope_transcoder"
         )
     _require_layer(release, hook)
-    sae = _sae(Weights(path, _tensors(path)), is_transcoder)
+    sae = _sae(PublishedTensors(path, _tensors(path)), is_transcoder)
     l0 = _L0.fullmatch(release.folder.resolve().name)
     model = settings.note("model_name") if settings else None
     return Read(sae, hook, target, model, l0=float(l0[1]) if l0 else None)
@@ -74,7 +74,7 @@ def _require_layer(release: Release, hook: str | None) -> None:
         )
 
 
-def _sae(weights: Weights, is_transcoder: bool) -> Sae:
+def _sae(weights: PublishedTensors, is_transcoder: bool) -> Sae:
     W_enc = weights.take("W_enc", (None, None))
     d_model, n_latents = W_enc.shape
     W_dec = weights.take("W_dec", (n_latents, None if is_transcoder else d_model))
@@ -104,5 +104,5 @@ def _sae(weights: Weights, is_transcoder: bool) -> Sae:
     return sae
 
 
-GEMMA_SCOPE = Format("gemma_scope", read_gemma_scope, _PATTERNS, _VERSIONS)
-GEMMA_SCOPE_TRANSCODER = Format("gemma_scope_transcoder", read_gemma_scope_transcoder, _PATTERNS, _VERSIONS)
+GEMMA_SCOPE = PublishedFormat("gemma_scope", read_gemma_scope, _PATTERNS, _VERSIONS)
+GEMMA_SCOPE_TRANSCODER = PublishedFormat("gemma_scope_transcoder", read_gemma_scope_transcoder, _PATTERNS, _VERSIONS)

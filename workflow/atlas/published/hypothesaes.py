@@ -1,9 +1,9 @@
 """HypotheSAEs: one torch file with ``config`` and ``state_dict``. Compared with hypothesaes 2.0.1."""
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, read_torch, tensors_of
-from atlas.published.weights import Weights, require_k, require_size
+from atlas.published.weights import PublishedTensors, require_k, require_size
 from atlas.training.sae import Sae
 
 _VERSION = "hypothesaes 2.0.1"
@@ -17,7 +17,7 @@ def read_hypothesaes(release: Release) -> Read:
         held = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise ReadingError(f"{path}: holds {held}, expected config and state_dict")
     settings = release.mapping(path, found["config"])
-    weights = Weights(path, tensors_of(path, found["state_dict"], "state_dict."))
+    weights = PublishedTensors(path, tensors_of(path, found["state_dict"], "state_dict."))
     W_enc = weights.take("encoder.weight", (None, None)).T.contiguous()
     d_model, n_latents = W_enc.shape
     require_size(path, "input_dim", settings.note("input_dim"), d_model)
@@ -42,4 +42,4 @@ def read_hypothesaes(release: Release) -> Read:
     return Read(sae, l0=k)
 
 
-HYPOTHESAES = Format("hypothesaes", read_hypothesaes, ("SAE_*.pt",), _VERSION)
+HYPOTHESAES = PublishedFormat("hypothesaes", read_hypothesaes, ("SAE_*.pt",), _VERSION)

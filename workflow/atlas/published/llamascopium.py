@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, Settings, read_safetensors
-from atlas.published.weights import Weights, require_k, require_size, row_norms, scaled
+from atlas.published.weights import PublishedTensors, require_k, require_size, row_norms, scaled
 from atlas.training.sae import Sae
 
 _VERSION = "llamascopium 2.0.0b34"
@@ -31,7 +31,7 @@ def read_llamascopium(release: Release) -> Read:
     """
     settings = release.json(_beside(release, "config.json"))
     path = release.find("sae_weights.safetensors")
-    weights = Weights(path, _named(read_safetensors(path)))
+    weights = PublishedTensors(path, _named(read_safetensors(path)))
     settings.take("sae_type", "sae", known=("sae",), why=_WHY)
     if settings.note("use_glu_encoder", False) or "W_E_glu" in weights:
         raise ReadingError(
@@ -84,7 +84,7 @@ def _require_expansion(settings: Settings, d_model: int, n_latents: int) -> None
         )
 
 
-def _activated(settings: Settings, weights: Weights, sae: Sae) -> Sae:
+def _activated(settings: Settings, weights: PublishedTensors, sae: Sae) -> Sae:
     known = ("relu", "jumprelu", "topk", "batchtopk")
     name = settings.take("act_fn", "relu", known=known, kind=str, why=_WHY)
     by_norm = settings.take("sparsity_include_decoder_norm", True, kind=bool, why=_WHY)
@@ -108,7 +108,7 @@ def _activated(settings: Settings, weights: Weights, sae: Sae) -> Sae:
     return replace(sae, architecture="norm_topk", k=k, latent_parameters={"norms": norms.float()})
 
 
-def _normalised(settings: Settings, weights: Weights, sae: Sae, hooks: list[str | None]) -> Sae:
+def _normalised(settings: Settings, weights: PublishedTensors, sae: Sae, hooks: list[str | None]) -> Sae:
     how = settings.take("norm_activation", "dataset-wise", kind=str, why=_WHY)
     if how == "inference":
         return sae
@@ -150,7 +150,7 @@ def read_llama_scope(release: Release) -> Read:
     """
     settings = release.json(_beside(release, "hyperparams.json"))
     path = release.beside("checkpoints/final.safetensors") or release.find("final.safetensors")
-    weights = Weights(path, _named(read_safetensors(path)))
+    weights = PublishedTensors(path, _named(read_safetensors(path)))
     settings.take("act_fn", known=("jumprelu",), kind=str)
     if settings.note("apply_decoder_bias_to_pre_encoder", False) or settings.note("use_glu_encoder", False):
         raise ReadingError(
@@ -214,13 +214,13 @@ def _one_threshold(settings: Settings, norms: torch.Tensor, scale: float) -> tup
     return both.pop(units), both.popitem()[1]
 
 
-LLAMASCOPIUM = Format(
+LLAMASCOPIUM = PublishedFormat(
     "llamascopium",
     read_llamascopium,
     ("config.json", "sae_weights.safetensors", "lm_config.json"),
     _VERSION,
 )
-LLAMA_SCOPE = Format(
+LLAMA_SCOPE = PublishedFormat(
     "llama_scope",
     read_llama_scope,
     ("hyperparams.json", "lm_config.json", "checkpoints/final.safetensors"),

@@ -1,7 +1,7 @@
 """nemotron-lens: SAELens' files with other defaults. Compared with nemotron-lens 0.1.0."""
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release
 from atlas.published.saelens import Defaults, layout_settings, read_layout
 
@@ -22,4 +22,4 @@ def read_nemotron_lens(release: Release) -> Read:
     return read
 
 
-NEMOTRON_LENS = Format("nemotron_lens", read_nemotron_lens, ("cfg.json", "sae_weights.safetensors"), _VERSION)
+NEMOTRON_LENS = PublishedFormat("nemotron_lens", read_nemotron_lens, ("cfg.json", "sae_weights.safetensors"), _VERSION)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, read_torch, tensors_of
-from atlas.published.weights import Weights, require_k
+from atlas.published.weights import PublishedTensors, require_k
 from atlas.training.sae import Sae
 
 _AGAIN = "activation."
@@ -30,7 +30,7 @@ def read_openai(release: Release) -> Read:
     settings = release.mapping(path, described)
     why = "as its loader does"
     activation = settings.take("activation", "ReLU", known=("ReLU", "TopK"), kind=str, why=why)
-    weights = Weights(path, tensors_of(path, found))
+    weights = PublishedTensors(path, tensors_of(path, found))
     W_enc = weights.take("encoder.weight", (None, None)).T.contiguous()
     d_model, n_latents = W_enc.shape
     tied = "decoder.linear.weight" in weights
@@ -61,4 +61,4 @@ def _k(state: object, path: Path, n_latents: int) -> int:
     return require_k(path, k, n_latents)
 
 
-OPENAI = Format("openai", read_openai, ("*.pt",), "openai/sparse_autoencoder, model.py at 764586a")
+OPENAI = PublishedFormat("openai", read_openai, ("*.pt",), "openai/sparse_autoencoder, model.py at 764586a")

@@ -6,7 +6,7 @@ from typing import Any
 
 from atlas.errors import ReadingError
 from atlas.hook_points import HookPoint
-from atlas.published.base import Format, Published, Read
+from atlas.published.base import Published, PublishedFormat, Read
 from atlas.published.circuit_tracer import CIRCUIT_TRACER
 from atlas.published.dictionary_learning import DICTIONARY_LEARNING
 from atlas.published.files import Release
@@ -22,7 +22,7 @@ from atlas.published.sparsify import SPARSIFY
 from atlas.published.weights import require_decoder
 from atlas.sae_ids import NOT_STATED
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, PublishedFormat] = {
     entry.name: entry
     for entry in (
         SAELENS,
@@ -90,7 +90,7 @@ def _hook(key: str, told: Any, named: str | None) -> str | None:
     return told
 
 
-def _facts(entry: Format, release: Release, read: Read, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(entry: PublishedFormat, release: Release, read: Read, stated: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": entry.name,
         "format_versions": entry.versions,

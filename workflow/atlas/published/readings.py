@@ -18,7 +18,7 @@ Changes = Iterator[tuple[str, Sae]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class SaeReading:
     """An SAE, the hooks whose rows it reads and reconstructs, and whether a context's first row is left out.
 
     `name` says in words how it differs from the stated one. Rows are multiplied by `scale` before they are encoded, and
@@ -46,11 +46,11 @@ class Reading:
 
 
 def other_readings(
-    stated: Reading,
+    stated: SaeReading,
     rows: Mapping[str, Float[Tensor, "rows width"]],
     has_first: bool,
     alternatives: Mapping[str, Sae],
-) -> Iterator[Reading]:
+) -> Iterator[SaeReading]:
     """Yield readings that differ from the stated one in one thing. `alternatives` are what the format leaves open.
 
     `has_first` says that rows of first positions are counted. Those that need matrices of their own make them when
@@ -143,7 +143,7 @@ def _decoders(sae: Sae) -> Changes:
         yield "encoder and decoder transposed", replace(sae, W_enc=W_enc, W_dec=W_dec)
 
 
-def _hooks(stated: Reading, rows: Mapping[str, Tensor]) -> Iterator[Reading]:
+def _hooks(stated: SaeReading, rows: Mapping[str, Tensor]) -> Iterator[SaeReading]:
     """Rows of other stored hooks of the same width; a transcoder's two hooks are exchanged one at a time."""
     depth = {hook: HookPoint.parse(hook).depth for hook in rows}
     for hook in rows:

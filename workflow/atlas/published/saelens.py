@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import REQUIRED, Release, Settings, read_safetensors
-from atlas.published.weights import Weights, require_k, require_size, scaled, unit_rows
+from atlas.published.weights import PublishedTensors, require_k, require_size, scaled, unit_rows
 from atlas.training.sae import Sae
 
 _VERSION = "sae-lens 6.54.12"
@@ -103,7 +103,7 @@ def read_layout(release: Release, settings: Settings, defaults: Defaults) -> Rea
         raise ReadingError(f"{path}: architecture is {name!r}{reason}; expected one of {', '.join(_KINDS)}")
     kind = _KINDS[name]
     _require_plain(settings)
-    weights = Weights(*_tensors(release))
+    weights = PublishedTensors(*_tensors(release))
     sae = _sae(settings, weights, kind, defaults)
     require_size(path, "d_in", settings.note("d_in"), sae.d_model)
     require_size(path, "d_sae", settings.note("d_sae"), sae.n_latents)
@@ -136,7 +136,7 @@ def _require_plain(settings: Settings) -> None:
     settings.note("activation_fn_kwargs")
 
 
-def _sae(settings: Settings, weights: Weights, kind: _Kind, defaults: Defaults) -> Sae:
+def _sae(settings: Settings, weights: PublishedTensors, kind: _Kind, defaults: Defaults) -> Sae:
     W_enc = weights.take("W_enc", (None, None))
     d_model, n_latents = W_enc.shape
     W_dec = weights.take("W_dec", (n_latents, None if kind.is_transcoder else d_model))
@@ -161,7 +161,7 @@ def _sae(settings: Settings, weights: Weights, kind: _Kind, defaults: Defaults) 
     return _topk(settings, sae, defaults) if kind.ours == "topk" else sae
 
 
-def _own(weights: Weights, architecture: str, n_latents: int) -> dict[str, Tensor]:
+def _own(weights: PublishedTensors, architecture: str, n_latents: int) -> dict[str, Tensor]:
     if architecture == "gated":
         return {name: weights.take(name, (n_latents,)) for name in ("r_mag", "b_mag")}
     if architecture == "jumprelu":
@@ -180,7 +180,7 @@ def _topk(settings: Settings, sae: Sae, defaults: Defaults) -> Sae:
     return unit_rows(settings.path, replace(sae, k=k))
 
 
-def _finetuned(settings: Settings, weights: Weights, sae: Sae) -> Sae:
+def _finetuned(settings: Settings, weights: PublishedTensors, sae: Sae) -> Sae:
     """Versions before 6 could multiply latents by a factor each on the way to the decoder."""
     used = settings.note("finetuning_scaling_factor", False)
     name = next((each for each in ("finetuning_scaling_factor", "scaling_factor") if each in weights), None)
@@ -237,7 +237,7 @@ def _per_row(settings: Settings, sae: Sae, row_scale: str) -> Sae:
     return replace(sae, row_scale=row_scale)
 
 
-def _precision(settings: Settings, weights: Weights) -> tuple[str, ...]:
+def _precision(settings: Settings, weights: PublishedTensors) -> tuple[str, ...]:
     """A note where SAELens would round the weights on loading."""
     asked = str(settings.note("dtype", "float32")).removeprefix("torch.")
     if asked not in _DTYPES:
@@ -248,4 +248,4 @@ def _precision(settings: Settings, weights: Weights) -> tuple[str, ...]:
     return (f"weights are read as stored ({held}); SAELens would round them to {asked}",)
 
 
-SAELENS = Format("saelens", read_saelens, ("cfg.json", "sae_weights.safetensors"), _VERSION)
+SAELENS = PublishedFormat("saelens", read_saelens, ("cfg.json", "sae_weights.safetensors"), _VERSION)

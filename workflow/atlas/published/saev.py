@@ -2,9 +2,9 @@
 
 import io
 
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, read_json_line, read_torch, tensors_of
-from atlas.published.weights import Weights, require_size
+from atlas.published.weights import PublishedTensors, require_size
 from atlas.training.sae import Sae
 
 _VERSION = "saev 0.1.0"
@@ -16,7 +16,7 @@ def read_saev(release: Release) -> Read:
     described, start = read_json_line(path)
     settings = release.mapping(path, described)
     found = read_torch(path, io.BytesIO(path.read_bytes()[start:]))
-    weights = Weights(path, tensors_of(path, found))
+    weights = PublishedTensors(path, tensors_of(path, found))
     W_enc = weights.take("W_enc", (None, None))
     d_model, n_latents = W_enc.shape
     require_size(path, "d_vit", settings.note("d_vit"), d_model)
@@ -33,4 +33,4 @@ def read_saev(release: Release) -> Read:
     return Read(sae)
 
 
-SAEV = Format("saev", read_saev, ("*.pt",), _VERSION)
+SAEV = PublishedFormat("saev", read_saev, ("*.pt",), _VERSION)

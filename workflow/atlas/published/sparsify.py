@@ -3,9 +3,9 @@
 import torch
 
 from atlas.errors import ReadingError
-from atlas.published.base import Format, Read
+from atlas.published.base import PublishedFormat, Read
 from atlas.published.files import Release, read_safetensors
-from atlas.published.weights import Weights, require_k, require_size
+from atlas.published.weights import PublishedTensors, require_k, require_size
 from atlas.training.sae import Sae
 
 _VERSION = "eai-sparsify 1.3.3"
@@ -21,7 +21,7 @@ def read_sparsify(release: Release) -> Read:
     settings = release.json(path)
     weights_path = release.find("sae.safetensors")
     held = read_safetensors(weights_path)
-    weights = Weights(weights_path, held)
+    weights = PublishedTensors(weights_path, held)
     W_enc = weights.take("encoder.weight", (None, None)).T.contiguous()
     d_model, n_latents = W_enc.shape
     transcode = settings.take("transcode", False, kind=bool, why=_WHY)
@@ -58,4 +58,4 @@ def read_sparsify(release: Release) -> Read:
     return Read(sae, hook=name if "layers." in name or "h." in name else None, notes=(note,) if rounds else ())
 
 
-SPARSIFY = Format("sparsify", read_sparsify, ("cfg.json", "sae.safetensors"), _VERSION)
+SPARSIFY = PublishedFormat("sparsify", read_sparsify, ("cfg.json", "sae.safetensors"), _VERSION)

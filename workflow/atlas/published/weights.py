@@ -15,7 +15,7 @@ from atlas.training.sae import Sae
 _SLICE = 8192
 
 
-class Weights:
+class PublishedTensors:
     """Tensors by name, each taken once; what is missing or left over is an error that lists what the file holds."""
 
     def __init__(self, path: Path, tensors: Mapping[str, Tensor]):

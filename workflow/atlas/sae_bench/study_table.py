@@ -22,7 +22,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Measure:
+class BenchMeasure:
     """A number of SAE Bench and ours: `fault` is what is wrong with its definition, `differs` what is different."""
 
     name: str
@@ -35,30 +35,32 @@ _ABLATED = "it ablates special tokens too, and counts predictions of them"
 _COUNTED = "it counts predictions of special tokens too; its model runs in float32"
 _RUNS = "its model runs in float32"
 CORE = (
-    Measure("ce_loss_without_sae", "loss_clean", differs=_COUNTED),
-    Measure("ce_loss_with_sae", "loss_sae", differs=_COUNTED),
-    Measure("ce_loss_with_ablation", "loss_zero", differs=_ABLATED),
-    Measure("ce_loss_score", "loss_recovered_zero", differs=_ABLATED),
-    Measure("kl_div_with_sae", "kl", differs=_COUNTED),
-    Measure(
+    BenchMeasure("ce_loss_without_sae", "loss_clean", differs=_COUNTED),
+    BenchMeasure("ce_loss_with_sae", "loss_sae", differs=_COUNTED),
+    BenchMeasure("ce_loss_with_ablation", "loss_zero", differs=_ABLATED),
+    BenchMeasure("ce_loss_score", "loss_recovered_zero", differs=_ABLATED),
+    BenchMeasure("kl_div_with_sae", "kl", differs=_COUNTED),
+    BenchMeasure(
         "explained_variance",
         "explained_variance",
         fault="subtracts a squared mean of x² where the squared mean of x belongs: changes with the scale of the rows, "
         "does not give 0 for the mean predictor, and can pass 1",
     ),
-    Measure(
+    BenchMeasure(
         "explained_variance_legacy",
         "explained_variance",
         fault="a mean over rows of each row's own ratio: a row near the mean counts as much as a row far from it",
     ),
-    Measure("mse", "mean_squared_error", fault="divided by the rows of a batch once more: halves when batches double"),
-    Measure("cossim", "cosine", differs=_RUNS),
-    Measure("l2_norm_in", "mean_norm", differs=_RUNS),
-    Measure("l2_ratio", "l2_ratio", differs=_RUNS),
-    Measure("l0", "l0", differs=_RUNS),
-    Measure("frac_alive", "fired_share", differs="alive means fired on these few tokens; see dead_status in ours"),
-    Measure("freq_over_10_percent", "dense_share", differs=_RUNS),
-    Measure("average_max_decoder_cosine_sim", "mean_max_cosine"),
+    BenchMeasure(
+        "mse", "mean_squared_error", fault="divided by the rows of a batch once more: halves when batches double"
+    ),
+    BenchMeasure("cossim", "cosine", differs=_RUNS),
+    BenchMeasure("l2_norm_in", "mean_norm", differs=_RUNS),
+    BenchMeasure("l2_ratio", "l2_ratio", differs=_RUNS),
+    BenchMeasure("l0", "l0", differs=_RUNS),
+    BenchMeasure("frac_alive", "fired_share", differs="alive means fired on these few tokens; see dead_status in ours"),
+    BenchMeasure("freq_over_10_percent", "dense_share", differs=_RUNS),
+    BenchMeasure("average_max_decoder_cosine_sim", "mean_max_cosine"),
 )
 # A mean norm further from ours than bfloat16 explains is that of another tensor.
 _NORM_TOLERANCE = 0.02
@@ -149,7 +151,7 @@ def _reason(theirs: float | None, mine: float | None, why: str | None) -> str | 
     return f"not defined for us: {why}" if mine is None else None
 
 
-def _flags(measure: Measure, theirs: float | None, formula: Mapping[str, float]) -> list[str]:
+def _flags(measure: BenchMeasure, theirs: float | None, formula: Mapping[str, float]) -> list[str]:
     flags = [text for text in (measure.fault, measure.differs) if text]
     if measure.name in _AT_MOST_ONE and theirs is not None and theirs > 1:
         flags.insert(0, f"{theirs:.3f} of a whole: impossible")

@@ -25,7 +25,7 @@ class ContextSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Firings:
+class RowFirings:
     """Firings of one latent on counted rows: `corpus` is the number of the corpus, rows rise within each.
 
     `massive` says which are on massive activations.
@@ -48,12 +48,12 @@ class Firings:
         return float(self.value[~self.massive].max(initial=0)) or self.largest
 
     @property
-    def shown(self) -> "Firings":
+    def shown(self) -> "RowFirings":
         """Firings that are not on massive activations; all, where there are no others."""
         if not self.massive.any() or self.massive.all():
             return self
         kept = ~self.massive
-        return Firings(self.latent, self.corpus[kept], self.row[kept], self.value[kept], self.massive[kept])
+        return RowFirings(self.latent, self.corpus[kept], self.row[kept], self.value[kept], self.massive[kept])
 
     def histogram(self) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins+1"]]:
         """Counts and edges of equal bins from 0 to the strongest activation."""
@@ -98,7 +98,7 @@ class Corpora:
         """Size of the dictionary."""
         return self.codes[0].n_latents
 
-    def firings(self, max_entries: int = 2**22) -> Iterator[Firings]:
+    def firings(self, max_entries: int = 2**22) -> Iterator[RowFirings]:
         """Firings of every latent in order; one pass over the codes, some latents in memory at a time."""
         totals, start = np.cumsum(sum(own.n_firings.astype(np.int64) for own in self.codes)), 0
         while start < self.n_latents:
@@ -107,13 +107,13 @@ class Corpora:
             yield from self._block(start, min(stop, self.n_latents))
             start = stop
 
-    def _block(self, start: int, stop: int) -> Iterator[Firings]:
+    def _block(self, start: int, stop: int) -> Iterator[RowFirings]:
         blocks = [_counted(own, own.latents(start, stop)) for own in self.codes]
         for latent in range(start, stop):
             parts = [slice(*block.indptr[latent - start : latent - start + 2]) for block in blocks]
             sizes = [part.stop - part.start for part in parts]
             rows = [block.row[part].astype(np.int64) for block, part in zip(blocks, parts, strict=True)]
-            yield Firings(
+            yield RowFirings(
                 latent,
                 np.repeat(np.arange(len(blocks)), sizes),
                 np.concatenate(rows),
@@ -129,7 +129,7 @@ class Corpora:
         """Return which of some rows are massive activations."""
         return self.codes[corpus].massive[start:stop].astype(bool)
 
-    def contexts(self, firings: Firings, settings: ContextSettings) -> list[Context]:
+    def contexts(self, firings: RowFirings, settings: ContextSettings) -> list[Context]:
         """The strongest contexts, one per document, and `per_stratum` of each stratum of the other firings.
 
         Firings on massive activations are left out, unless there are no others: they tell of the rows, not of a latent.
@@ -162,7 +162,7 @@ class Corpora:
                     found.append(replace(context, again=again))
         return found
 
-    def around(self, firings: Firings, corpus: int, start: int, stop: int) -> Float[np.ndarray, " tokens"]:
+    def around(self, firings: RowFirings, corpus: int, start: int, stop: int) -> Float[np.ndarray, " tokens"]:
         """Activation of the latent on rows start to stop of a corpus, 0 where it is silent."""
         own = slice(*np.searchsorted(firings.corpus, [corpus, corpus + 1]))
         inside = slice(*(own.start + np.searchsorted(firings.row[own], [start, stop])))
@@ -170,7 +170,7 @@ class Corpora:
         values[firings.row[inside] - start] = firings.value[inside]
         return values
 
-    def _documents(self, firings: Firings) -> Int[np.ndarray, " firings"]:
+    def _documents(self, firings: RowFirings) -> Int[np.ndarray, " firings"]:
         """A number for the document of each firing that no other corpus has."""
         document = np.empty(len(firings.row), np.int64)
         for number, own in enumerate(self.codes):
@@ -180,8 +180,8 @@ class Corpora:
 
     def _context(
         self,
-        every: Firings,
-        firings: Firings,
+        every: RowFirings,
+        firings: RowFirings,
         index: int,
         settings: ContextSettings,
         stratum: int,

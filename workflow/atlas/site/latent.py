@@ -11,7 +11,7 @@ from atlas.autointerp.by_context import FACTS, column
 from atlas.autointerp.explainers import Promoted, first_of_names
 from atlas.latents.token_classes import CLASSES
 from atlas.site.charts import bars, dots, ticks
-from atlas.site.contexts import Context, ContextSettings, Corpora, Firings
+from atlas.site.contexts import Context, ContextSettings, Corpora, RowFirings
 from atlas.site.effects import Effects
 from atlas.site.logits import Logits
 from atlas.site.numbers import known, percent, short
@@ -84,7 +84,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Group:
+class ContextGroup:
     """Contexts under one heading; `left_out`: how many more there would be on a larger page."""
 
     title: str
@@ -93,7 +93,7 @@ class Group:
     left_out: int = 0
 
 
-def latent_page(scene: Scene, firings: Firings) -> dict[str, Any]:
+def latent_page(scene: Scene, firings: RowFirings) -> dict[str, Any]:
     """The values of the template latent.html."""
     latent, rows = firings.latent, scene.tables.of(firings.latent)
     said, home = scene.tables.labels[latent], rows[scene.tables.home]
@@ -152,7 +152,7 @@ def because(said: Mapping[str, Any], home: Mapping[str, Any], corpus: str) -> st
     return reasons.get(said["outcome"], "")
 
 
-def _facts(home: Mapping[str, Any], firings: Firings) -> list[tuple[str, str]]:
+def _facts(home: Mapping[str, Any], firings: RowFirings) -> list[tuple[str, str]]:
     token = visible(home["top_token"]) if isinstance(home["top_token"], str) else None
     null = f"random contexts {short(home['coherence_null_mean'])}; z {short(home['coherence_z'])}"
     facts = [
@@ -172,7 +172,7 @@ def _facts(home: Mapping[str, Any], firings: Firings) -> list[tuple[str, str]]:
     return facts
 
 
-def _groups(scene: Scene, firings: Firings) -> list[Group]:
+def _groups(scene: Scene, firings: RowFirings) -> list[ContextGroup]:
     if not len(firings.value):
         return []
     chosen = scene.corpora.contexts(firings, scene.contexts)
@@ -188,11 +188,11 @@ def _groups(scene: Scene, firings: Firings) -> list[Group]:
             note = f"{bounds}, {percent(first.share)} of firings; drawn by chance"
             if any(context.again for context in own):
                 note += "; there are too few documents: some are shown before"
-        groups.append(Group(title, note, [_line(scene, firings, context) for context in own]))
+        groups.append(ContextGroup(title, note, [_line(scene, firings, context) for context in own]))
     return groups
 
 
-def fewer_lines(groups: Sequence[Group], n_bytes: int) -> list[Group]:
+def fewer_lines(groups: Sequence[ContextGroup], n_bytes: int) -> list[ContextGroup]:
     """Without as many contexts as take `n_bytes`: each time the last of the largest group, never its only one.
 
     The strongest contexts, the first group, may be two and a half times as many as those of a stratum. Groups say how
@@ -210,7 +210,7 @@ def fewer_lines(groups: Sequence[Group], n_bytes: int) -> list[Group]:
     ]
 
 
-def _line(scene: Scene, firings: Firings, context: Context) -> Line:
+def _line(scene: Scene, firings: RowFirings, context: Context) -> Line:
     tokens = scene.corpora.tokens(context.corpus, context.start, context.start + len(context.values))
     peak = context.peak - context.start
     massive = context.massive.tolist()
@@ -234,7 +234,7 @@ def _score(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(scene: Scene, firings: Firings) -> list[dict[str, Any]]:
+def _answers(scene: Scene, firings: RowFirings) -> list[dict[str, Any]]:
     """The scorer's answers by kind of window, with the windows on which it was most mistaken."""
     rows = [row for row in scene.tables.answers_of.get(firings.latent, []) if known(row["answer"])]
     if not rows:
@@ -254,7 +254,7 @@ def _answers(scene: Scene, firings: Firings) -> list[dict[str, Any]]:
     return found
 
 
-def _window(scene: Scene, firings: Firings, row: Mapping[str, Any]) -> Line:
+def _window(scene: Scene, firings: RowFirings, row: Mapping[str, Any]) -> Line:
     corpus, start, stop = scene.corpora.names.index(row["corpus"]), row["start"], row["start"] + row["width"]
     values = scene.corpora.around(firings, corpus, start, stop).tolist()
     tokens, massive = scene.corpora.tokens(corpus, start, stop), scene.corpora.massive(corpus, start, stop).tolist()

@@ -12,7 +12,7 @@ import numpy as np
 from atlas.files import atomic_path, write_plain_json
 from atlas.hook_points import HookPoint
 from atlas.sae_ids import SaeId
-from atlas.site.contexts import Context, Firings
+from atlas.site.contexts import Context, RowFirings
 from atlas.site.latent import Scene
 from atlas.site.logits import Logits
 
@@ -42,7 +42,7 @@ def write_neuronpedia(scene: Scene, sae_id: str, target: Path) -> None:
                 batch, number = [], number + 1
 
 
-def feature(scene: Scene, firings: Firings) -> dict[str, Any]:
+def feature(scene: Scene, firings: RowFirings) -> dict[str, Any]:
     """One latent; what this workflow does not compute (neuron alignment, correlated neurons) is empty."""
     latent, tables = firings.latent, scene.tables
     counts, edges = firings.histogram()

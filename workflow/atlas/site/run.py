@@ -33,7 +33,7 @@ from atlas.site.logits import decoder_logits
 from atlas.site.neuronpedia import write_neuronpedia
 from atlas.site.numbers import short
 from atlas.site.pages import render, write_data, write_page
-from atlas.site.sae import SaeFacts, SaeFiles, index_line, latent_columns, sae_page
+from atlas.site.sae import SaeFacts, SaePageFiles, index_line, latent_columns, sae_page
 from atlas.site.tables import TableFiles, Tables
 from atlas.site.text import TokenPieces
 from atlas.training.sae import Sae, load_sae
@@ -65,7 +65,7 @@ class SiteInputs:
 
 
 @dataclass(frozen=True)
-class Place:
+class SaePageContext:
     """Where an SAE stands: its hook and seed, the studies that hold it, the seeds of its recipe that have pages."""
 
     hook: str
@@ -75,7 +75,7 @@ class Place:
 
 
 def build_sae_pages(
-    inputs: SiteInputs, results: SaeFiles, place: Place, settings: Site, limits: Taxonomy, target: Path
+    inputs: SiteInputs, results: SaePageFiles, place: SaePageContext, settings: Site, limits: Taxonomy, target: Path
 ) -> None:
     """Write the folder of one SAE.
 
@@ -98,7 +98,7 @@ def build_sae_pages(
         log.info("%d latents: %.1f KiB a page, %.1f at most", len(sizes), np.mean(sizes) / 1024, max(sizes) / 1024)
 
 
-def export_neuronpedia(inputs: SiteInputs, place: Place, settings: Site, target: Path) -> None:
+def export_neuronpedia(inputs: SiteInputs, place: SaePageContext, settings: Site, target: Path) -> None:
     """Write the latents that have pages as Neuronpedia's batches; raises what building the pages raises."""
     scene = _scene(inputs, place, settings)
     logits = _read_by_head(inputs.model, place.hook, lambda loaded: decoder_logits(load_sae(inputs.sae).W_dec, loaded))
@@ -113,7 +113,7 @@ def chosen_latents(n_latents: int, limit: int | None) -> frozenset[int]:
 
 
 def _random_pages(
-    inputs: SiteInputs, place: Place, settings: Site, folder: Path, shared: Mapping[str, object]
+    inputs: SiteInputs, place: SaePageContext, settings: Site, folder: Path, shared: Mapping[str, object]
 ) -> list[dict[str, object]]:
     """Write pages of some latents of the random dictionary; what the SAE's page lists of them."""
     scene = _scene(inputs, place, settings, "random")
@@ -158,7 +158,7 @@ def _rendered(values: dict[str, Any]) -> bytes:
     return page
 
 
-def _scene(inputs: SiteInputs, place: Place, settings: Site, dictionary: str = "sae") -> Scene:
+def _scene(inputs: SiteInputs, place: SaePageContext, settings: Site, dictionary: str = "sae") -> Scene:
     try:
         sae = load_sae(inputs.sae)
     except TrainingError as error:
@@ -191,7 +191,7 @@ def _scene(inputs: SiteInputs, place: Place, settings: Site, dictionary: str = "
     )
 
 
-def _links(sae: Sae, place: Place, settings: Site) -> Links:
+def _links(sae: Sae, place: SaePageContext, settings: Site) -> Links:
     seeds = {seed: f"../../seed-{seed}/latents" for seed in place.seeds if seed != place.seed}
     return Links(chosen_latents(sae.n_latents, settings.latents_per_sae), seeds)
 

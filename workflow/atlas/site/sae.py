@@ -47,7 +47,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class SaeFiles:
+class SaePageFiles:
     """metrics.json, latents.json, stability.json, run card; training curves of an SAE trained here, or None;
     autointerp.json, twins.json and a study's table of usefulness, or None."""
 
@@ -78,7 +78,7 @@ class SaeFacts:
     usefulness: dict[str, Any] | None
 
     @classmethod
-    def read(cls, files: SaeFiles, sae_id: str) -> "SaeFacts":
+    def read(cls, files: SaePageFiles, sae_id: str) -> "SaeFacts":
         """Raises EvaluationError when a file is of another SAE."""
         metrics, latents = read_of_sae(files.metrics, sae_id), read_of_sae(files.latents, sae_id)
         labels, twins = (None if path is None else read_of_sae(path, sae_id) for path in (files.labels, files.twins))

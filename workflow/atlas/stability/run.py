@@ -43,7 +43,7 @@ class SeedFiles:
 
 
 @dataclass(frozen=True)
-class Member:
+class SeedDictionary:
     """One seed's dictionary: its directions, who fires, and the mask of latents that fire at all."""
 
     directions: Directions
@@ -84,7 +84,7 @@ def run_stability(
     write_parquet(table, _latent_table(members, likeness))
 
 
-def _open(seed: int, files: SeedFiles, device: torch.device) -> Member:
+def _open(seed: int, files: SeedFiles, device: torch.device) -> SeedDictionary:
     try:
         sae = load_sae(files.sae).to(device)
     except TrainingError as error:
@@ -93,10 +93,10 @@ def _open(seed: int, files: SeedFiles, device: torch.device) -> Member:
     firing = Firing.of(codes)
     alive = firing.counts > 0
     log.info("seed %d: %d of %d latents fire on %d rows", seed, alive.sum(), len(alive), firing.n_rows)
-    return Member(Directions.of(sae.W_enc, sae.W_dec), firing, alive)
+    return SeedDictionary(Directions.of(sae.W_enc, sae.W_dec), firing, alive)
 
 
-def _require_comparable(members: Mapping[int, Member], files: Mapping[int, SeedFiles]) -> None:
+def _require_comparable(members: Mapping[int, SeedDictionary], files: Mapping[int, SeedFiles]) -> None:
     (first, reference), *others = members.items()
     for seed, member in others:
         for name in ("encoder", "decoder"):
@@ -113,7 +113,7 @@ def _require_comparable(members: Mapping[int, Member], files: Mapping[int, SeedF
             )
 
 
-def _likeness(first: Member, second: Member, settings: Stability) -> dict[str, Likeness]:
+def _likeness(first: SeedDictionary, second: SeedDictionary, settings: Stability) -> dict[str, Likeness]:
     """Among latents that fire, and among all: a latent that never fires is where its seed happened to put it."""
     limit = settings.exact_matching_up_to
     firing = Likeness.between(first.directions.only(first.alive), second.directions.only(second.alive), limit)
@@ -126,7 +126,7 @@ def _likeness(first: Member, second: Member, settings: Stability) -> dict[str, L
 
 def _summarise(
     seed: int,
-    members: Mapping[int, Member],
+    members: Mapping[int, SeedDictionary],
     likeness: Mapping[tuple[int, int], Mapping[str, Likeness]],
     settings: Stability,
     known: dict[tuple[int, int], list[dict[str, float]]],
@@ -188,7 +188,7 @@ def _reasons(result: Mapping[str, Any], draws: int) -> dict[str, str]:
     return reasons
 
 
-def _directions(member: Member, which: str) -> Directions:
+def _directions(member: SeedDictionary, which: str) -> Directions:
     return member.directions.only(member.alive) if which == "firing" else member.directions
 
 
@@ -226,7 +226,7 @@ def _interval(latents: list[np.ndarray]) -> list[float] | None:
     return cluster_interval(mean, n_groups)
 
 
-def _partners_fire(seed: int, members: Mapping[int, Member], pairs: Mapping[int, Likeness]) -> dict[str, Any]:
+def _partners_fire(seed: int, members: Mapping[int, SeedDictionary], pairs: Mapping[int, Likeness]) -> dict[str, Any]:
     """Return whether a latent and its partner fire as often, and on the same rows; and on how many rows random pairs
     do.
     """
@@ -266,7 +266,7 @@ def _noise(metrics: Mapping[int, Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def _latent_table(
-    members: Mapping[int, Member], likeness: Mapping[tuple[int, int], Mapping[str, Likeness]]
+    members: Mapping[int, SeedDictionary], likeness: Mapping[tuple[int, int], Mapping[str, Likeness]]
 ) -> pd.DataFrame:
     """One row per latent and other seed; partners are null for latents that never fire or have none left."""
     columns = {"seed": "int64", "latent": "int64", "firings": "int64", "other_seed": "int64", "partner": "Int64"}

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from atlas.training.architectures import ARCHITECTURES, Architecture
-from atlas.training.architectures.base import Batch, Encoded
+from atlas.training.architectures.base import Encoded, LossInputs
 from atlas.training.products import DecodeKept, Encode, EncodeKept, Kept, decode, pre_activations
 
 
@@ -27,7 +27,7 @@ class Forward:
     encoded: Encoded | None = None
 
 
-def forward(batch: Batch, sparse: bool) -> Forward:
+def forward(batch: LossInputs, sparse: bool) -> Forward:
     """Encode and decode a batch as training does; `sparse` computes with kept latents alone, if they are selected."""
     architecture = ARCHITECTURES[batch.recipe.architecture]
     if architecture.select is None:
@@ -38,7 +38,7 @@ def forward(batch: Batch, sparse: bool) -> Forward:
     return (_sparse_forward if sparse else _dense_forward)(batch, architecture)
 
 
-def _dense_forward(batch: Batch, architecture: Architecture) -> Forward:
+def _dense_forward(batch: LossInputs, architecture: Architecture) -> Forward:
     p = batch.parameters
     assert architecture.select is not None and batch.recipe.k is not None  # a recipe has k where latents are selected
     pre = Encode.apply(batch.rows, p["W_enc"], p["b_enc"], batch.centre, batch.dtype)
@@ -48,7 +48,7 @@ def _dense_forward(batch: Batch, architecture: Architecture) -> Forward:
     return Forward(_decode(latents, architecture, batch), latents, kept.any(dim=0))
 
 
-def _decode(latents: Tensor, architecture: Architecture, batch: Batch) -> tuple[Tensor, ...]:
+def _decode(latents: Tensor, architecture: Architecture, batch: LossInputs) -> tuple[Tensor, ...]:
     p = batch.parameters
     if architecture.groups is None:
         return (decode(latents, p["W_dec"], batch.dtype) + p["b_dec"],)
@@ -57,7 +57,7 @@ def _decode(latents: Tensor, architecture: Architecture, batch: Batch) -> tuple[
     return _nested([decode(of_group, rows, batch.dtype) for of_group, rows in parts], p["b_dec"])
 
 
-def _sparse_forward(batch: Batch, architecture: Architecture) -> Forward:
+def _sparse_forward(batch: LossInputs, architecture: Architecture) -> Forward:
     p = batch.parameters
     assert architecture.select is not None and batch.recipe.k is not None  # a recipe has k where latents are selected
     with torch.no_grad():

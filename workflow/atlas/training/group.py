@@ -27,7 +27,7 @@ from atlas.models.load import LoadedModel, load_model
 from atlas.prepared import read_identity
 from atlas.training.lock import only_process
 from atlas.training.preemption import Preempted, listen
-from atlas.training.rounds import Passage, most_at_hand, needed, next_window, order_of_windows
+from atlas.training.rounds import WindowUse, most_at_hand, needed, next_window, order_of_windows
 from atlas.training.run import (
     Asked,
     card_of,
@@ -61,7 +61,7 @@ class GroupInputs:
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """One SAE of a group: its settings, reports that its evaluation text is apart, its folders, and its threads."""
 
     asked: Asked
@@ -80,7 +80,7 @@ class Member:
 
 def train_group(
     inputs: GroupInputs,
-    members: Sequence[Member],
+    members: Sequence[GroupMember],
     harvest: Harvest,
     device: torch.device,
     windows: Path,
@@ -118,7 +118,7 @@ class _Group:
     def __init__(
         self,
         inputs: GroupInputs,
-        members: Sequence[Member],
+        members: Sequence[GroupMember],
         harvest: Harvest,
         device: torch.device,
         folder: Path,
@@ -146,7 +146,7 @@ class _Group:
             require_enough_rows(member.asked, stream, self._windowed)
         _require_device_memory(members, self._identity, inputs.model, device, model_device)
         self.trainings = [self._begin(*each, watched, device) for each in zip(members, self._streams, strict=True)]
-        self._passages = [Passage(stream.plan.use, stream.steps) for stream in self._streams]
+        self._passages = [WindowUse(stream.plan.use, stream.steps) for stream in self._streams]
 
     def train(self, asked_to_end: Event) -> None:
         """Fill one window after the other, and train every SAE as far as the windows at hand allow."""
@@ -183,7 +183,7 @@ class _Group:
         require_passed(self._inputs.audit, loaded, self._hooks)
         return loaded
 
-    def _begin(self, member: Member, stream: BatchStream, watched: Mapping[str, list[Shard]], device) -> Training:
+    def _begin(self, member: GroupMember, stream: BatchStream, watched: Mapping[str, list[Shard]], device) -> Training:
         asked = member.asked
         monitors, targets = samples_of(asked, watched, self._facts)
         corpora = [path for path in self._inputs.corpora if path.parent.name in asked.mix.corpora]
@@ -274,7 +274,7 @@ def _require_same_text(facts: Mapping[str, list[Shard]], splits: Mapping[str, To
 
 
 def _require_device_memory(
-    members: Sequence[Member],
+    members: Sequence[GroupMember],
     identity: Mapping[str, Any],
     model: Path,
     device: torch.device,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from atlas.config.recipe import Recipe
-from atlas.training.architectures.base import Batch
+from atlas.training.architectures.base import LossInputs
 from atlas.training.selection import top_indices
 
 
@@ -65,7 +65,7 @@ def conventions(recipe: Recipe) -> Conventions:
 
 
 def decoder_auxiliary_loss(
-    batch: Batch, residual: Float[Tensor, "batch d_model"], dead: Int[Tensor, " dead"]
+    batch: LossInputs, residual: Float[Tensor, "batch d_model"], dead: Int[Tensor, " dead"]
 ) -> Float[Tensor, ""]:
     """The auxiliary loss of sparsify, which trains decoder rows alone: its encoder passes no gradient to dead latents.
 

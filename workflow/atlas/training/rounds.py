@@ -7,7 +7,7 @@ from atlas.activations.plan import Window
 
 
 @dataclass(frozen=True)
-class Passage:
+class WindowUse:
     """The windows that one SAE draws from: of each the first step and the one after the last. `steps` is its length."""
 
     use: Mapping[Window, tuple[int, int]]
@@ -23,7 +23,7 @@ class Passage:
         return window in self.use and self.use[window][1] > step
 
 
-def order_of_windows(passages: Sequence[Passage]) -> list[Window]:
+def order_of_windows(passages: Sequence[WindowUse]) -> list[Window]:
     """Order the windows by when they are first needed: the share of its steps that an SAE has made by then."""
     begins: dict[Window, float] = {}
     for passage in passages:
@@ -33,7 +33,7 @@ def order_of_windows(passages: Sequence[Passage]) -> list[Window]:
 
 
 def next_window(
-    order: Sequence[Window], passages: Sequence[Passage], steps: Sequence[int], at_hand: Collection[Window]
+    order: Sequence[Window], passages: Sequence[WindowUse], steps: Sequence[int], at_hand: Collection[Window]
 ) -> Window | None:
     """Return the window to fill next: the first that is not at hand and that some SAE still needs."""
     for window in order:
@@ -42,12 +42,12 @@ def next_window(
     return None
 
 
-def needed(window: Window, passages: Sequence[Passage], steps: Sequence[int]) -> bool:
+def needed(window: Window, passages: Sequence[WindowUse], steps: Sequence[int]) -> bool:
     """Return whether any SAE, each at its step, has still to draw from a window."""
     return any(passage.needs(window, step) for passage, step in zip(passages, steps, strict=True))
 
 
-def most_at_hand(passages: Sequence[Passage], sizes: Mapping[Window, int], steps: Sequence[int]) -> int:
+def most_at_hand(passages: Sequence[WindowUse], sizes: Mapping[Window, int], steps: Sequence[int]) -> int:
     """Compute the largest sum of sizes of windows that are at hand at once, from these steps to the end."""
     order, at_hand, largest, steps = order_of_windows(passages), set(), 0, list(steps)
     while (window := next_window(order, passages, steps, at_hand)) is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from atlas.config.recipe import Recipe
 from atlas.errors import TrainingError
 from atlas.training.architectures import ARCHITECTURES
-from atlas.training.architectures.base import Batch, Encoded
+from atlas.training.architectures.base import Encoded, LossInputs
 from atlas.training.architectures.batch_topk import adapt_threshold, smallest_kept
 from atlas.training.auxk import auxiliary_loss
 from atlas.training.forward import forward
@@ -68,7 +68,7 @@ def update(
     targets, centre = (rows, state.parameters["b_dec"]) if targets is None else (targets, torch.zeros_like(rows[0]))
     if not rules.centred:
         centre = torch.zeros_like(rows[0])
-    batch = Batch(rows, targets, centre, state.parameters, recipe, state.step, numerics.dtype)
+    batch = LossInputs(rows, targets, centre, state.parameters, recipe, state.step, numerics.dtype)
     while (seen := attempt(lambda: _backward(state, batch, rules, numerics, corpora, micro_batch.rows))) is None:
         micro_batch.halve(state.step, recipe)
 
@@ -98,7 +98,7 @@ class _Seen:
 
 
 def _backward(
-    state: TrainingState, batch: Batch, rules: Conventions, numerics: Numerics, corpora: str, size: int
+    state: TrainingState, batch: LossInputs, rules: Conventions, numerics: Numerics, corpora: str, size: int
 ) -> _Seen:
     """Leave the gradients of the mean loss at the parameters; the rows pass in parts of `size`."""
     for parameter in state.parameters.values():
@@ -137,7 +137,7 @@ class _Outcome:
     encoded: Encoded | None = None
 
 
-def _forward(part: Batch, numerics: Numerics, batch_size: int, rules: Conventions) -> _Outcome:
+def _forward(part: LossInputs, numerics: Numerics, batch_size: int, rules: Conventions) -> _Outcome:
     if numerics.fused:
         return _fused_forward(part, batch_size, rules)
     seen = forward(part, numerics.sparse)
@@ -148,7 +148,7 @@ def _forward(part: Batch, numerics: Numerics, batch_size: int, rules: Convention
     return _Outcome([*errors, error], residual, seen.fired, kept, (kept > 0).sum(), Tensor.backward, seen.encoded)
 
 
-def _fused_forward(part: Batch, batch_size: int, rules: Conventions) -> _Outcome:
+def _fused_forward(part: LossInputs, batch_size: int, rules: Conventions) -> _Outcome:
     architecture, passes = ARCHITECTURES[part.recipe.architecture], fused_passes()
     n_groups = 1 if architecture.groups is None else len(architecture.groups(part.recipe))
     divisor = math.prod(map(float, _divisors(part, n_groups, rules)))
@@ -163,7 +163,7 @@ def _fused_forward(part: Batch, batch_size: int, rules: Conventions) -> _Outcome
     return _Outcome(errors, seen.residuals[-1], seen.fired, seen.entries.values, counts.sum(), backward)
 
 
-def _parts(batch: Batch, size: int) -> list[Batch]:
+def _parts(batch: LossInputs, size: int) -> list[LossInputs]:
     if size >= len(batch.rows):
         return [batch]
     pairs = zip(batch.rows.split(size), batch.targets.split(size), strict=True)
@@ -172,7 +172,7 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
 
 @torch.no_grad()
 def _whole_batch(
-    state: TrainingState, batch: Batch, parts: list[Batch], numerics: Numerics, rules: Conventions
+    state: TrainingState, batch: LossInputs, parts: list[LossInputs], numerics: Numerics, rules: Conventions
 ) -> tuple[Bool[Tensor, " n_latents"] | None, Float[Tensor, ""] | None]:
     """Return what the auxiliary loss of a part needs of all parts: which latents fired, and the variance of the
     residual.
@@ -192,7 +192,7 @@ def _whole_batch(
 
 
 def _dead_latents(
-    state: TrainingState, fired: Bool[Tensor, " n_latents"], batch: Batch, rules: Conventions
+    state: TrainingState, fired: Bool[Tensor, " n_latents"], batch: LossInputs, rules: Conventions
 ) -> Int[Tensor, " dead"]:
     """The latents that are dead to the auxiliary loss of this batch."""
     before, limit = state.tokens_since_fired, batch.recipe.dead_feature_tokens
@@ -201,7 +201,7 @@ def _dead_latents(
 
 
 def _losses(
-    part: Batch, seen: _Outcome, dead: Tensor, rules: Conventions, variance: Tensor | None
+    part: LossInputs, seen: _Outcome, dead: Tensor, rules: Conventions, variance: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, squared error and auxiliary loss, each the mean over the rows of a part."""
     architecture, coefficient = ARCHITECTURES[part.recipe.architecture], part.recipe.aux_coefficient
@@ -219,7 +219,7 @@ def _losses(
     return loss, squared_error, auxiliary
 
 
-def _divisors(part: Batch, n_groups: int, rules: Conventions) -> list[float | Tensor]:
+def _divisors(part: LossInputs, n_groups: int, rules: Conventions) -> list[float | Tensor]:
     """Return what the mean error of the nested reconstructions is divided by."""
     divisors: list[float | Tensor] = [n_groups] if rules.groups_averaged_twice else []
     if rules.relative:
@@ -228,7 +228,7 @@ def _divisors(part: Batch, n_groups: int, rules: Conventions) -> list[float | Te
 
 
 def _auxiliary_loss(
-    batch: Batch, residual: Tensor, dead: Tensor, rules: Conventions, variance: Tensor | None
+    batch: LossInputs, residual: Tensor, dead: Tensor, rules: Conventions, variance: Tensor | None
 ) -> Tensor:
     if rules.auxiliary == "rectified, decoder only":
         return decoder_auxiliary_loss(batch, residual, dead)
@@ -236,7 +236,7 @@ def _auxiliary_loss(
     return auxiliary_loss(batch.rows, residual, batch.parameters, dead, batch.dtype, rectify, batch.centre, variance)
 
 
-def _check_finite(value: Tensor, name: str, batch: Batch, corpora: str) -> None:
+def _check_finite(value: Tensor, name: str, batch: LossInputs, corpora: str) -> None:
     if bool(value.isfinite()):
         return
     whole = batch.rows.isfinite().all(dim=1) & batch.targets.isfinite().all(dim=1)

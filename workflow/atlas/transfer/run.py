@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from atlas.activations.store import Shard, shards_by_corpus
-from atlas.config.shifts import Place
+from atlas.config.shifts import EvaluationTarget
 from atlas.errors import EvaluationError
 from atlas.evaluation.shift import fed_scaled
 from atlas.evaluation.undefined import without_nonfinite
@@ -37,8 +37,8 @@ class TransferInputs:
 def run_transfer(
     inputs: TransferInputs,
     *,
-    home: Place,
-    away: Place,
+    home: EvaluationTarget,
+    away: EvaluationTarget,
     corpora: Mapping[str, str],
     device: torch.device,
     target: Path,
@@ -106,7 +106,7 @@ def _compare(here: Side, there: Side) -> tuple[dict[str, Any], pd.DataFrame]:
     return result, latents
 
 
-def _side(sae: Sae, shards: Mapping[str, list[Shard]], corpus: str, place: Place) -> Side:
+def _side(sae: Sae, shards: Mapping[str, list[Shard]], corpus: str, place: EvaluationTarget) -> Side:
     if corpus not in shards:
         raise EvaluationError(f"corpus {corpus!r} has no eval shards at {place.model}, only {sorted(shards)}")
     width = shards[corpus][0].read_rows(place.hook, 0, 1).shape[1]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atlas.activations.store import Shard
 from atlas.evaluation.chunks import chunk_rows, row_chunks
-from atlas.latents.drift import Firings
+from atlas.latents.drift import FiringCounts
 from atlas.statistics.clusters import Groups, cluster_interval
 from atlas.training.sae import Sae
 
@@ -48,7 +48,7 @@ def same_tokens(home: Side, away: Side) -> bool:
 
 
 @torch.inference_mode()
-def firings(side: Side) -> Firings:
+def firings(side: Side) -> FiringCounts:
     """Firings of every latent in every group of documents."""
     groups = side.groups
     by_group, tokens = np.zeros((side.sae.n_latents, groups.count), np.int64), np.zeros(groups.count, np.int64)
@@ -57,7 +57,7 @@ def firings(side: Side) -> Firings:
         row, latent = (index.cpu().numpy() for index in (latents > 0).nonzero(as_tuple=True))
         np.add.at(by_group, (latent, group[row]), 1)
         tokens += np.bincount(group, minlength=groups.count)
-    return Firings(by_group, tokens)
+    return FiringCounts(by_group, tokens)
 
 
 class TokenByToken:

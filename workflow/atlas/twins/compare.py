@@ -13,14 +13,14 @@ from atlas.files import write_json
 from atlas.sae_files import read_of_sae
 from atlas.statistics.clusters import LEAST_CLUSTERS, jackknife_interval
 from atlas.twins.learnt import DECIDING, best_twin, learnt
-from atlas.twins.measures import MEASURES, Measure
+from atlas.twins.measures import MEASURES, TwinMeasure
 
 # Of the text and the model alone, hence the same for an SAE and its twins.
 _SHARED = ("count", "square", "clean", "zero", "mean", "mean_regular")
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedSae:
     """One SAE as evaluation left it: metrics.json and document_sums.safetensors."""
 
     metrics: Path
@@ -28,7 +28,7 @@ class Judged:
 
 
 def write_comparison(
-    sae_id: str, own: Judged, twins: Mapping[str, tuple[str, Judged]], corpora: Sequence[str], target: Path
+    sae_id: str, own: EvaluatedSae, twins: Mapping[str, tuple[str, EvaluatedSae]], corpora: Sequence[str], target: Path
 ) -> None:
     """Write twins.json: an SAE beside its twins (kind -> id and files) on `corpora`.
 
@@ -44,7 +44,7 @@ def write_comparison(
 
 def compare_twins(
     sae_id: str,
-    own: Judged,
+    own: EvaluatedSae,
     twins: Mapping[str, str],
     twin_metrics: list[Path],
     twin_sums: list[Path],
@@ -53,7 +53,7 @@ def compare_twins(
 ) -> None:
     """Write the comparison of `write_comparison`; `twins` has the id of each kind, in the order of their files."""
     files = zip(twins.items(), twin_metrics, twin_sums, strict=True)
-    judged = {kind: (name, Judged(metrics, sums)) for (kind, name), metrics, sums in files}
+    judged = {kind: (name, EvaluatedSae(metrics, sums)) for (kind, name), metrics, sums in files}
     write_comparison(sae_id, own, judged, corpora, target)
 
 
@@ -68,7 +68,7 @@ class _Read:
         return self.metrics["corpora"][corpus]["atlas"]
 
 
-def _read(sae_id: str, files: Judged) -> _Read:
+def _read(sae_id: str, files: EvaluatedSae) -> _Read:
     return _Read(files.sums, read_of_sae(files.metrics, sae_id), *read_document_sums(files.sums, sae_id))
 
 
@@ -108,7 +108,7 @@ def _corpus(corpus: str, read: Mapping[str, _Read]) -> dict[str, Any]:
     }
 
 
-def _measure(measure: Measure, corpus: str, read: Mapping[str, _Read]) -> dict[str, Any]:
+def _measure(measure: TwinMeasure, corpus: str, read: Mapping[str, _Read]) -> dict[str, Any]:
     """The SAE's value, each twin's, the best twin, and by how much the SAE is better, above 0 whatever is better."""
     values = {kind: each.atlas(corpus).get(measure.name) for kind, each in read.items()}
     own = values.pop("")

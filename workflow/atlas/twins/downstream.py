@@ -26,7 +26,7 @@ _ABSORBED = ("mean_absorption_fraction", "full_absorption_rate")
 
 
 @dataclass(frozen=True)
-class Found:
+class MeasuredValue:
     """One measure of one dictionary, and what its difference from another one is taken over.
 
     One of `paired` (value by item, the same items for every dictionary), `sample` (a value of each latent) or
@@ -40,7 +40,7 @@ class Found:
     interval: list[float] | None = None
     over: str = "latents"
 
-    def better_by(self, other: "Found") -> tuple[float | None, list[float] | None, int]:
+    def better_by(self, other: "MeasuredValue") -> tuple[float | None, list[float] | None, int]:
         """Compute by how much this is better than `other`, above 0 in any case; the interval; how many items."""
         if self.paired is not None and other.paired is not None:
             names = sorted(set(self.paired) & set(other.paired))
@@ -73,7 +73,7 @@ def _mean_of(values: np.ndarray) -> tuple[float | None, list[float] | None, int]
     return whole, jackknife_interval(whole, without), n
 
 
-def read_stage(stage: TwinStage, path: Path, sae_id: str) -> dict[str, Found]:
+def read_stage(stage: TwinStage, path: Path, sae_id: str) -> dict[str, MeasuredValue]:
     """Read the measures of one stage by name, from the file that the stage writes of an SAE.
 
     Raises EvaluationError where the file has nothing of this SAE.
@@ -81,7 +81,7 @@ def read_stage(stage: TwinStage, path: Path, sae_id: str) -> dict[str, Found]:
     return dict(_READERS[stage](path, sae_id))
 
 
-def _latents(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
+def _latents(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
     """latents.parquet: the SAE's latents on the first in-sample corpus."""
     rows = read_parquet(path, columns=["dictionary", "corpus", "role", "coherence_z"])
     mine = rows[(rows.dictionary == "sae") & (rows.role == "in_sample")]
@@ -92,7 +92,7 @@ def _latents(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
     yield "coherent_share", _sample((z > COHERENT_Z).astype(float))
 
 
-def _labels(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
+def _labels(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
     """scores.parquet: scores against random negatives; without an explainer they are of intruders."""
     rows = read_parquet(path, columns=["dictionary", "explainer", "scorer", "negatives", "score"])
     mine = rows[(rows.dictionary == "sae") & (rows.negatives == "random")]
@@ -103,7 +103,7 @@ def _labels(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
         yield name, _sample(scores.score.dropna().to_numpy(float))
 
 
-def _stability(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
+def _stability(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
     """stability.json of all seeds of a recipe: how much of one seed comes back in the others."""
     seed = SaeId.parse(sae_id).seed
     own = read_json(path)["saes"].get(str(seed))
@@ -111,31 +111,31 @@ def _stability(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
         raise EvaluationError(f"{path}: has no seed {seed}, which {sae_id} has; delete it and run again")
     for name in _STABLE:
         measure = (own["firing"] or {}).get(name) or {"value": None, "interval": None}
-        yield f"stability_{name}", Found(measure["value"], interval=measure["interval"], over="both intervals")
+        yield f"stability_{name}", MeasuredValue(measure["value"], interval=measure["interval"], over="both intervals")
 
 
-def _probing(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
+def _probing(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
     """probing.json: AUC of probes of k latents, mean over data sets."""
     datasets = read_json(path)["datasets"]
     for k in next(iter(datasets.values()))["k"]:
         by_set = {name: float(data["k"][k]["sae"]["auc"]) for name, data in datasets.items()}
-        yield f"probing_auc_k{k}", Found(float(np.mean(list(by_set.values()))), paired=by_set, over="data sets")
+        yield f"probing_auc_k{k}", MeasuredValue(float(np.mean(list(by_set.values()))), paired=by_set, over="data sets")
 
 
-def _absorption(path: Path, sae_id: str) -> Iterator[tuple[str, Found]]:
+def _absorption(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
     """absorption.json: means over letters of the first split; no value where the file says that it does not count."""
     result = read_json(path)
     for name in _ABSORBED:
         letters = {letter["letter"]: float(letter[name]) for letter in result["letters"]} if result["valid"] else {}
         value = float(np.mean(list(letters.values()))) if letters else None
-        yield name, Found(value, higher_is_better=False, paired=letters, over="letters")
+        yield name, MeasuredValue(value, higher_is_better=False, paired=letters, over="letters")
 
 
-def _sample(values: np.ndarray) -> Found:
-    return Found(float(values.mean()) if len(values) else None, sample=values)
+def _sample(values: np.ndarray) -> MeasuredValue:
+    return MeasuredValue(float(values.mean()) if len(values) else None, sample=values)
 
 
-_READERS: dict[TwinStage, Callable[[Path, str], Iterator[tuple[str, Found]]]] = {
+_READERS: dict[TwinStage, Callable[[Path, str], Iterator[tuple[str, MeasuredValue]]]] = {
     "latents": _latents,
     "labels": _labels,
     "stability": _stability,
@@ -144,7 +144,9 @@ _READERS: dict[TwinStage, Callable[[Path, str], Iterator[tuple[str, Found]]]] = 
 }
 
 
-def hold_against(own: Mapping[str, Found], twins: Mapping[str, Mapping[str, Found]]) -> dict[str, dict[str, Any]]:
+def hold_against(
+    own: Mapping[str, MeasuredValue], twins: Mapping[str, Mapping[str, MeasuredValue]]
+) -> dict[str, dict[str, Any]]:
     """Hold each measure of an SAE against its twins (kind -> measures); the form is that of twins.json."""
     result: dict[str, dict[str, Any]] = {}
     for name, found in own.items():

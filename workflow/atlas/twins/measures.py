@@ -13,7 +13,7 @@ Statistic = Callable[[DocumentSums, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Measure:
+class TwinMeasure:
     """A number of metrics.json, under its name there, from the sums of one family."""
 
     name: str
@@ -59,13 +59,13 @@ def _kl(suffix: str, sums: DocumentSums, weights: np.ndarray) -> np.ndarray:
 
 
 MEASURES = (
-    Measure("explained_variance_regular", REGULAR, partial(_explained, REGULAR)),
-    Measure("explained_variance", ALL, partial(_explained, ALL)),
-    Measure("loss_recovered_mean_regular", LOSS, partial(_recovered, "mean", "_regular")),
-    Measure("loss_recovered_mean", LOSS, partial(_recovered, "mean", "")),
-    Measure("loss_recovered_zero", LOSS, partial(_recovered, "zero", "")),
-    Measure("delta_loss_regular", LOSS, partial(_added, "_regular"), higher_is_better=False),
-    Measure("delta_loss", LOSS, partial(_added, ""), higher_is_better=False),
-    Measure("kl_regular", LOSS, partial(_kl, "_regular"), higher_is_better=False),
-    Measure("kl", LOSS, partial(_kl, ""), higher_is_better=False),
+    TwinMeasure("explained_variance_regular", REGULAR, partial(_explained, REGULAR)),
+    TwinMeasure("explained_variance", ALL, partial(_explained, ALL)),
+    TwinMeasure("loss_recovered_mean_regular", LOSS, partial(_recovered, "mean", "_regular")),
+    TwinMeasure("loss_recovered_mean", LOSS, partial(_recovered, "mean", "")),
+    TwinMeasure("loss_recovered_zero", LOSS, partial(_recovered, "zero", "")),
+    TwinMeasure("delta_loss_regular", LOSS, partial(_added, "_regular"), higher_is_better=False),
+    TwinMeasure("delta_loss", LOSS, partial(_added, ""), higher_is_better=False),
+    TwinMeasure("kl_regular", LOSS, partial(_kl, "_regular"), higher_is_better=False),
+    TwinMeasure("kl", LOSS, partial(_kl, ""), higher_is_better=False),
 )

@@ -41,7 +41,7 @@ class StageFiles:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SaeResults:
     """One SAE: its in-sample corpus, its stages, twins.json or None, the stages of its twins by kind."""
 
     corpus: str
@@ -59,7 +59,7 @@ class _Found:
     ceiling: Number | None = None
 
 
-def read_scales(judged: Judged, metrics: Mapping[str, Any], weak_recovered_below: float) -> dict[str, Scale]:
+def read_scales(judged: SaeResults, metrics: Mapping[str, Any], weak_recovered_below: float) -> dict[str, Scale]:
     """Read the scale of each measure, in the order of `MEASURES`; `metrics` are those of its corpus under `atlas`.
 
     Raises EvaluationError where a file is of another SAE.

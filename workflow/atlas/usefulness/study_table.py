@@ -10,7 +10,7 @@ from atlas.sae_files import read_of_sae
 from atlas.studies.rows import frame_of, identity
 from atlas.tables import write_csv
 from atlas.twins.learnt import UNTESTED
-from atlas.usefulness.read import Judged, StageFiles, read_scales
+from atlas.usefulness.read import SaeResults, StageFiles, read_scales
 from atlas.usefulness.scale import Number, Scale, untested, useful
 
 _BESIDE = "delta_loss_regular"
@@ -39,12 +39,12 @@ def write_usefulness_table(
     rows = []
     for sae_id, path in metrics.items():
         own = {kind: stages[twin] for kind, twin in twins.get(sae_id, {}).items() if twin in stages}
-        judged = Judged(corpora[sae_id], stages.get(sae_id, StageFiles(sae_id)), comparisons.get(sae_id), own)
+        judged = SaeResults(corpora[sae_id], stages.get(sae_id, StageFiles(sae_id)), comparisons.get(sae_id), own)
         rows.append(identity(study, sae_id) | _row(judged, path, weak_recovered_below))
     write_csv(table, frame_of(rows))
 
 
-def _row(judged: Judged, metrics: Path, weak_recovered_below: float) -> dict[str, Any]:
+def _row(judged: SaeResults, metrics: Path, weak_recovered_below: float) -> dict[str, Any]:
     found = read_of_sae(metrics, judged.stages.sae_id)["corpora"][judged.corpus]
     scales = read_scales(judged, found["atlas"], weak_recovered_below)
     words = {name: scale.word for name, scale in scales.items()}

@@ -41,7 +41,7 @@ class Weights(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class LossInputs:
     """What the forward pass and the loss of one update are computed from: normalised float32 rows, and the settings.
 
     `targets` are what is reconstructed: the rows, but for a transcoder. `centre` is what the encoder subtracts from the
@@ -103,8 +103,8 @@ class Architecture:
     saelens: str | None
     activate: Callable[[Latents, Weights], Latents]
     select: Callable[[Latents, int], Int[Tensor, " kept"]] | None = None
-    encode: Callable[[Batch], Encoded] | None = None
-    penalty: Callable[[Encoded, Batch], Float[Tensor, ""]] | None = None
+    encode: Callable[[LossInputs], Encoded] | None = None
+    penalty: Callable[[Encoded, LossInputs], Float[Tensor, ""]] | None = None
     groups: Callable[[Recipe], tuple[int, ...]] | None = None
     latent_parameters: Mapping[str, LatentParameter] = field(default_factory=dict)
     restrict: Callable[[Parameters], None] | None = None

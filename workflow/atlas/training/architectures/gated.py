@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.training.architectures.base import Architecture, Batch, Encoded, LatentParameter, Latents
+from atlas.training.architectures.base import Architecture, Encoded, LatentParameter, Latents, LossInputs
 from atlas.training.products import Encode, decode
 
 
@@ -19,7 +19,7 @@ def _activate(pre: Latents, sae) -> Latents:
     return torch.where(pre > 0, torch.relu(magnitude), 0.0)
 
 
-def _encode(batch: Batch) -> Encoded:
+def _encode(batch: LossInputs) -> Encoded:
     p = batch.parameters
     # Biases are added to their own branch, not taken out of the other's sum again: that would cost digits.
     product = Encode.apply(batch.rows, p["W_enc"], torch.zeros_like(p["b_enc"]), batch.centre, batch.dtype)
@@ -28,7 +28,7 @@ def _encode(batch: Batch) -> Encoded:
     return Encoded(torch.where(gate > 0, torch.relu(magnitude), 0.0), gate)
 
 
-def _penalty(encoded: Encoded, batch: Batch) -> Float[Tensor, ""]:
+def _penalty(encoded: Encoded, batch: LossInputs) -> Float[Tensor, ""]:
     """The L1 norm of the rectified gate, and the squared error of what it reconstructs."""
     open_gate = torch.relu(encoded.pre)
     p = batch.parameters

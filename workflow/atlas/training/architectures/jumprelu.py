@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
-from atlas.training.architectures.base import Architecture, Batch, Encoded, LatentParameter, Latents, Parameters
+from atlas.training.architectures.base import Architecture, Encoded, LatentParameter, Latents, LossInputs, Parameters
 from atlas.training.products import Encode
 
 
@@ -59,13 +59,13 @@ def _activate(pre: Latents, sae) -> Latents:
     return torch.relu(torch.where(pre > sae.latent_parameters["thresholds"], pre, 0.0))
 
 
-def _encode(batch: Batch) -> Encoded:
+def _encode(batch: LossInputs) -> Encoded:
     p = batch.parameters
     pre = Encode.apply(batch.rows, p["W_enc"], p["b_enc"], batch.centre, batch.dtype)
     return Encoded(Jump.apply(pre, p["thresholds"], batch.recipe.bandwidth), pre)
 
 
-def _penalty(encoded: Encoded, batch: Batch) -> Float[Tensor, ""]:
+def _penalty(encoded: Encoded, batch: LossInputs) -> Float[Tensor, ""]:
     recipe = batch.recipe
     # The reference looks at latents after the jump, where values just below a threshold are 0 and no longer near it.
     values = encoded.latents if recipe.parity else encoded.pre

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from atlas.training.architectures.base import Architecture, Batch, Encoded, Latents
+from atlas.training.architectures.base import Architecture, Encoded, Latents, LossInputs
 from atlas.training.products import Encode
 
 
@@ -17,13 +17,13 @@ def _activate(pre: Latents, sae) -> Latents:
     return torch.relu(pre)
 
 
-def _encode(batch: Batch) -> Encoded:
+def _encode(batch: LossInputs) -> Encoded:
     p = batch.parameters
     pre = Encode.apply(batch.rows, p["W_enc"], p["b_enc"], batch.centre, batch.dtype)
     return Encoded(torch.relu(pre), pre)
 
 
-def _penalty(encoded: Encoded, batch: Batch) -> Float[Tensor, ""]:
+def _penalty(encoded: Encoded, batch: LossInputs) -> Float[Tensor, ""]:
     """`l1_coefficient` times the mean L1 norm of the latents."""
     assert batch.recipe.l1_coefficient is not None  # the recipe of this architecture has one
     return batch.recipe.l1_coefficient * batch.warmed_up() * encoded.latents.sum() / len(batch.rows)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from atlas.training.adam import EPSILON, Adam, in_memory_order
-from atlas.training.architectures.base import Architecture, Batch
+from atlas.training.architectures.base import Architecture, LossInputs
 from atlas.training.fused.compiled import Kernels, kernels, run
 from atlas.training.fused.lanes import COLUMNS, LANES
 from atlas.training.selection import floor_of_sample, sample_stride, select_batch
@@ -55,7 +55,7 @@ class Pass:
 
 
 @torch.no_grad()
-def forward(batch: Batch, architecture: Architecture, factor: float) -> Pass:
+def forward(batch: LossInputs, architecture: Architecture, factor: float) -> Pass:
     """Select, reconstruct, and take the gradients of the kept values; `factor` is that of the residual's gradient."""
     p = batch.parameters
     W_dec, n_rows, n_latents = p["W_dec"].detach(), len(batch.rows), p["W_dec"].shape[0]
@@ -92,7 +92,7 @@ def forward(batch: Batch, architecture: Architecture, factor: float) -> Pass:
 
 
 @torch.no_grad()
-def add_gradients(seen: Pass, batch: Batch) -> None:
+def add_gradients(seen: Pass, batch: LossInputs) -> None:
     """Add the gradients of the reconstruction's loss to those at the parameters."""
     p = batch.parameters
     W_enc, W_dec = p["W_enc"].detach(), p["W_dec"].detach()
@@ -160,7 +160,7 @@ def step(optimizer: Adam, parameters: dict[str, torch.nn.Parameter], lr: float, 
         parameter.grad = None
 
 
-def _encode(loops: Kernels, batch: Batch) -> tuple[Tensor, Tensor]:
+def _encode(loops: Kernels, batch: LossInputs) -> tuple[Tensor, Tensor]:
     """Rows minus the centre, and their product with the encoder in the format of products."""
     rows, W_enc = batch.rows.contiguous(), batch.parameters["W_enc"].detach()
     centred, rounded = torch.empty_like(rows), batch.dtype == torch.bfloat16
@@ -170,7 +170,7 @@ def _encode(loops: Kernels, batch: Batch) -> tuple[Tensor, Tensor]:
     return centred, left @ W_enc.to(batch.dtype)
 
 
-def _select(loops: Kernels, product: Tensor, batch: Batch, architecture: Architecture) -> Entries:
+def _select(loops: Kernels, product: Tensor, batch: LossInputs, architecture: Architecture) -> Entries:
     bias, k = batch.parameters["b_enc"].detach(), batch.recipe.k
     n_rows = len(product)
     assert k is not None  # these loops are for selected latents
