@@ -1,4 +1,4 @@
-"""What an accelerator makes of it: the CUDA paths against the CPU, and each stage against a bare limit or a plain peer.
+"""Measure an accelerator: the CUDA paths against the CPU, and each stage against a bare limit or a plain peer.
 
     python benchmarks/gpu.py --output gpu.json          # one GPU of 80 GB, made for 8 minutes on an H100
     python benchmarks/gpu.py --tiny                     # that it runs, on any machine; nothing of use is measured
@@ -67,7 +67,7 @@ MIX = Mix(phases=[{"until": 1.0, "weights": {"random": 1.0}}])
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large each section is."""
+    """Size of each section."""
 
     llama: dict[str, Any]
     nemotron: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What the workflow costs over calling the library: the same references, trainings and evaluations, both ways.
+"""Measure the cost of the workflow over calling the library: the same references, trainings and evaluations, both ways.
 
     python benchmarks/overhead.py --study llama_sweep --hook resid_post.10
 

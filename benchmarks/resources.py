@@ -1,4 +1,4 @@
-"""What the cost model grants beside what finished jobs took, by stage: the largest of each.
+"""Compare what the cost model grants with what finished jobs took: the largest of each stage.
 
     PYTHONPATH=workflow python benchmarks/resources.py --results results
 

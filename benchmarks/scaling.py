@@ -1,4 +1,4 @@
-"""What a configuration costs on paper: tokens, bytes, hours of a GPU and jobs, as planned by atlas.studies.cost.
+"""Print the planned cost of a configuration: tokens, bytes, hours of a GPU and jobs, as planned by atlas.studies.cost.
 
     PYTHONPATH=workflow python benchmarks/scaling.py config/paper/llama_sweep.yaml --times 1 100
 

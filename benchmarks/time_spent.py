@@ -1,4 +1,4 @@
-"""Where the time of a run went: jobs, wall and CPU seconds, peak memory per rule, from Snakemake's benchmark files.
+"""Sum up the time of a run: jobs, wall and CPU seconds, peak memory per rule, from Snakemake's benchmark files.
 
     .venv/bin/python benchmarks/time_spent.py [results/benchmarks]
 

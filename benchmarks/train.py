@@ -43,7 +43,7 @@ SAME_LOSS = 0.01
 
 @dataclass(frozen=True)
 class Data:
-    """Where the rows are, which may be trained on, and the held-out ones themselves."""
+    """Folder of the rows, mask of those that may be trained on, and the held-out rows themselves."""
 
     files: list[RowsFile]
     storage_dtype: str

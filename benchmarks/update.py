@@ -1,4 +1,4 @@
-"""Where the time of one training update goes, against what this machine's arithmetic and memory allow.
+"""Measure the parts of one training update, against the limits of this machine's arithmetic and memory.
 
     python benchmarks/update.py --shape 576 4608 32 2048 --threads 2
 

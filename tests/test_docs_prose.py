@@ -25,7 +25,8 @@ def test_pages(text, lines):
     [
         ('def f():\n    """Whether it holds."""\n', 1),
         ('def f():\n    """Return whether it holds."""\n', 0),
-        ('class A:\n    """What a rule says."""\n', 0),  # a thing, not an action
+        ('class A:\n    """What a rule says."""\n', 1),
+        ('class A:\n    """Text of a rule."""\n', 0),
         ('def f():\n    """Return that of A and those of B."""\n', 1),
         ('def f(x):\n    raise ValueError(f"{x}: that of A is not those of B")\n', 1),
         ('def f(x):\n    raise ValueError(f"{x}: expected a number above 0")\n', 0),

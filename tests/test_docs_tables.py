@@ -118,7 +118,7 @@ def test_a_faulty_specification_names_its_page(tmp_path, text):
 
 
 def test_a_table_without_an_end_is_an_error(tmp_path):
-    with pytest.raises(DocsError, match=r"page\.md: a table has no `<!-- end of table -->`"):
+    with pytest.raises(DocsError, match=r"page\.md: a table is not closed"):
         pages.page_text("<!-- table: t\n-->\nold\n", "page.md", tmp_path)
 
 

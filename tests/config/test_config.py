@@ -109,7 +109,7 @@ def test_nulls_have_the_recipe_of_the_sweep():
         (
             "studies/llama_sweep/rows/0/override",
             {"steps": 100},
-            r"rows\[0\]\.override: .*warmup_steps is 100: must be below steps \(100\), .* leave it out for 5",
+            r"rows\[0\]\.override: .*warmup_steps is 100: must be below steps \(100\), .* for the default, 5",
         ),
         (
             "recipes/topk/max_epochs",

@@ -58,7 +58,7 @@ def test_what_is_needed_is_asked_for(architecture):
         ("matryoshka_batch_topk", {"group_fractions": [0.01, 0.99]}, "a group of 64 latents is empty"),
         ("matryoshka_batch_topk", {"group_fractions": [1.5, -0.5]}, "greater than 0"),
         ("matryoshka_batch_topk", {"threshold_start_step": 100}, "threshold_start_step is 100: must be below steps"),
-        ("topk", {"warmup_steps": 100}, r"warmup_steps is 100: must be below steps \(100\), .*; leave it out for 5"),
+        ("topk", {"warmup_steps": 100}, r"warmup_steps is 100: must be below steps \(100\), .*for the default, 5"),
         ("topk", {"warmup_steps": 1000}, r"warmup_steps is 1000: must be below steps \(100\)"),
         ("relu", {"sparsity_warmup_steps": 100}, r"sparsity_warmup_steps is 100: must be below steps \(100\)"),
         ("topk", {"k": 64}, "k is 64: must be below n_latents, which is 64"),

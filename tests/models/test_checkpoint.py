@@ -180,7 +180,7 @@ def test_the_saved_model_is_compared_with_the_loaded_one(source, tmp_path, monke
         return loaded
 
     monkeypatch.setattr(prepare_module, "load_model", altered)
-    with pytest.raises(SourceError, match=r"1 weights are others .*'model\.layers\.1\.mlp\.up_proj\.weight'"):
+    with pytest.raises(SourceError, match=r"1 weights changed .*'model\.layers\.1\.mlp\.up_proj\.weight'"):
         prepare_and_load(source, tmp_path / "prepared", 4)
     assert not (tmp_path / "prepared").exists()
 

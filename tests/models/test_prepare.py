@@ -176,7 +176,7 @@ def test_an_unknown_architecture_says_how_to_add_it(tmp_path):
     config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=4, n_head=4)
     BloomForCausalLM(config).save_pretrained(tmp_path / "source")
     tiny_tokenizer().save_pretrained(tmp_path / "source")
-    with pytest.raises(AtlasError, match=r"'bloom'.*register in atlas/models/adapters\.py"):
+    with pytest.raises(AtlasError, match=r"'bloom'.*register the names .* in atlas/models/adapters\.py"):
         prepare_and_load(tmp_path / "source", tmp_path / "prepared", 4)
 
 

@@ -165,7 +165,7 @@ def test_verdicts_are_counted_by_what_was_found():
 def test_rows_of_another_truth_are_noticed(made, tmp_path):
     folder, paths = made
     write_truth("planted", spec(seed=1), tmp_path / "other")
-    with pytest.raises(StoreError, match=r"eval-000\.h5 from row 0: rows differ by up to .* from those that seed 0"):
+    with pytest.raises(StoreError, match=r"eval-000\.h5 from row 0: its rows are no draws from this truth with seed 0"):
         run_recovery(
             RecoveryInputs(tmp_path / "other", folder / "saes" / SAE_ID, paths["here", "train"], paths["here", "eval"]),
             corpora={"here": CORPORA["here"]},

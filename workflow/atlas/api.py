@@ -1,4 +1,4 @@
-"""What `import atlas` offers to Python: open an SAE, trained here or published, and read a model's activations."""
+"""Interface of `import atlas`: open an SAE, trained here or published, and read a model's activations."""
 
 import re
 from collections.abc import Mapping, Sequence

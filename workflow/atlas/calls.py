@@ -27,7 +27,7 @@ LIBRARY = Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What a job has of its rule, by name."""
+    """Inputs, outputs, params and wildcards of a job's rule, by name."""
 
     values: Mapping[str, Any]  # inputs, outputs and params
     wildcards: Mapping[str, str]

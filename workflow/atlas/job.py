@@ -1,4 +1,4 @@
-"""What every job does around its work: log, threads, device, and errors that people can read."""
+"""Frame of every job's work: log, threads, device, and errors that people can read."""
 
 import errno
 import gc

@@ -1,4 +1,4 @@
-"""What processes of peers are given of the environment."""
+"""Choose the environment of peers' processes."""
 
 import os
 

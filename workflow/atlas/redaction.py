@@ -1,4 +1,4 @@
-"""What a job writes shows no secret: values of environment variables whose names say that they are one."""
+"""Hide secrets in what a job writes: values of environment variables whose names say that they are one."""
 
 import logging
 import os

@@ -36,7 +36,7 @@ class Parameter:
 
 
 def module_of(function: str) -> str:
-    """File of a function's module, relative to the folder `workflow`. Raises CallError for what is no such name."""
+    """File of a function's module, relative to the folder `workflow`. Raises CallError for a name without a module."""
     module = function.rpartition(".")[0]
     if not module.startswith("atlas.") or not all(part.isidentifier() for part in function.split(".")):
         raise CallError(f"{function!r} is no function of the library; expected atlas.<module>.<function>")
@@ -114,7 +114,7 @@ class Signatures:
 
 
 def _value_of(annotation: ast.expr | None) -> tuple[bool, ast.expr | None]:
-    """Return true and the type of its values for a mapping; else false and the type itself, without `| None`."""
+    """Return (True, type of the values) for a mapping type, else (False, the type without `| None`)."""
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
         return _value_of(annotation.left)
     if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):

@@ -41,9 +41,9 @@ def texts_inside(tokenizer: Any, runs: Sequence[Sequence[int]], skip_special_tok
 
 @lru_cache(maxsize=8)
 def _anchor(tokenizer: Any) -> tuple[int, str] | None:
-    """A token that can precede any other, and its text: letters or digits that stay the same when more follows.
+    """Return a token that can precede any other, and its text: letters or digits that later tokens do not change.
 
-    None where the vocabulary has no such token: then no token is a word either.
+    None where the vocabulary has no such token; it then has no token that is a word.
     """
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     symbol = getattr(tokenizer, "convert_ids_to_tokens", lambda index: "")

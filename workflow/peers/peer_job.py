@@ -1,4 +1,4 @@
-"""What the runners of all peers share: the job, its rows, and what a run writes.
+"""Code that the runners of all peers share: the job, its rows, and what a run writes.
 
 A runner is a plain script that a peer's own environment runs in isolated mode, where this project's library cannot be
 imported: these scripts import the standard library, numpy, torch, safetensors and the peer, nothing else. In this

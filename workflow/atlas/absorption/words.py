@@ -1,4 +1,4 @@
-"""Which words are read, and the prompts in which they stand."""
+"""Words that are read, and the prompts that hold them."""
 
 import random
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class SpellingWords:
 def vocabulary_words(encoder: "Encoder") -> list[str]:
     """Entries of the vocabulary that are words: ASCII letters only, after at most one space, two letters or more.
 
-    A single letter is its own first letter: nothing would have to be known.
+    Single letters are left out: naming their first letter needs no knowledge of spelling.
     """
     tokenizer, words = encoder.tokenizer, set()
     indices = [index for index in range(len(tokenizer)) if index not in encoder.not_counted]

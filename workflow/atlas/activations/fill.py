@@ -1,4 +1,4 @@
-"""Fill the windows of a stream by forward passes; rows stay in host memory, or in files, until they are passed."""
+"""Fill the windows of a stream by forward passes. Rows stay in host memory or in files until no SAE needs them."""
 
 import logging
 import shutil

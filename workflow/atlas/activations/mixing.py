@@ -1,4 +1,4 @@
-"""How well batches are mixed: from how many documents the rows of a batch come, against uniform sampling.
+"""Measure how batches are mixed: the number of documents behind a batch's rows, against uniform sampling.
 
 Batches are made of blocks of consecutive rows of shards that were shuffled when they were written. Were that shuffle
 missing or too narrow, a batch would hold a few documents, and its gradient would be that of those.

@@ -37,7 +37,7 @@ def windows_of(corpus: str, n_shards: int, window_shards: int | None) -> list[Wi
 
 
 class Plan:
-    """What every step draws, as a pure function of the mix, the seed and the numbers of rows of the shards.
+    """Draws of every step, as a pure function of the mix, the seed and the numbers of rows of the shards.
 
     Corpora are chosen by a golden-ratio sequence against the schedule's cumulative weights: drawn shares follow any
     schedule within a few blocks, without chance.
@@ -77,7 +77,7 @@ class Plan:
 
     @cached_property
     def corpora(self) -> np.ndarray:
-        """Of every block ever drawn, the number of its corpus."""
+        """Number of the corpus of every block ever drawn."""
         slots = np.arange(self.steps * BLOCKS_PER_BATCH)
         offset = np.random.Generator(np.random.PCG64([self.seed, 2**31 + 1])).random()
         points = (offset + slots * _GOLDEN) % 1.0
@@ -91,7 +91,7 @@ class Plan:
 
     @cached_property
     def _ranks(self) -> np.ndarray:
-        """Of every block ever drawn, how many of its corpus came before."""
+        """Number of earlier blocks of the same corpus, for every block ever drawn."""
         rank = np.zeros(len(self.corpora), dtype=np.int64)
         for number in range(len(self.mix.corpora)):
             mine = self.corpora == number
@@ -100,7 +100,7 @@ class Plan:
 
     @cached_property
     def _before(self) -> dict[str, np.ndarray]:
-        """Of each corpus and step, how many blocks all earlier steps drew."""
+        """Number of blocks that all earlier steps drew, by corpus and step."""
         per_step = self.corpora.reshape(self.steps, BLOCKS_PER_BATCH)
         counts = {name: (per_step == number).sum(axis=1) for number, name in enumerate(self.mix.corpora)}
         return {name: np.concatenate([[0], np.cumsum(each)[:-1]]) for name, each in counts.items()}
@@ -111,7 +111,7 @@ class Plan:
 
     @cached_property
     def _firsts(self) -> dict[str, np.ndarray]:
-        """Of each window, how many blocks of its corpus were drawn before its first step; rising."""
+        """Number of blocks of its corpus that were drawn before each window's first step; rising."""
         found = {}
         for name, rows in self._rows.items():
             before = self._before[name]

@@ -24,7 +24,7 @@ _REMEDY = "delete this file and run again; it will be made anew"
 
 @dataclass(frozen=True)
 class HookData:
-    """Where a hook's rows lie in the file (None: it has facts about them alone), and what is known about them."""
+    """Offset of a hook's rows in the file (None: it has facts about them alone), and their statistics."""
 
     offset: int | None
     d_model: int

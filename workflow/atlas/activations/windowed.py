@@ -1,4 +1,4 @@
-"""What a stream that passes through windows is told beforehand, and what it learns on its way."""
+"""Input of a stream that passes through windows, and its record of the windows that it passed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from atlas.activations.store import Shard
 
 @dataclass(frozen=True)
 class Windowed:
-    """How a stream passes through corpora window by window (atlas.activations.plan), and what is known beforehand.
+    """Windows of the corpora that a stream passes through (atlas.activations.plan), and what is known beforehand.
 
     `facts` are the files of each corpus' first part, from which medians and means are taken. `rows` are the numbers of
     rows of all shards of a corpus, `documents` the document number of each of its counted rows, in any order.
@@ -31,7 +31,7 @@ class Windowed:
 
 @dataclass
 class Account:
-    """What a stream keeps of windows that it has passed.
+    """Record of the windows that a stream has passed.
 
     `windows`: trainable rows and blocks of each window, by ``<corpus>/<number>``. `pairs`: of each step, how many pairs
     of rows are of one document, each row with itself included.

@@ -23,7 +23,7 @@ from atlas.massive import MASSIVE_FACTOR
 
 @dataclass(frozen=True)
 class RowColumns:
-    """What every row is, in the order in which the rows will be stored."""
+    """Token, document and position of every row, in the order in which the rows will be stored."""
 
     tokens: np.ndarray
     document: np.ndarray

@@ -1,1 +1,1 @@
-"""What latents are said to mean: examples, labels, and whether the labels stand the test beside their controls."""
+"""Label latents: examples, labels, and tests of labels beside their controls."""

@@ -1,4 +1,4 @@
-"""Who answers prompts: one small protocol, answers kept on disk, many questions at once.
+"""Clients that answer prompts: one small protocol, answers kept on disk, many questions at once.
 
 A client answers a `Request` by a `Reply` or raises `NoReplyError`; explainers and scorers know nothing else of it. A
 kind of client is a function from its config section to a `Client`, registered in `CLIENTS`.
@@ -149,7 +149,7 @@ def _least_shared(text: str) -> int:
 
 @dataclass(frozen=True)
 class ClientFiles:
-    """What a client may need besides its section: where replies are kept, a prepared model, the device for it."""
+    """Folder of kept replies, a prepared model and its device: what a client may need besides its section."""
 
     replies: Path
     model: Path | None = None

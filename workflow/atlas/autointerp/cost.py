@@ -1,4 +1,4 @@
-"""What labelling asks of a language model at most, from the settings alone: known before anything is read or paid.
+"""Bound what labelling asks of a language model from the settings alone, before anything is read or paid.
 
 At most, because latents with fewer examples need fewer prompts, equal requests are asked once, and what is kept from
 before is not asked again: a job logs what is left of it.

@@ -1,4 +1,6 @@
-"""Who says which window does not belong: a language model, or embeddings of the windows. Registered in `INTRUDERS`.
+"""Scorers that pick the window that does not belong: a language model, or embeddings of the windows.
+
+They are registered in `INTRUDERS`.
 
 A scorer gets line-ups and gives for each the place of the window that it takes for the intruder, −1 when it has no
 answer. It never learns the latent, a label, or which window was put in.

@@ -44,7 +44,7 @@ class LabelScores:
 
 @dataclass(frozen=True, eq=False)
 class LabelResults:
-    """What was found for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
+    """Results for a dictionary: rows of labels, judgements by (explainer, scorer), quality by explainer.
 
     Judgements without an explainer (None) need no label. `n_firings` counts firings on counted tokens, and `by_fact`
     has the correlations of `fact_correlations`.

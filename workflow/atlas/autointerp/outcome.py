@@ -72,7 +72,7 @@ def _write_shares(
 
 @dataclass(frozen=True)
 class Deciding:
-    """Whose labels, tests and documents decide on a latent: explainer and seed are the first configured."""
+    """Settings that decide on a latent: explainer and seed are the first configured."""
 
     explainer: str
     scorers: tuple[str, ...]

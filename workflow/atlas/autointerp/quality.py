@@ -1,4 +1,4 @@
-"""Whether labels repeat, and whether they come back with other examples."""
+"""Measure how often labels repeat, and how often they come back with other examples."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

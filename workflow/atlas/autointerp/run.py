@@ -82,7 +82,7 @@ class AutointerpOutputs:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What is the same for both dictionaries."""
+    """Input that both dictionaries share."""
 
     windows: Windows
     tools: ScorerTools

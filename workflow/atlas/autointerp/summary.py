@@ -1,4 +1,4 @@
-"""What the labels of an SAE are worth together, and which controls they beat."""
+"""Sum up the scores of an SAE's labels, and name the controls that they beat."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What explainers and scorers are given, and what they give back."""
+"""Input and output of explainers and scorers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from atlas.latents.token_classes import TokenTable
 
 @dataclass(frozen=True, eq=False)
 class LatentExamples:
-    """What an explainer may look at: a latent's training examples, and tokens that it promotes (may be empty)."""
+    """Input of an explainer: a latent's training examples, and tokens that it promotes (may be empty)."""
 
     examples: Examples
     promoted: tuple[str, ...]
@@ -27,7 +27,10 @@ class LatentExamples:
 
 @dataclass(frozen=True, eq=False)
 class Tools:
-    """What all work with: the text, its tokenizer, the language model if there is one; `seed` goes into requests."""
+    """Input that all explainers and scorers share: the text, its tokenizer, the language model if there is one.
+
+    `seed` goes into requests.
+    """
 
     windows: Windows
     words: WindowWords
@@ -74,7 +77,7 @@ IntruderScorer = Callable[[Sequence[Lineup]], Int[np.ndarray, " lineups"]]
 
 @dataclass(frozen=True, eq=False)
 class ScorerTools:
-    """What a scorer is made from, besides: the sentence encoder if there is one, windows per prompt, the device."""
+    """Further input of a scorer: the sentence encoder if there is one, windows per prompt, the device."""
 
     tools: Tools
     embed: Embed | None

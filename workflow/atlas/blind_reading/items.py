@@ -1,4 +1,4 @@
-"""What is on a sheet: which latents of which dictionaries, in which order, with which contexts."""
+"""Choose the items of a sheet: latents of all dictionaries, their order and their contexts."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

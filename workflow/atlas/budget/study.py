@@ -1,4 +1,4 @@
-"""What a study's SAEs gain from more training rows: its table and figure, where one recipe has several lengths."""
+"""Table and figure of the gain from more training rows, where one recipe has several lengths."""
 
 from atlas.config.grid import has_budgets
 from atlas.config.plan import StudyPlan

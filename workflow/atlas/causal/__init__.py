@@ -1,1 +1,1 @@
-"""What latents cause: interventions in a running model, effects beside their nulls, attributions of logits."""
+"""Measure what latents cause: interventions in a running model, effects beside their nulls, attributions of logits."""

@@ -1,4 +1,6 @@
-"""What latents do on held-out text: each is removed, clamped, and compared with its nulls. docs/metrics.md, section 18.
+"""Measure effects of latents on held-out text: each is removed, clamped, and compared with its nulls.
+
+Definitions: docs/metrics.md, section 18.
 
 Contexts are gone through one by one. All changes of a context's firings are branches of it (`atlas.models.branches`),
 so that the context is computed once, from its stored state on where the hook is in the residual stream.
@@ -39,13 +41,13 @@ FOLLOWED = (OWN, RANDOM, OTHER)
 
 @dataclass(frozen=True, eq=False)
 class FiringEffects:
-    """Numbers of single firings, and sums over them of what each logit loses.
+    """Measurements of each firing, and sums over firings of the decrease of each logit.
 
-    `firings` has a row per firing: `kl`, `loss` and `kl_after` of the latent and, with an ending, of its nulls;
-    `kl_whole` when all latents are removed, `kl_silent` when this one is removed where it does not fire, and
-    `kl_twin_<kind>` of the same latent of each of `twins`. `doses` has a row per firing and clamp. `lifts` are sums
-    over firings, (latent or random direction, half of the documents, latents, vocabulary), and `n_lifts` counts them,
-    (half, latents). `method` says how branches were run.
+    `firings` has a row per firing. Its columns `kl`, `loss` and `kl_after` are the latent's; with a suffix they are its
+    nulls'. `kl_whole`: all latents are removed. `kl_silent`: this latent is removed where it does not fire.
+    `kl_twin_<kind>`: the same latent of each of `twins` is removed. `doses` has a row per firing and clamp. `lifts` has
+    the sums: (latent or random direction, half of the documents, latents, vocabulary). `n_lifts` counts the firings of
+    each sum: (half, latents). `method` names how branches were run.
     """
 
     firings: pd.DataFrame

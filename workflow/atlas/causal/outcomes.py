@@ -1,4 +1,4 @@
-"""What changed states of one position do to its prediction, compared with the clean state; logits in small chunks."""
+"""Compare predictions of changed states of one position with the clean state's; logits in small chunks."""
 
 from collections.abc import Callable
 

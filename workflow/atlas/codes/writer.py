@@ -33,7 +33,7 @@ from atlas.hdf5 import open_hdf5, require_space
 
 @dataclass(frozen=True)
 class CodeRows:
-    """What every row of the corpus is, in the order of the text."""
+    """Token, document and position of every row of the corpus, in the order of the text."""
 
     tokens: np.ndarray
     document: np.ndarray

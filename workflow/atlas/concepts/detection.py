@@ -1,6 +1,6 @@
-"""How well one latent tells labelled texts apart, beside the difference of class means. docs/metrics.md, section 19.
+"""Measure how well one latent tells labelled texts apart, beside the difference of class means.
 
-What a detector is made of comes from training texts, its AUC from held-out ones.
+Definitions: docs/metrics.md, section 19. A detector comes from training texts, its AUC from held-out ones.
 """
 
 from collections.abc import Mapping, Sequence

@@ -128,9 +128,7 @@ def run_concepts(
 
 @dataclass(frozen=True, eq=False)
 class SteeringSetup:
-    """What steering of all data sets shares: the model in float32, where vectors are added, prompts, and their length
-    at a strength of 1.
-    """
+    """Input that steering of all data sets shares: the model in float32, the hook, prompts, and norms at strength 1."""
 
     loaded: LoadedModel
     hook: str

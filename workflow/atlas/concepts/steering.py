@@ -1,4 +1,4 @@
-"""What a direction that is added makes of generated text, by a judge that reads the text alone. docs/metrics.md,
+"""Judge generated text under an added direction; the judge reads the text alone. docs/metrics.md,
 section 19.
 """
 

@@ -1,4 +1,4 @@
-"""How latents get labels, and how labels are put to the test."""
+"""Settings of labels of latents, and of tests of the labels."""
 
 from typing import Literal
 
@@ -26,7 +26,7 @@ Role = Literal["in_sample", "proxy", "oos"]
 
 
 class LabelClient(Section):
-    """Who answers the prompts of explainers and scorers that ask a language model."""
+    """Client that answers the prompts of explainers and scorers with a language model."""
 
     kind: Literal["transformers", "openai", "words"] = Field(
         description="'transformers': a model of section `models`, in the job's own process; 'openai': a server with "

@@ -1,4 +1,4 @@
-"""What every config section shares: unknown keys are errors, values are immutable."""
+"""Base of every config section: unknown keys are errors, values are immutable."""
 
 import re
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Whether a corpus is large enough for the steps that draw from it."""
+"""Check that a corpus is large enough for the steps that draw from it."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""How effects of latents are measured, and how latents and other directions are compared on labelled texts."""
+"""Settings of effects of latents, and of comparisons between latents and other directions on labelled texts."""
 
 from pydantic import Field, field_validator
 

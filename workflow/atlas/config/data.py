@@ -14,7 +14,7 @@ Objective = Literal["causal_lm", "masked_lm", "sequence_classification", "embedd
 
 
 class TokenBudget(Section):
-    """How much text of each corpus a model sees, in contexts of which length."""
+    """Tokens of each corpus that a model sees, and the length of its contexts."""
 
     context_length: int = Field(ge=8, description="Tokens of one context.")
     train_tokens: int = Field(ge=1, description="Token budget of each training corpus.")
@@ -42,7 +42,7 @@ class CorpusBudget(Section):
 
 
 class Harvest(TokenBudget):
-    """How activations of one model are collected."""
+    """Settings of collecting the activations of one model."""
 
     corpora: dict[Name, CorpusBudget] = Field(
         default={}, description="Budgets of single corpora, for those that have less text than the others."
@@ -143,7 +143,7 @@ def window_memory(config: Mapping[str, Any], model: str) -> dict[str, int]:
 
 
 class ModelSpec(Section):
-    """What a model is: all that its preparation depends on."""
+    """Definition of a model: all that its preparation depends on."""
 
     source: ModelSource
     objective: Objective = Field(

@@ -1,4 +1,4 @@
-"""What is asked of a finished SAE beside its metrics: stability over seeds, sparse probes, first-letter absorption."""
+"""Settings of further measures of a finished SAE: stability over seeds, sparse probes, first-letter absorption."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from atlas.config.sources import PackageSource, PathSource
 
 
 class Stability(Section):
-    """How seeds of one recipe are held against each other."""
+    """Settings of the comparison between seeds of one recipe."""
 
     exact_matching_up_to: int = Field(
         default=8192,

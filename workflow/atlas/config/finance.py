@@ -1,4 +1,4 @@
-"""What is asked of a study of training text: how much of finance each of its dictionaries sees."""
+"""Settings of a study of training text: how much of finance each of its dictionaries sees."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from atlas.config.base import Name, Section
 
 
 class Finance(Section):
-    """How the SAEs of one study are looked at on financial text. docs/metrics.md, section 15."""
+    """Settings of measuring the SAEs of one study on financial text. docs/metrics.md, section 15."""
 
     corpus: Name = Field(description="Corpus of financial text; its held-out documents are used.")
     generic: Name = Field(description="Corpus of general text, from which drift starts.")

@@ -1,4 +1,4 @@
-"""Whether section `finance` names studies, roles and corpora that fit together."""
+"""Check that section `finance` names studies, roles and corpora that fit together."""
 
 from atlas.config.rows import expand_rows
 from atlas.config.sections import AtlasConfig

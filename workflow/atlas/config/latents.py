@@ -1,4 +1,4 @@
-"""How latents are looked at: which encoder compares their contexts, and how much of them is read."""
+"""Settings of measuring latents: the encoder that compares their contexts, and how much of them is read."""
 
 from typing import Annotated, Literal
 

@@ -56,7 +56,7 @@ def _last_change(layers: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 
 
 def _mappings(layers: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
-    """Return what each layer has at `key`; a layer with no mapping there begins anew, as in Snakemake's merge."""
+    """Return each layer's value at `key`. A value that is no mapping discards earlier ones, as in Snakemake's merge."""
     found: list[Mapping[str, Any]] = []
     for layer in layers:
         if isinstance(layer.get(key), Mapping):

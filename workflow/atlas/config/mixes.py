@@ -20,7 +20,7 @@ class Phase(Section):
 
 
 class Mix(Section):
-    """What share of training rows comes from which corpus; constant, or a curriculum of phases."""
+    """Share of training rows of each corpus; constant, or a curriculum of phases."""
 
     phases: tuple[Phase, ...] = Field(min_length=1, description="One phase until 1.0, or several: a curriculum.")
 

@@ -9,7 +9,7 @@ from atlas.config.base import Section, Seed
 
 
 class Frequency(Section):
-    """How often features fire, from the most frequent one down."""
+    """Frequencies of features, from the most frequent one down."""
 
     law: Literal["constant", "log_uniform", "zipf"] = Field(
         description="'constant': all as often; 'log_uniform': drawn evenly between the logarithms of the two ends; "
@@ -31,7 +31,7 @@ class Frequency(Section):
 
 
 class Magnitude(Section):
-    """How strong a feature is where it fires: always above 0."""
+    """Magnitude of a feature where it fires: always above 0."""
 
     law: Literal["log_normal", "normal"] = Field(
         default="log_normal", description="'log_normal': the mean times exp(spread x a standard normal number)."

@@ -1,4 +1,4 @@
-"""How an SAE is trained."""
+"""Settings of a training."""
 
 import math
 from typing import Any, Literal, get_args
@@ -197,7 +197,7 @@ class Recipe(Section):
         if self.warmup_steps >= self.steps and self.warmup_steps:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}: must be below steps ({self.steps}), or the learning rate never "
-                f"reaches lr; leave it out for {_warmup({'steps': self.steps})}"
+                f"reaches lr; remove the key for the default, {_warmup({'steps': self.steps})}"
             )
         if self.sparsity_warmup_steps >= self.steps:
             raise ValueError(

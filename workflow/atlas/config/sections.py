@@ -25,7 +25,7 @@ from atlas.sae_ids import STATED
 
 
 class AtlasConfig(Section):
-    """Everything that changes a result, and `tracking`, which does not. Resources live in rules."""
+    """All settings that change a result, and `tracking`, which does not. Resources live in rules."""
 
     models: dict[Name, Model] = Field(min_length=1)
     corpora: dict[Name, Corpus] = Field(min_length=1)

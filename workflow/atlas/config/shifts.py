@@ -16,7 +16,7 @@ HOME = "home"
 
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """Where an SAE is judged: rows of a model's hook (a transcoder's two), times `scale`, on corpora with a role."""
+    """Rows on which an SAE is judged: a model's hook (a transcoder's two), times `scale`, on corpora with a role."""
 
     model: str
     hook: str
@@ -25,7 +25,7 @@ class EvaluationTarget:
 
 
 class Shift(Section):
-    """What is otherwise when an SAE is judged than when it was trained. At least one of the keys."""
+    """Difference between the conditions under which an SAE is judged and trained. At least one of the keys."""
 
     model: Name | None = Field(
         default=None, description="Judged on rows of this model, for example a fine-tuned one; of the same d_model."
@@ -56,7 +56,7 @@ class Shift(Section):
 
 
 class Regimes(Section):
-    """How studies with `intended` regimes are judged. docs/metrics.md, section 16."""
+    """Settings of judging studies with `intended` regimes. docs/metrics.md, section 16."""
 
     token_counts: tuple[Annotated[int, Gt(0)], ...] = Field(
         default=(10_000, 100_000),

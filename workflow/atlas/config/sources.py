@@ -1,4 +1,4 @@
-"""Where models and text come from."""
+"""Sources of models and text."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Where the curves of training are shown while it runs; no part of any result."""
+"""Services that show the curves of a training while it runs; no part of any result."""
 
 from typing import Literal
 

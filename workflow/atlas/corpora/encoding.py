@@ -26,7 +26,7 @@ _PRIVATE = range(0x100000, 0x10FF00)
 
 @dataclass(frozen=True)
 class Encoder:
-    """How documents of one template become ids of one tokenizer.
+    """Encoder of the documents of one template to ids of one tokenizer.
 
     A context is `prefix`, then the body, then `suffix`: what the tokenizer puts around a text by itself. `separator`
     stands after each document. `specials` maps the tokenizer's special tokens to their ids; `not_counted` are the ids

@@ -1,4 +1,4 @@
-"""What a JSON file holds that begins with an object where an array of records is expected, and how to make it one."""
+"""Describe a JSON file that begins with an object where an array of records is expected, and how to make it one."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def _is_object(line: bytes) -> bool:
 def _arrays(
     beginning: bytes,
 ) -> tuple[dict[str, list[str]], dict[str, int], dict[str, list[str]], list[str]]:
-    """Of every array of objects, by ijson's prefix: fields, characters of text in them, fields with text; and the
+    """List every array of objects by ijson's prefix: fields, characters of text in them, fields with text; and the
     fields of the whole object.
     """
     fields: dict[str, list[str]] = {}

@@ -70,7 +70,7 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Of each evaluation document the largest share of its runs in one training document, and which that is (−1)."""
+    """Largest share of each evaluation document's runs in one training document, and which that is (−1: none)."""
 
     share: Float[np.ndarray, " documents"]
     training: Int[np.ndarray, " documents"]

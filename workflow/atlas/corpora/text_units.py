@@ -1,4 +1,4 @@
-"""What a document of a text file is: the file, a block between blank lines, or a section under a heading."""
+"""Cut a text file into documents: the file, a block between blank lines, or a section under a heading."""
 
 import re
 from collections.abc import Iterator

@@ -156,7 +156,7 @@ def datasets_of(splits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[tuple[
 
 @dataclass
 class _Taken:
-    """How much of a split's text was used."""
+    """Count of a split's documents and tokens that were used."""
 
     n_documents: int = 0
     n_refused: int = 0

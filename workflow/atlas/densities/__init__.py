@@ -1,1 +1,1 @@
-"""How often latents fire: histograms of firing densities."""
+"""Histograms of firing densities."""

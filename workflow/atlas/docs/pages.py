@@ -40,7 +40,9 @@ def page_text(old: str, page: str, results: Path = RESULTS) -> str:
         return f"{found[1]}{table_text(_parsed(found[2], page), results)}\n{found[4]}"
 
     if old.count("<!-- table:") != len(_BLOCK.findall(old)):
-        raise DocsError(f"{page}: a table has no `<!-- end of table -->`, or its specification no `-->`; add it")
+        raise DocsError(
+            f"{page}: a table is not closed; add `<!-- end of table -->` behind it, or `-->` behind its specification"
+        )
     return _BLOCK.sub(made, old)
 
 

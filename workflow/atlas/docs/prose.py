@@ -1,8 +1,7 @@
 """Rules of plain English that a program can check: docstrings, error texts and pages. `make lint` runs them.
 
 Codespell looks for misspelt words. These rules find what makes a sentence be read twice: a docstring that opens with
-"What" or "Whether" and has no verb, chained references ("that of"), and lines of pages that nobody
-wrapped.
+"What" or "Whether", chained references ("that of"), and lines of pages that nobody wrapped.
 """
 
 import ast
@@ -16,7 +15,8 @@ ROOT = Path(__file__).parents[3]
 LONGEST_LINE = 180
 PAGES = ("*.md", "docs/*.md", "config/*.md")
 CODE = ("workflow", "benchmarks")
-_HEADLESS = re.compile(r"(What|Whether|How|Which|Why|Where)\b(?![^.]*\?)")
+_OPENINGS = "What|Whether|How|Which|Why|Where|When|Who|Whose|Everything|All that|Of each|Of every"
+_HEADLESS = re.compile(rf"({_OPENINGS})\b(?![^.]*\?)")
 _CHAIN = re.compile(r"\b(?:that|those) of\b")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`*(])")
 _FENCE = re.compile(r"^\s*(```|~~~)")
@@ -72,8 +72,8 @@ def of_code(source: str, name: str) -> Iterator[Finding]:
             if text is None:
                 continue
             line = node.body[0].lineno
-            if isinstance(node, ast.FunctionDef) and _HEADLESS.match(text):
-                yield Finding(name, line, "docstring opens without a verb", text)
+            if _HEADLESS.match(text):
+                yield Finding(name, line, "docstring opens with a clause that has no head", text)
             yield from _chains(" ".join(text.split()), name, line)
         elif isinstance(node, ast.Raise) and node.exc is not None:
             texts = [part.value for part in ast.walk(node.exc) if isinstance(part, ast.Constant)]

@@ -1,4 +1,4 @@
-"""What evaluation keeps of each document, so that two SAEs can be compared on the same text. docs/twins.md."""
+"""Keep sums of each document, so that two SAEs can be compared on the same text. docs/twins.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

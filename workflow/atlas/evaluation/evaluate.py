@@ -51,7 +51,7 @@ class CorpusInputs:
 
 @dataclass(frozen=True)
 class JudgedSae:
-    """What is judged: an SAE at a hook of a model (a transcoder: at two), and the geometry of its decoder."""
+    """SAE that is judged, at a hook of a model (a transcoder: at two), and the geometry of its decoder."""
 
     loaded: LoadedModel | PlantedModel
     hooks: SaeHooks

@@ -1,4 +1,4 @@
-"""What evaluation takes from the store: means of counted rows, and what an SAE was trained on."""
+"""Read for evaluation from the store: means of counted rows, and what an SAE was trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class HookFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What evaluation takes from the training store: scale and centre of what is read and of what is reconstructed
+    """Facts of the training store for evaluation: scale and centre of what is read and of what is reconstructed
     (the same for an SAE), and which text was seen.
     """
 

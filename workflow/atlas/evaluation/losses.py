@@ -1,4 +1,4 @@
-"""What splicing an SAE into a model costs: losses beside the clean and the ablated. docs/metrics.md, section 2."""
+"""Measure the cost of splicing an SAE into a model, beside clean and ablated losses. docs/metrics.md, section 2."""
 
 from dataclasses import dataclass
 from itertools import product

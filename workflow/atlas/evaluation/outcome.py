@@ -17,7 +17,7 @@ COPIES = "share_max_cosine_above_07"
 
 @dataclass(frozen=True)
 class VerdictInputs:
-    """What a verdict rests on. None means unknown: it fires no rule, and is listed as unknown.
+    """Numbers that a verdict rests on. None means unknown: it fires no rule, and is listed as unknown.
 
     `reconstruction`, `dead`, `copies` (latents with a decoder cosine above .7 to another one) and `dense` are shares, 0
     to 1; `recovered` is the share of the loss that the SAE recovers against the mean row, both put in place of regular

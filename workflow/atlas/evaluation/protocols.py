@@ -110,7 +110,7 @@ class AtlasSums:
 
 
 class GuideSums:
-    """What the published numbers were evidently computed with; all rows count, special tokens and massive ones too.
+    """Sums of the guide's protocol, inferred from the published numbers. All rows count, special tokens too.
 
     The encoder does not subtract b_dec, also where the SAE was trained so (a transcoder's never does); reconstruction
     passes through TopK, but L0 and deadness are taken from ReLU pre-activations before it.

@@ -143,7 +143,7 @@ def _mean_cosine(W_enc: Float[Tensor, "d_model n_latents"], W_dec: Float[Tensor,
 
 
 class PairFirings:
-    """How often both and either latent of given pairs fire, accumulated over rows."""
+    """Counts of rows on which both latents, or either latent, of given pairs fire."""
 
     def __init__(self, pairs: Int[Tensor, "2 pairs"]):
         self._latents, places = pairs.unique(return_inverse=True)

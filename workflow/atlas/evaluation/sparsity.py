@@ -18,7 +18,7 @@ DENSE_RATE = 0.1
 
 @dataclass
 class FiringSums:
-    """How often each latent fired (was above 0), on `n_rows` rows; `n_regular` of them were not massive."""
+    """Count of each latent's firings (values above 0) on `n_rows` rows; `n_regular` of them were not massive."""
 
     n_rows: int
     n_regular: int

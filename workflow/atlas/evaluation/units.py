@@ -75,7 +75,7 @@ def context_batches(shards: Sequence[Shard], n_contexts: int, batch_contexts: in
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is asked about a batch of contexts.
+    """Question to a model about a batch of contexts.
 
     `inputs`: what it reads. `mask`, (contexts, units): which units count; units are positions, or one per context.
     `targets`: the tokens that the counted units ask for, None where no token is predicted. `counted`, (contexts,

@@ -1,4 +1,4 @@
-"""What an export is made from: the folder of a trained SAE, read whole and checked against itself."""
+"""Source of an export: the folder of a trained SAE, read whole and checked against itself."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What captions and figures say of the data behind them: models, SAEs, seeds, how many tokens of which corpus."""
+"""Describe the data behind captions and figures: models, SAEs, seeds, how many tokens of which corpus."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -57,7 +57,7 @@ def use_style() -> None:
 
 
 def legend_point(**style: Any) -> Line2D:
-    """A point for a legend: a line without a line."""
+    """Return a handle for a legend that shows a marker only."""
     return Line2D([], [], linestyle="", markersize=4, **style)
 
 

@@ -20,7 +20,7 @@ _COUNT = (0.0, np.inf)
 
 @dataclass(frozen=True)
 class Rule:
-    """When a latent is of a kind: share of its mass there above `min_mass`, and at least `min_firings` firings."""
+    """Condition for a latent to be of a kind: a share of its mass there above `min_mass`, and `min_firings` firings."""
 
     min_mass: float
     min_firings: int

@@ -1,4 +1,4 @@
-"""How well the tokens that financial text turns on are reconstructed, and what that costs the model."""
+"""Measure the reconstruction of the tokens that financial text turns on, and its cost to the model."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What the SAEs of a study see in financial text."""
+"""Measure what the SAEs of a study see in financial text."""
 
 from atlas.config.plan import StudyPlan
 from atlas.measure import Figure, Measure
@@ -9,7 +9,7 @@ def _files(name: str):
 
 
 def _baselines(study: StudyPlan) -> dict[str, str | None]:
-    """Of each SAE the one of its seed that saw no financial text; None: there is none."""
+    """Return for each SAE the one of its seed that saw no financial text; None: there is none."""
     corpus, general = study.config.finance[study.name].corpus, {}
     for row in study.rows:
         if corpus not in study.config.mixes[row.mix].corpora:

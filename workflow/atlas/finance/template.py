@@ -55,14 +55,14 @@ def match_tokens(plain: KindedRows, others: Mapping[str, KindedRows]) -> Matched
 
 
 def _rows_by_document(text: KindedRows) -> dict[int, Int[np.ndarray, " rows"]]:
-    """Counted rows of each document, in order."""
+    """Return the indices of each document's counted rows, in order."""
     rows = np.flatnonzero(text.counted & (text.document >= 0))
     parts = np.split(rows, np.flatnonzero(np.diff(text.document[rows])) + 1) if len(rows) else []
     return {int(text.document[part[0]]): part for part in parts}
 
 
 def _offset(ours: np.ndarray, theirs: np.ndarray, where: str) -> int:
-    """Return how many tokens of the wrapper stand before the document: either may be cut off at its end."""
+    """Return the number of wrapper tokens before the document."""
     for first in range(min(len(theirs), _LONGEST_WRAPPER)):
         n = min(len(ours), len(theirs) - first)
         if n and (ours[:n] == theirs[first : first + n]).all():

@@ -16,7 +16,7 @@ from atlas.twins.learnt import UNTESTED
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run wrote: the runner's result, the loss on held-out rows, and the metrics."""
+    """Files that a run wrote: the runner's result, the loss on held-out rows, and the metrics."""
 
     result: Path
     held_out: Path

@@ -1,4 +1,4 @@
-"""What a framework trained, as an SAE of ours: one evaluation then judges all."""
+"""Read what a framework trained as an SAE of ours: one evaluation then judges all."""
 
 from pathlib import Path
 

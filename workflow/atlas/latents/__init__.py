@@ -1,1 +1,1 @@
-"""What a latent is: when it fires, in which contexts, whether they cohere, and whether it moves between corpora."""
+"""Measure latents: their firings, contexts, coherence of contexts, and drift between corpora."""

@@ -1,4 +1,4 @@
-"""When latents fire: counts, masses by class of token, the token they prefer. docs/metrics.md, section 6."""
+"""Measure when latents fire: counts, masses by class of token, the token they prefer. docs/metrics.md, section 6."""
 
 from dataclasses import dataclass, field
 

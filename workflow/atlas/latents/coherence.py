@@ -1,4 +1,4 @@
-"""Whether a latent's top contexts are about one thing: their mean pairwise cosine, against random contexts."""
+"""Measure coherence of a latent's top contexts: their mean pairwise cosine, against random contexts."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Where a latent fires most: its top contexts, one per document."""
+"""Find a latent's top contexts, one per document."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class TopContexts:
 
 
 def top_contexts(codes: Blocks, text: CorpusText, n_contexts: int) -> TopContexts:
-    """Of each latent the strongest firing in each document, of these the `n_contexts` strongest.
+    """Return the `n_contexts` strongest firings of each latent, one per document.
 
     Counted rows without massive activations only: by default no SAE learns those, and one with a threshold answers them
     with most of its latents, stronger than any text. Of equal activations the earlier row comes first.

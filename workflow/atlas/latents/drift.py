@@ -1,4 +1,4 @@
-"""Whether a dictionary is used alike on two corpora, against random halves of one. docs/metrics.md, section 6."""
+"""Compare the use of a dictionary on two corpora, against random halves of one. docs/metrics.md, section 6."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _NO_RESULTS = ("dead_tokens", "dead_rate_bound", "loss_units", "l0_target")
 
 @dataclass(frozen=True, eq=False)
 class FiringCounts:
-    """How often latents fire in each group of documents of a corpus, and how many tokens each group has."""
+    """Firings of latents, and tokens, in each group of documents of a corpus."""
 
     by_group: Int[np.ndarray, "n_latents groups"]
     tokens: Int[np.ndarray, " groups"]

@@ -1,4 +1,4 @@
-"""How many latents are pieces of one: clusters that fire together or point the same way. docs/metrics.md, section 6."""
+"""Count latents that are pieces of one: clusters that fire together or point one way. docs/metrics.md, section 6."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the latents of a dictionary say together, on one corpus. docs/metrics.md, section 6."""
+"""Sum up the latents of a dictionary on one corpus. docs/metrics.md, section 6."""
 
 from typing import Any
 

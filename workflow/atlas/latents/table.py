@@ -28,7 +28,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class CorpusMeasurements:
-    """All that is known of a dictionary on a corpus."""
+    """Measurements of a dictionary on a corpus."""
 
     text: CorpusText
     activity: Activity
@@ -50,7 +50,7 @@ class CorpusMeasurements:
 
 @dataclass(frozen=True)
 class Status:
-    """When a silent latent is called dead: after this many tokens; before, it is untested."""
+    """Number of tokens after which a silent latent is called dead; before, it is untested."""
 
     dead_min_tokens: int
 

@@ -1,4 +1,4 @@
-"""Where the hook sites of each architecture are.
+"""Modules that hold the hook sites of each architecture.
 
 Every architecture is one row of a registry keyed by the model's `config.model_type`. Adding one takes the names of
 its list of blocks, of its final norm and of the modules of a block, and an audit that passes.
@@ -53,8 +53,8 @@ def find_adapter(model_type: str) -> Adapter:
     if model_type not in _ADAPTERS:
         raise AtlasError(
             f"architecture {model_type!r} (model_type in config.json) has no adapter: must be one of "
-            f"{sorted(_ADAPTERS)}. To add it, register in atlas/models/adapters.py where its blocks, its final norm "
-            "and the MLP and attention of a block are, and run its audit"
+            f"{sorted(_ADAPTERS)}. To add it, register the names of its blocks, its final norm, and the MLP and the "
+            "attention of a block in atlas/models/adapters.py; then run its audit"
         )
     return _ADAPTERS[model_type]
 

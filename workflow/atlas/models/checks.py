@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True)
 class AuditedModel:
-    """What is audited: a model, real text, the positions that count and the number format of the store."""
+    """Subject of an audit: a model, real text, the positions that count and the number format of the store."""
 
     loaded: LoadedModel
     contexts: Int[Tensor, "contexts position"]

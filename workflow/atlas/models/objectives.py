@@ -1,4 +1,4 @@
-"""What a model's output is worth: per-token loss, and the divergence of one output from another.
+"""Per-token loss of a model's output, and the divergence of one output from another.
 
 `hidden` is always the final hidden state (`forward.final_hidden`). Logits are computed in the model's number format
 and everything after them in float32, a chunk at a time: (tokens, vocabulary) is never held whole.

@@ -43,7 +43,7 @@ def require_same(name: str, before: Outcome, after: Outcome) -> None:
     keys = sorted(set(before.hashes) | set(after.hashes))
     if changed := [key for key in keys if before.hashes.get(key) != after.hashes.get(key)]:
         raise SourceError(
-            f"models.{name}: {len(changed)} weights are others when the saved model is loaded again, among them "
+            f"models.{name}: {len(changed)} weights changed while the model was saved and loaded again, among them "
             f"{changed[:_SHOWN]}: this version of transformers cannot save the model; give it as plain safetensors"
         )
     gaps = (after.outputs - before.outputs).norm(dim=-1) / before.outputs.norm(dim=-1).clamp_min(1e-30)

@@ -77,8 +77,8 @@ def require_drawn(sampler: Sampler, stored: torch.Tensor, rows: np.ndarray, wher
     limit = (2**-7 if stored.dtype == torch.bfloat16 else 1e-5) * exact.abs().max().item()
     if rounded > limit:
         raise StoreError(
-            f"{where}: rows differ by up to {rounded:.3g} from those that seed {sampler.seed} draws from this truth; "
-            "they belong to another truth or seed; delete this file and run again"
+            f"{where}: its rows are no draws from this truth with seed {sampler.seed} (largest difference "
+            f"{rounded:.3g}); another truth or seed made the file; delete this file and run again"
         )
 
 

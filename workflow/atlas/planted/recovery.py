@@ -1,4 +1,4 @@
-"""How much of a known truth a dictionary found. Normative: docs/planted_truth.md."""
+"""Measure how much of a known truth a dictionary found. Normative: docs/planted_truth.md."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ def _column_sums(matrix: csr_array, values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Chance:
-    """What random dictionaries of a shape score against a truth: the floor of every measure of directions."""
+    """Scores of random dictionaries of a shape against a truth: the floor of every measure of directions."""
 
     directions: Float[Tensor, "scored d_model"]
     frequency: Float[np.ndarray, " scored"]

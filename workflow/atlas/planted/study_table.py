@@ -1,4 +1,4 @@
-"""What the dictionaries of a study found of a planted truth, beside everything else that is said of them."""
+"""Table of how much of a planted truth a study's dictionaries found, beside all their other columns."""
 
 import json
 from collections.abc import Mapping, Sequence

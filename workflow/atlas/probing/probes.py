@@ -24,7 +24,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Score:
-    """How a probe does on test rows."""
+    """Scores of a probe on test rows."""
 
     auc: Auc
     f1: float

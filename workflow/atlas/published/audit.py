@@ -55,7 +55,7 @@ class AuditRows:
 
 @dataclass(frozen=True)
 class Explained:
-    """What one reading leaves unexplained (FVU), the latents it keeps a row (L0), and its distance from the stated one.
+    """Scores of one reading: unexplained variance (FVU), latents a row (L0), and distance from the stated reading.
 
     `gain` is the number by which the reconstruction, relative to its mean, would have to be multiplied to explain most:
     1 as trained with a squared error, below 1 where more latents pass than in training, above 1 where fewer do. `less`

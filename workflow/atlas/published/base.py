@@ -1,4 +1,4 @@
-"""What a format has to say, and what is known of an SAE after it was read."""
+"""Interface of a format, and the result of reading an SAE."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader hands back: the SAE, and what its files say of the model it is for (None: nothing)."""
+    """Result of a reader: the SAE, and what its files say of the model it is for (None: nothing)."""
 
     sae: Sae
     hook: str | None = None

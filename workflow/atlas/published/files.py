@@ -116,7 +116,7 @@ def _expected(known: Collection[Any] | None, kind: Any) -> str:
 
 
 class Stated:
-    """What the user says of an SAE, by key; a key that no reader asks for is an error."""
+    """Statements of the user about an SAE, by key; a key that no reader asks for is an error."""
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = {key: value for key, value in values.items() if value is not None}

@@ -10,7 +10,7 @@ _DEFAULTS = Defaults(peer=_VERSION, architecture="jumprelu", apply_b_dec_to_inpu
 
 
 def read_nemotron_lens(release: Release) -> Read:
-    """nemotron-lens: JumpReLU in SAELens' layout; where a key is missing it takes other values than SAELens does."""
+    """Read a JumpReLU SAE of nemotron-lens. The layout is SAELens', the defaults of missing keys are its own."""
     settings = layout_settings(release)
     read = read_layout(release, settings, _DEFAULTS)
     if read.sae.architecture != "jumprelu" or read.sae.is_transcoder or read.sae.row_scale is not None:

@@ -50,7 +50,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a package of this layout takes for keys that are missing; REQUIRED: it demands the key."""
+    """Values that a package of this layout takes for missing keys; REQUIRED: it demands the key."""
 
     peer: str = _VERSION
     architecture: Any = "standard"

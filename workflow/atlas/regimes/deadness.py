@@ -1,4 +1,4 @@
-"""How many latents stay silent on few, more and all tokens of the training text."""
+"""Count latents that stay silent on few, more and all tokens of the training text."""
 
 from collections.abc import Sequence
 

@@ -31,7 +31,7 @@ class SaeBenchError(AtlasError):
 
 @dataclass(frozen=True)
 class Bench:
-    """What every evaluation needs: a prepared model, the SAELens export of one of its SAEs, and where to run."""
+    """Input of every evaluation: a prepared model, the SAELens export of one of its SAEs, and where to run."""
 
     model: Path
     export: Path

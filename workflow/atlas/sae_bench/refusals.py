@@ -1,4 +1,4 @@
-"""Which SAEs SAE Bench cannot judge; free of heavy imports, because rules are made from it."""
+"""Refuse SAEs that SAE Bench cannot judge; free of heavy imports, because rules are made from it."""
 
 from atlas.hook_points import HookPoint
 

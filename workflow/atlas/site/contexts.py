@@ -1,4 +1,4 @@
-"""Where a latent fires: its strongest contexts, some of every stratum of activation, and how strong it fires at all."""
+"""Contexts of a latent: the strongest, some of every stratum of activation, and a histogram of activations."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ HISTOGRAM_BINS = 16
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """How many contexts: strongest ones, strata of the rest, contexts of each stratum, tokens on either side."""
+    """Numbers of contexts: strongest ones, strata of the rest, contexts of each stratum, tokens on either side."""
 
     top: int
     strata: int

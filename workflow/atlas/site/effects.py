@@ -1,4 +1,4 @@
-"""What a latent does, for its page: its effect against nulls, dose curve, tokens as measured, continuations."""
+"""Effects of a latent for its page: its effect against nulls, dose curve, tokens as measured, continuations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

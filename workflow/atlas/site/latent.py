@@ -1,4 +1,4 @@
-"""Everything that the page of one latent shows."""
+"""Content of the page of one latent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Links:
-    """Which pages exist: latents with a page, and where other seeds of the recipe are (seed → folder of latents)."""
+    """Pages that exist: latents with a page, and where other seeds of the recipe are (seed → folder of latents)."""
 
     pages: frozenset[int]
     seeds: Mapping[int, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Links:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each.
+    """Data that all latents of an SAE share. `nearest` and `cosines` are the nearest decoder directions of each.
 
     `promoted` is what labels say of the output too; `logits` are raw ones, of Neuronpedia's batches alone.
     `effects` are what they do as measured, where that was asked.

@@ -1,4 +1,4 @@
-"""What a latent says to the output: the tokens whose logits its direction raises and lowers most."""
+"""Tokens whose logits a latent's direction raises and lowers most."""
 
 from dataclasses import dataclass
 

@@ -66,7 +66,7 @@ class SiteInputs:
 
 @dataclass(frozen=True)
 class SaePageContext:
-    """Where an SAE stands: its hook and seed, the studies that hold it, the seeds of its recipe that have pages."""
+    """Context of an SAE on the site: hook, seed, the studies that hold it, the seeds of its recipe that have pages."""
 
     hook: str
     seed: int

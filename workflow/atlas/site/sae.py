@@ -1,4 +1,4 @@
-"""Everything that the page of one SAE shows, and the line that the index has of it."""
+"""Content of the page of one SAE, and its line in the index."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

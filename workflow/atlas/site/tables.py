@@ -1,4 +1,4 @@
-"""What is known of the latents of one SAE, from its tables: one look-up by latent for each of them."""
+"""Read the tables of the latents of one SAE: one look-up by latent for each table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class TokenPieces:
         return cls(load_tokenizer(model_folder), table)
 
     def text(self, token: int) -> str:
-        """One token as it is inside a text: word pieces without their prefix, words with their space."""
+        """Return a token as it appears inside a text: word pieces without their prefix, words with the space before."""
         return self._spelled[token]
 
     def pieces(self, tokens: Sequence[int]) -> Iterator[tuple[int, int, str]]:

@@ -1,1 +1,1 @@
-"""Where models and text come from: hash-pinned wheels and hub repositories pinned to a commit."""
+"""Sources of models and text: hash-pinned wheels and hub repositories pinned to a commit."""

@@ -1,4 +1,4 @@
-"""Who fires, how often, and whether partners fire on the same rows: from the codes of SAEs on one corpus."""
+"""Compare firings of partners on the same rows, from the codes of SAEs on one corpus."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _SPLITS = 8
 
 @dataclass(frozen=True)
 class Firing:
-    """Which latent fires on which counted row of a corpus, and the document group of each counted row."""
+    """Latents that fire on each counted row of a corpus, and the document group of each counted row."""
 
     fires: scipy.sparse.csc_array  # (counted rows, n_latents), 1 where a latent fires
     group: Int[np.ndarray, " rows"]

@@ -1,4 +1,4 @@
-"""How alike two dictionaries are, latent by latent, beside random dictionaries. docs/metrics.md, section 11."""
+"""Measure how alike two dictionaries are, latent by latent, beside random dictionaries. docs/metrics.md, section 11."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MEASURES = ("pw_mcc", "mmcs", "shared_decoder", "shared_encoder", "shared")
 
 @dataclass(frozen=True)
 class Directions:
-    """What each latent reads and what it writes, as unit rows."""
+    """Encoder and decoder direction of each latent, as unit rows."""
 
     encoder: Float[Tensor, "n_latents d_model"]
     decoder: Float[Tensor, "n_latents d_target"]

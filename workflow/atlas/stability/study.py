@@ -1,4 +1,4 @@
-"""How much of the dictionaries of a study comes back with another seed."""
+"""Measure how much of a study's dictionaries comes back with another seed."""
 
 from pathlib import PurePosixPath
 

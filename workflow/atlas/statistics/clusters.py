@@ -30,7 +30,7 @@ _TAIL = 0.975
 
 @dataclass(frozen=True)
 class Groups:
-    """Which cluster each document index belongs to; document −1 (none) is a document here."""
+    """Cluster of each document index; document −1 (none) is a document here."""
 
     documents: Int[np.ndarray, " documents"]
 

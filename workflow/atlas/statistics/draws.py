@@ -43,12 +43,12 @@ def draws_interval(
     *,
     paired: bool = False,
 ) -> list[float] | None:
-    """95 % interval [low, high] of a statistic from its value over all clusters, and that in each draw of clusters.
+    """95 % interval [low, high] of a statistic, from its value over all clusters and its values in draws of clusters.
 
-    Reaches `half_width` standard errors beyond the value and beyond the value corrected for bias: of a count that
-    jumps, the draws' bias can be that of the one latent at the limit. `paired` is for the difference of two
-    dictionaries, about itself and not widened, as in `jackknife_interval`. None with fewer than `LEAST_CLUSTERS`,
-    without a value, or when more than a twentieth of the draws have none.
+    It reaches `half_width` standard errors beyond both the value and the value corrected for bias. Both count, because
+    one latent at a limit can make the whole bias of a count. With `paired`, for the difference of two dictionaries, it
+    is centred on the difference and not widened, as in `jackknife_interval`. None with fewer than `LEAST_CLUSTERS`
+    clusters, without a value, or when more than a twentieth of the draws have no value.
     """
     if n_clusters < LEAST_CLUSTERS or not np.isfinite(value):
         return None

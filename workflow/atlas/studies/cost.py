@@ -1,4 +1,4 @@
-"""What a job will need: floating-point operations, bytes, and from these memory, time and disk.
+"""Estimate what a job needs: floating-point operations, bytes, and from these memory, time and disk.
 
 A model of a few lines, whose constants are written out below; `benchmarks/resources.py` sets its numbers beside what
 finished jobs took. It plans, and never decides a result: too little is asked for again with more, at each attempt.
@@ -50,7 +50,7 @@ VOCABULARY_COPIES = 1.5
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What the cost of a forward pass depends on."""
+    """Sizes of a model that decide the cost of a forward pass."""
 
     n_layers: int
     d_model: int

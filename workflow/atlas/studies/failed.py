@@ -1,4 +1,4 @@
-"""What ended the jobs of a run that failed: for its last lines."""
+"""List failed jobs, their errors and logs, for the last lines of a run."""
 
 import re
 from pathlib import Path

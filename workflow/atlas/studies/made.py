@@ -1,4 +1,4 @@
-"""Where a run has put what people open: for its last lines."""
+"""List the files of a run that people open, for its last lines."""
 
 import csv
 from collections import Counter

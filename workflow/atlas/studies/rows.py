@@ -1,4 +1,4 @@
-"""What the tables of a study have in common: columns that say who a row is about."""
+"""Columns that all tables of a study share: which SAE a row is about."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -140,7 +140,7 @@ def _unknown(text: Any) -> str:
 
 
 def _untested(own: pd.DataFrame, dead_min_tokens: int) -> list[str]:
-    """Say how dead latents become known, where they are not."""
+    """Tell how to count dead latents, where the table has no count."""
     if not any("dead" in str(names).split("; ") for names in own.outcome_unknown):
         return []
     return [

@@ -31,7 +31,7 @@ _SHOWN = 16  # characters of a digest that name a folder
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides the bits of a run, by name: a checkpoint is of use to a run with the same identity only."""
+    """Settings that decide the bits of a run, by name: a checkpoint is of use to a run with the same identity only."""
 
     parts: Mapping[str, str]
 
@@ -53,7 +53,7 @@ def _difference(name: str, found: str | None, expected: str | None) -> str:
 
 @dataclass
 class History:
-    """What a run has to remember besides its state: curves, time, from which steps it was resumed, micro-batches, and
+    """Record of a run besides its state: curves, time, from which steps it was resumed, micro-batches, and
     what was learnt of windows of the stream (`BatchStream.account`).
     """
 

@@ -14,7 +14,7 @@ from atlas.training.products import DecodeKept, Encode, EncodeKept, Kept, decode
 
 @dataclass(frozen=True)
 class Forward:
-    """What a batch looks like to the SAE in training.
+    """Forward pass of a batch through the SAE in training.
 
     `reconstructions` are those of the nested groups, from the first group to all latents; only the last where there are
     no groups. `values` are the kept values (any shape; zeros are not kept), `fired` which latents kept one. `encoded`

@@ -1,4 +1,4 @@
-"""What stops a training before it computes, what is said about it after, and which rows an error is about."""
+"""Stop a training before it computes, warn about it after, and name the rows that an error is about."""
 
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""What decides every bit of a training."""
+"""Settings that decide every bit of a training."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Where training starts."""
+"""Initialise a training."""
 
 import math
 

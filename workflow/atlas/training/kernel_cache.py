@@ -1,4 +1,4 @@
-"""Where compiled kernels and measured choices are kept: files of this machine, which are never handed on.
+"""Keep compiled kernels and measured choices: files of this machine, which are never handed on.
 
 They lie in `.snakemake/atlas-kernels` of the project, or in the user's cache outside of one. They are no part of
 `results`, which people copy from each other, for compiled code from there is run.

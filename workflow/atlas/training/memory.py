@@ -1,4 +1,4 @@
-"""When a batch does not fit into memory: smaller micro-batches, whose gradients add up to those of the batch."""
+"""Split a batch that does not fit into memory: gradients of micro-batches add up to the batch's."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _ROW_BY_ROW = ("topk", "relu", "gated")
 
 @dataclass
 class MicroBatch:
-    """How many rows pass forward and backward at once, and at which steps that was halved: part of a run's history."""
+    """Number of rows that pass at once, and the steps at which it was halved: part of a run's history."""
 
     rows: int
     halvings: list[dict[str, int]] = field(default_factory=list)

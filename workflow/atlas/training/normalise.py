@@ -14,7 +14,7 @@ from atlas.training.streams import PairStream, RowStream
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What rows are divided by, and for a transcoder what its targets are divided by and its rows are centred at.
+    """Divisor of rows; for a transcoder also the divisor of its targets and the centre of its rows.
 
     An SAE's encoder subtracts b_dec, which is near the middle of the rows. A transcoder's b_dec is a point of the
     target, so that its rows are centred at their mean (`centre`, float32, in the scale of the store) before training.

@@ -1,4 +1,4 @@
-"""What the reference implementations do otherwise, in one place. docs/metrics.md, "Training, exactly", has the reasons.
+"""Differences of the reference implementations, in one place. docs/metrics.md, "Training, exactly", has the reasons.
 
 `parity` in a recipe asks for the update of a reference, step for step; without it training follows `Conventions()`.
 """

@@ -105,7 +105,7 @@ class Kept:
     def sums_by_latent(
         self, values: Float[Tensor, " kept"], table: Float[Tensor, "n_rows d_model"]
     ) -> Float[Tensor, "n_latents d_model"]:
-        """For each latent the sum of value x row of `table` over its entries: the transposed sparse product."""
+        """Multiply transposed sparse codes with `table`: sum `value * table[row]` over the entries of each latent."""
         order, starts = self.by_latent
         return self._segment_sums(table, self.rows[order], values[order], starts)
 

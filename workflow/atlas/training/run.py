@@ -42,7 +42,7 @@ class TrainingInputs:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the configuration says of one SAE, or of one transcoder if `hook` names two hooks.
+    """Settings of one SAE, or of one transcoder if `hook` names two hooks.
 
     `names` are the names of model, mix and recipe; `roles` maps evaluation corpora to roles, and `monitored` the roles
     to the corpora of which `monitor_rows` rows are watched while training.
@@ -212,7 +212,7 @@ def require_enough_rows(asked: Asked, stream: BatchStream, windowed: Windowed | 
 
 
 def _near_duplicates(reports: list[Path]) -> dict[str, dict[str, Any]]:
-    """Of each training corpus and each evaluation corpus, how many held-out documents are nearly training text."""
+    """Count held-out documents that are nearly training text, by training corpus and evaluation corpus."""
     found: dict[str, dict[str, Any]] = {}
     for path in reports:
         report = read_json(path)

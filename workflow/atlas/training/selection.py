@@ -1,4 +1,4 @@
-"""Which latents are kept: exact, deterministic, ties won by the lowest index.
+"""Select the latents that are kept: exact, deterministic, ties won by the lowest index.
 
 `torch.topk` leaves the order of equal values open, and rounded products make equal values common. It also moves every
 value; here a bound leaves out most of them first. The bound is found from the maxima of groups of latents, which one

@@ -1,4 +1,4 @@
-"""Everything that changes while an SAE is trained."""
+"""State that changes while an SAE is trained."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +48,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Numerics:
-    """How products are computed: in which format, and over all latents or the kept ones only.
+    """Choice of how products are computed: the number format, and all latents or the kept ones only.
 
     `fused` computes with the kept ones in compiled loops, and the optimiser too.
     """

@@ -1,4 +1,4 @@
-"""What training needs of a source of batches; `atlas.activations.stream.BatchStream` is one."""
+"""Interface of a source of batches; `atlas.activations.stream.BatchStream` is one."""
 
 from pathlib import Path
 from typing import Protocol

@@ -29,7 +29,7 @@ _KEY = "WANDB_API_KEY"
 
 @dataclass(frozen=True)
 class Tracked:
-    """How one run is shown: settings, the folder for files, and the name that people see."""
+    """Tracking of one run: settings, the folder for files, and the name that people see."""
 
     settings: Tracking
     folder: Path

@@ -45,7 +45,7 @@ CURVES_FILE, CARD_FILE = "training.parquet", "run_card.yaml"
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same while an SAE is trained."""
+    """Input that stays the same while an SAE is trained."""
 
     recipe: Recipe
     stream: RowStream

@@ -1,4 +1,4 @@
-"""How the normalisation of a transcoder is folded into its weights.
+"""Fold the normalisation of a transcoder into its weights.
 
 A transcoder reads rows at one hook and reconstructs the same tokens' rows at a later one (arXiv 2406.11944). Its
 encoder does not subtract b_dec and starts from directions of its own; all else of training is that of an SAE, with the

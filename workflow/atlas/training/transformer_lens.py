@@ -1,4 +1,4 @@
-"""What TransformerLens calls the tensors that hook points mean, for SAEs in files that its tools read.
+"""Names of hook points in TransformerLens, for SAEs in files that its tools read.
 
 Names are those of its `TransformerBridge` (3.9.0), compared tensor by tensor on tiny models of each kind.
 Its older `HookedTransformer` has the same names of residual stream, `hook_mlp_out` and `hook_attn_out` with the same

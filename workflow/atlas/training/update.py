@@ -24,7 +24,7 @@ from atlas.training.state import Numerics, TrainingState
 
 @dataclass(frozen=True)
 class Report:
-    """What one update saw, as tensors on the device: reading them is the caller's choice, since it waits.
+    """Numbers of one update, as tensors on the device: reading them is the caller's choice, since it waits.
 
     `squared_error` is that of the reconstruction from all latents; `dead` how many latents the auxiliary loss is for.
     """
@@ -86,7 +86,7 @@ def update(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a pass over a batch saw: means over its rows of loss, squared error, auxiliary loss and L0.
+    """Numbers of a pass over a batch: means over its rows of loss, squared error, auxiliary loss and L0.
 
     `smallest_kept` has the smallest kept value of each part, where a threshold follows them.
     """
@@ -122,10 +122,10 @@ def _backward(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a part gave: mean squared error of each nested reconstruction, and the residual of the last.
+    """Result for a part of the batch: mean squared error of each nested reconstruction, and the residual of the last.
 
-    `kept` are the kept values, zeros are not kept, and `n_kept` their number. `backward(loss)` adds the gradients of a
-    loss that `_losses` made of `errors` to those at the parameters.
+    `kept` holds the values of selected latents; `n_kept` counts those above 0. `backward(loss)` adds the gradients of
+    `loss`, which `_losses` computed from `errors`, to the gradients of the parameters.
     """
 
     errors: list[Float[Tensor, ""]]

@@ -1,4 +1,4 @@
-"""What becomes of the SAEs of a study under a shift."""
+"""Compare the SAEs of a study before and under a shift."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""How a dictionary is used at home and away: rates of latents, and what each does on one and the same token."""
+"""Compare the use of a dictionary on two corpora or models: rates of latents, and each latent on the same token."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

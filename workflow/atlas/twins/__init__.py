@@ -1,1 +1,1 @@
-"""What an SAE has learnt that its twins, trained nulls, have not."""
+"""Compare an SAE with its twins, which are trained nulls."""

@@ -123,7 +123,7 @@ def _probing(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
 
 
 def _absorption(path: Path, sae_id: str) -> Iterator[tuple[str, MeasuredValue]]:
-    """absorption.json: means over letters of the first split; no value where the file says that it does not count."""
+    """Read means over letters of the first split from absorption.json; none where the file calls the result invalid."""
     result = read_json(path)
     for name in _ABSORBED:
         letters = {letter["letter"]: float(letter[name]) for letter in result["letters"]} if result["valid"] else {}

@@ -1,4 +1,4 @@
-"""What the SAEs of a study learnt: each beside its twins, in all stages that the study asks for."""
+"""Compare the SAEs of a study with their twins, in all stages that the study asks for."""
 
 from atlas.config.plan import StudyPlan
 from atlas.measure import Measure

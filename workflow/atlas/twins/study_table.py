@@ -1,4 +1,4 @@
-"""What the SAEs of a study have learnt that their twins have not: one row per SAE and measure, of all stages."""
+"""Table of SAEs against their twins: one row per SAE and measure, of all stages."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

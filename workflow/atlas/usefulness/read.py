@@ -31,7 +31,7 @@ _DRAWN = 2.0
 
 @dataclass(frozen=True)
 class StageFiles:
-    """What stages wrote of one SAE or twin: latents.json, planted.json, stability.json, told.json; None: not asked."""
+    """Files of one SAE or twin: latents.json, planted.json, stability.json, told.json; None: not asked for."""
 
     sae_id: str
     latents: Path | None = None

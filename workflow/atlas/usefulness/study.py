@@ -1,4 +1,4 @@
-"""Whether the SAEs of a study are of use: each measure that the study asks for, between its floor and its ceiling."""
+"""Measure the use of a study's SAEs: each measure that it asks for, between its floor and its ceiling."""
 
 from atlas.config.plan import StudyPlan
 from atlas.config.study import TwinStage, UsefulnessMeasure
@@ -29,7 +29,7 @@ def _twins(study: StudyPlan) -> dict[str, dict[str, str]]:
 
 
 def _asked(study: StudyPlan) -> list[list[str]]:
-    """Each file that the table reads of its SAEs and of their twins, as a field of StageFiles and an SAE."""
+    """List the files that the table reads for SAEs and twins, as pairs of a field of StageFiles and an SAE."""
     own, twins = study.config.studies[study.name], _twins(study)
     found = [[field, sae] for sae in _saes(study) for name in own.usefulness for field in _FILES[name]]
     for kinds in twins.values():

@@ -1,4 +1,4 @@
-"""What an architecture has to say; everything else is shared."""
+"""Interface of an architecture; everything else is shared."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Weights(Protocol):
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What the forward pass and the loss of one update are computed from: normalised float32 rows, and the settings.
+    """Input of the forward pass and the loss of one update: normalised float32 rows, and the settings.
 
     `targets` are what is reconstructed: the rows, but for a transcoder. `centre` is what the encoder subtracts from the
     rows, `dtype` the format of dense products.

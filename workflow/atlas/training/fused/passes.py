@@ -35,7 +35,7 @@ class Entries:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a batch gave: residuals of the nested reconstructions as `reconstruct` leaves them, the last group's own.
+    """Result of a batch: residuals of the nested reconstructions as `reconstruct` leaves them, the last group's own.
 
     `errors` are squared errors of each row and group; `values` the kept values where they lie without gaps.
     """
